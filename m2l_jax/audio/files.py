@@ -1,0 +1,149 @@
+"""Audio files: any format that libsndfile reads, any sample rate, any number of channels."""
+
+import dataclasses
+import math
+import os
+import pathlib
+
+import numpy as np
+import soundfile
+import soxr
+
+from m2l_jax.interface.errors import InputError
+
+PathLike = str | os.PathLike[str]
+
+AUDIO_SUFFIXES = frozenset(
+    f'.{name.lower()}' for name in (*soundfile.available_formats(), 'oga', 'opus', 'aif', 'mp2')
+) - {'.raw'}  # a headerless file says neither its rate nor its format
+
+# Source samples read on either side of a partial read, so that the resampling filter has run in:
+# longer than half of soxr's high-quality filter at any rate up to 192 kHz.
+_RESAMPLING_MARGIN = 8192
+# libsndfile's Vorbis encoder overflows its stack on one very long write.
+_WRITE_BLOCK = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says: channels, and rate and samples as stored."""
+
+    path: str
+    sample_rate: int
+    channels: int
+    samples: int
+
+    def samples_at(self, sample_rate: int) -> int:
+        """Whole samples in the file after resampling to `sample_rate`."""
+        return self.samples * sample_rate // self.sample_rate
+
+
+def read_info(path: PathLike) -> AudioInfo:
+    """Reads a file's header.
+
+    Raises:
+      InputError: if the file is missing or not audio.
+    """
+    with _open(path) as file:
+        return AudioInfo(os.fspath(path), file.samplerate, file.channels, file.frames)
+
+
+def read(
+    path: PathLike, sample_rate: int, start: int = 0, samples: int | None = None
+) -> np.ndarray:
+    """Reads a file, or by seeking a part of it, at a given sample rate.
+
+    A part equals the same slice of the whole file's resampled signal: reading starts where source
+    and target samples coincide, with a margin for the filter.
+
+    Args:
+      path: the file.
+      sample_rate: the rate wanted, in Hz; the file is resampled to it if it has another.
+      start: first sample wanted, counted at `sample_rate`.
+      samples: how many samples, counted at `sample_rate`; None reads to the end.
+
+    Returns:
+      `[channels, samples]`, float32.
+
+    Raises:
+      InputError: if the file is missing, not audio, or ends before `start + samples`.
+    """
+    with _open(path) as file:
+        if file.samplerate == sample_rate:
+            waveform = _read_frames(file, path, start, samples)
+        else:
+            waveform = _read_resampled(file, path, sample_rate, start, samples)
+    if samples is not None and waveform.shape[1] < samples:
+        raise InputError(
+            f'{path} ends after {start + waveform.shape[1]} samples of {start + samples}: '
+            'the file is truncated; replace or remove it'
+        )
+    return waveform
+
+
+def write(path: PathLike, waveform: np.ndarray, sample_rate: int) -> None:
+    """Writes `[channels, samples]` (or `[samples]`) in [-1, 1] in the format of the file's suffix.
+
+    WAV and FLAC get 24 bits. The file appears under its name only once it is complete.
+
+    Raises:
+      InputError: for a suffix that libsndfile cannot write.
+    """
+    path = pathlib.Path(path)
+    kind = path.suffix[1:].upper()
+    if kind not in soundfile.available_formats():
+        raise InputError(f'{path}: cannot write {path.suffix!r} files; use .wav, .flac or .ogg')
+    subtype = 'PCM_24' if kind in ('WAV', 'FLAC') else None
+    waveform = np.atleast_2d(np.asarray(waveform))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.partial')
+    try:
+        with soundfile.SoundFile(
+            partial, 'w', sample_rate, waveform.shape[0], subtype, format=kind
+        ) as file:
+            for begin in range(0, waveform.shape[1], _WRITE_BLOCK):
+                file.write(waveform[:, begin : begin + _WRITE_BLOCK].T)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _open(path: PathLike) -> soundfile.SoundFile:
+    if not os.path.isfile(path):
+        raise InputError(f'{path} does not exist or is not a file: check the path')
+    try:
+        return soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, TypeError) as error:
+        reason = str(getattr(error, 'error_string', error)).rstrip('.')
+        raise InputError(f'{path} cannot be read as audio ({reason}): replace or remove it') from None
+
+
+def _read_frames(
+    file: soundfile.SoundFile, path: PathLike, start: int, samples: int | None
+) -> np.ndarray:
+    """`[channels, samples]` at the file's own rate; fewer where the file ends early."""
+    try:
+        file.seek(min(start, file.frames))
+        frames = file.read(-1 if samples is None else samples, dtype='float32', always_2d=True)
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.rstrip('.')
+        raise InputError(f'{path} is damaged ({reason}): replace or remove it') from None
+    return np.ascontiguousarray(frames.T)
+
+
+def _read_resampled(
+    file: soundfile.SoundFile, path: PathLike, sample_rate: int, start: int, samples: int | None
+) -> np.ndarray:
+    common = math.gcd(file.samplerate, sample_rate)
+    source_period, target_period = file.samplerate // common, sample_rate // common
+    wanted = start * file.samplerate // sample_rate
+    periods = max(0, wanted - _RESAMPLING_MARGIN) // source_period
+    length = None
+    if samples is not None:
+        last = math.ceil((start + samples) * file.samplerate / sample_rate)
+        length = last + _RESAMPLING_MARGIN - periods * source_period
+    source = _read_frames(file, path, periods * source_period, length)
+    resampled = soxr.resample(source.T, file.samplerate, sample_rate).T
+    offset = start - periods * target_period
+    end = None if samples is None else offset + samples
+    return np.ascontiguousarray(resampled[:, offset:end])

@@ -1,0 +1,84 @@
+"""Noise levels: their range, how training draws them, and how its step shrinks.
+
+Everything is indexed by i in [0, 1], on which the levels follow the curve of Karras et al. 2022.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from m2l_jax.interface.errors import InputError
+
+_GRID_CELLS = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseLevels:
+    """The range of noise levels σ and the data's standard deviation that go with a model.
+
+    Attributes:
+      sigma_min: level at index 0, where the model is the identity.
+      sigma_max: level at index 1, from which decoding starts.
+      sigma_data: standard deviation of the (compressed) spectrograms.
+      rho: curvature of the index-to-level curve.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    sigma_data: float = 0.5
+    rho: float = 7.0
+
+    def __post_init__(self):
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise InputError(
+                f'noise.sigma_min={self.sigma_min} must lie between 0 and sigma_max={self.sigma_max}'
+            )
+
+    def sigma(self, index: jax.Array) -> jax.Array:
+        """σ(i), any shape. Karras et al. 2022, eq. 5, with i running upwards."""
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        return (low + index * (high - low)) ** self.rho
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexDensity:
+    """Where training looks: index i has density ∝ N(log σ(i); mean, std²) on [0, 1].
+
+    The density is over the *index*, not over log σ, so that the levels drawn are not log-normal.
+    """
+
+    log_sigma_mean: float
+    log_sigma_std: float
+
+    def sample(self, key: jax.Array, levels: NoiseLevels, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Draws indices of the given shape, by the inverse of the cumulative distribution."""
+        grid = np.linspace(0.0, 1.0, _GRID_CELLS + 1)
+        deviation = (np.log(levels.sigma(grid)) - self.log_sigma_mean) / self.log_sigma_std
+        density = np.exp(-0.5 * deviation**2)
+        cells = (density[1:] + density[:-1]) / 2
+        cumulative = np.concatenate([[0.0], np.cumsum(cells) / np.sum(cells)])
+        uniform = jax.random.uniform(key, shape)
+        return jnp.interp(uniform, jnp.asarray(cumulative), jnp.asarray(grid))
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSchedule:
+    """The distance Δ between student and teacher index: 10^-e, e linear over training.
+
+    Music2Latent's continuous noise schedule, section 3.3: exponent 1 at the start, 3 at the end.
+    """
+
+    start_exponent: float
+    end_exponent: float
+
+    def delta(self, progress: jax.Array) -> jax.Array:
+        """Δ at `progress` in [0, 1] of the training."""
+        exponent = self.start_exponent + progress * (self.end_exponent - self.start_exponent)
+        return 10.0**-exponent
+
+
+def teacher_index(index: jax.Array, delta: jax.Array) -> jax.Array:
+    """i' = max(i - Δ, 0), the teacher's index for the student's i."""
+    return jnp.maximum(index - delta, 0.0)

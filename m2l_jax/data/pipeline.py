@@ -1,0 +1,64 @@
+"""The tf.data input pipeline: batches of spectrogram (or waveform) crops, ahead of the device."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from m2l_jax.audio.spectrogram import SpectrogramConfig, to_spectrogram
+from m2l_jax.data.index import CropReader, DataConfig
+
+
+def read_batches(
+    reader: CropReader,
+    config: DataConfig,
+    spectrogram: SpectrogramConfig,
+    steps: range,
+    rows: range,
+) -> Iterator[np.ndarray]:
+    """Yields the batch of each step, this process's rows of it only.
+
+    Args:
+      reader: what reads a crop.
+      config: representation, parallelism and read-ahead.
+      spectrogram: the representation's constants.
+      steps: steps to yield batches for, in order.
+      rows: rows of the global batch that this process feeds.
+
+    Yields:
+      `[len(rows), F, T, 2]` spectrograms or `[len(rows), N]` waveforms, float32.
+
+    Raises:
+      InputError: if the corpus holds hardly anything that can be used.
+    """
+    if config.representation == 'spectrogram':
+        shape = (spectrogram.bins, config.crop_frames, 2)
+    else:
+        shape = (reader.corpus.crop_samples,)
+
+    def load(number: np.ndarray) -> np.ndarray:
+        step, row = divmod(int(number), len(rows))
+        waveform = reader.read(step, rows[row])
+        if config.representation == 'waveform':
+            return waveform
+        return to_spectrogram(waveform, spectrogram)
+
+    def load_in_graph(number: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(load, [number], tf.float32, stateful=False), shape)
+
+    options = tf.data.Options()
+    options.deterministic = True
+    # TensorFlow would otherwise start a thread a core of its own beside JAX's.
+    options.threading.private_threadpool_size = config.workers
+    dataset = (
+        tf.data.Dataset.range(steps.start * len(rows), steps.stop * len(rows))
+        .map(load_in_graph, num_parallel_calls=config.workers)
+        .batch(len(rows), drop_remainder=True)
+        .prefetch(config.prefetch)
+        .with_options(options)
+    )
+    try:
+        yield from dataset.as_numpy_iterator()
+    except tf.errors.OpError:
+        # TensorFlow reports an exception of `load` as its own, with the stack trace as its text.
+        raise reader.failure or RuntimeError('the input pipeline failed') from None

@@ -1,0 +1,72 @@
+"""How every command starts: flags parsed, a user's mistake told in one line, everything else raised."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import ml_collections
+from absl import app
+from absl import flags as absl_flags
+from ml_collections import config_flags
+
+from m2l_jax.interface.errors import InputError
+
+EXIT_INPUT_ERROR = 1
+
+
+def define_config(default: str | None = None) -> absl_flags.FlagHolder:
+    """Defines `--config=FILE.py[:argument]`, whose fields `--config.a.b=value` overrides."""
+    return config_flags.DEFINE_config_file(
+        'config', default, 'Path of a config file; override a field with --config.field=value.'
+    )
+
+
+def read_config(flag: absl_flags.FlagHolder) -> ml_collections.ConfigDict:
+    """The parsed config, or an InputError where the file could not be read."""
+    try:
+        config = flag.value
+        config.is_locked  # noqa: B018  a file that was not found answers only when it is touched
+    except OSError as error:
+        # The library's message lists what it tried; its last line has the reason.
+        raise InputError(f'--config cannot be read: {str(error).strip().splitlines()[-1]}') from None
+    return config
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and calls `main`; an InputError becomes one line and exit code 1."""
+    # JAX and TensorFlow both greet on stderr from C++; a command's output is for its user.
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+    def guarded_main(positional: Sequence[str]) -> None:
+        if len(positional) > 1:
+            _fail(f'unexpected argument {positional[1]!r}: everything is passed as --flag=value')
+        try:
+            main()
+        except InputError as error:
+            _fail(str(error))
+
+    app.run(guarded_main, flags_parser=_parse_flags)
+
+
+def _parse_flags(arguments: Sequence[str]) -> list[str]:
+    try:
+        return app.parse_flags_with_usage(arguments)
+    except (AttributeError, KeyError) as error:
+        # An override of a field that the config lacks: ml_collections raises these from inside
+        # the flag parser, with the nearest valid name on the message's second line.
+        if 'ml_collections' not in _raised_in(error):
+            raise
+        message = str(error.args[0]).replace('\\n', '\n').replace("\\'", "'")
+        _fail('unknown config field ' + ': '.join(message.strip('\'"').splitlines()))
+
+
+def _raised_in(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_filename
+
+
+def _fail(message: str) -> None:
+    print(f'error: {message}', file=sys.stderr)
+    sys.exit(EXIT_INPUT_ERROR)

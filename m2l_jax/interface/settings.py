@@ -1,0 +1,84 @@
+"""Typed, frozen settings out of the loose mappings that configs and checkpoints are made of."""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from m2l_jax.interface.errors import InputError
+
+Settings = TypeVar('Settings')
+
+
+def build(cls: type[Settings], mapping: Mapping[str, Any], where: str = 'config') -> Settings:
+    """Builds the dataclass `cls` from a mapping (ConfigDict, dict, parsed JSON), checking every field.
+
+    Args:
+      cls: a frozen dataclass whose fields are numbers, strings, booleans, tuples or such dataclasses.
+      mapping: field names to values; lists are taken for tuples and whole numbers for floats.
+      where: the mapping's name in error messages, e.g. `config.model`.
+
+    Raises:
+      InputError: for an unknown, missing or ill-typed field, naming it.
+    """
+    types = typing.get_type_hints(cls)
+    for name in mapping:
+        if name not in types:
+            raise InputError(f'{where} has no field {name!r}{_nearest(name, types)}')
+    values = {}
+    for field in dataclasses.fields(cls):
+        if field.name in mapping:
+            path = f'{where}.{field.name}'
+            values[field.name] = _convert(types[field.name], mapping[field.name], path)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise InputError(f'{where}.{field.name} is missing: add it')
+    return cls(**values)
+
+
+def differences(old: Any, new: Any, where: str = 'config') -> list[str]:
+    """The fields in which two settings of one class differ, as `path: old -> new`."""
+    if dataclasses.is_dataclass(old):
+        return [
+            line
+            for field in dataclasses.fields(old)
+            for line in differences(
+                getattr(old, field.name), getattr(new, field.name), f'{where}.{field.name}'
+            )
+        ]
+    return [] if old == new else [f'{where}: {old!r} -> {new!r}']
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    matches = difflib.get_close_matches(name, known, n=1)
+    return f'; did you mean {matches[0]!r}?' if matches else f'; it has {", ".join(known)}'
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if value is None:
+        raise InputError(f'{where} is not set: pass --{where}=VALUE')
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping) and not hasattr(value, 'items'):
+            raise InputError(f'{where} must hold named fields, not {value!r}')
+        return build(kind, dict(value.items()), where)
+    if typing.get_origin(kind) is tuple:
+        return _convert_tuple(kind, value, where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f'{where} must be of type {kind.__name__}, not {value!r}')
+    return value
+
+
+def _convert_tuple(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list):
+        raise InputError(f'{where} must be a tuple, not {value!r}')
+    items = typing.get_args(kind)
+    if items[-1] is Ellipsis:
+        items = items[:1] * len(value)
+    if len(items) != len(value):
+        raise InputError(f'{where} must have {len(items)} entries, not {len(value)}')
+    return tuple(
+        _convert(item, entry, f'{where}[{place}]')
+        for place, (item, entry) in enumerate(zip(items, value, strict=True))
+    )

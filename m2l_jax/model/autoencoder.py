@@ -1,0 +1,73 @@
+"""Music2Latent as one module: the only one that the rest of the project applies."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from m2l_jax.interface.errors import InputError
+from m2l_jax.model.config import ModelConfig
+from m2l_jax.model.decoder import Decoder
+from m2l_jax.model.encoder import Encoder
+from m2l_jax.model.unet import ConsistencyUNet
+
+Params = dict  # the nested dictionary of arrays under `variables['params']`
+
+
+class Music2Latent(nn.Module):
+    """The consistency autoencoder of Pasini, Lattner & Fazekas 2024 (arXiv 2408.06500).
+
+    Sizes in the methods below are those of the default config. Use as a pure function:
+    `model.apply({'params': params}, spectrogram, method='encode')`.
+    """
+
+    config: ModelConfig = ModelConfig()
+
+    def setup(self):
+        self.encoder = Encoder(self.config)
+        self.decoder = Decoder(self.config)
+        self.unet = ConsistencyUNet(self.config)
+
+    def encode(self, spectrogram: jax.Array) -> jax.Array:
+        """Spectrogram `[B, 1024, T, 2]` to latents `[B, T/8, 64]`, float32 in [-1, 1].
+
+        Raises:
+          InputError: if T is not a multiple of 8 or the bins are not the config's.
+        """
+        self._check(spectrogram)
+        return self.encoder(spectrogram).astype(jnp.float32)
+
+    def features(self, spectrogram: jax.Array) -> jax.Array:
+        """Spectrogram `[B, 1024, T, 2]` to the 8192 channels before the bottleneck, `[B, T/8, 8192]`."""
+        self._check(spectrogram)
+        return self.encoder.features(spectrogram).astype(jnp.float32)
+
+    def pyramid(self, latents: jax.Array) -> tuple[jax.Array, ...]:
+        """Latents `[B, T/8, 64]` to the conditioning of each level, `[B, 1024, T, 64]` first."""
+        return self.decoder(latents)
+
+    def denoise(
+        self, noisy: jax.Array, sigma: jax.Array, pyramid: Sequence[jax.Array]
+    ) -> jax.Array:
+        """Noisy spectrogram `[B, 1024, T, 2]` at levels `sigma` `[B]` to a clean one, float32."""
+        return self.unet(noisy, sigma, pyramid)
+
+    def __call__(self, spectrogram: jax.Array, noisy: jax.Array, sigma: jax.Array) -> jax.Array:
+        """Encodes `spectrogram` and denoises `noisy` with the latents; touches every parameter."""
+        return self.denoise(noisy, sigma, self.pyramid(self.encode(spectrogram)))
+
+    def init_params(self, key: jax.Array) -> Params:
+        """Fresh parameters."""
+        frames = self.config.time_downsampling
+        spectrogram = jnp.zeros((1, self.config.spectrogram.bins, frames, 2))
+        return self.init(key, spectrogram, spectrogram, jnp.ones((1,)))['params']
+
+    def _check(self, spectrogram: jax.Array) -> None:
+        bins, multiple = self.config.spectrogram.bins, self.config.time_downsampling
+        shape = spectrogram.shape
+        if len(shape) != 4 or shape[1] != bins or shape[3] != 2 or shape[2] % multiple:
+            raise InputError(
+                f'spectrogram has shape {shape}; it must be [batch, {bins}, frames, 2] '
+                f'with frames a multiple of {multiple}'
+            )

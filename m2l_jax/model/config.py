@@ -1,0 +1,106 @@
+"""The sizes of a Music2Latent model: a smaller model is another config, never another class."""
+
+import dataclasses
+
+from m2l_jax.audio.spectrogram import SpectrogramConfig
+from m2l_jax.consistency.noise import NoiseLevels
+from m2l_jax.interface.errors import InputError
+
+_DTYPES = ('float32', 'bfloat16', 'float16')
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and precision; the defaults are the released model's (57,658,690 parameters).
+
+    Levels are numbered from 0 (full resolution) to the deepest; tuples have an entry a level, or,
+    for the downsampling, one for each passage from a level to the next.
+
+    Attributes:
+      base_channels: channels of level 0.
+      channel_multipliers: channels of each level over `base_channels`.
+      downsampling: (frequency, time) factor of each passage to the next level.
+      attention: whether a level's residual blocks end in frequency attention.
+      attention_heads: heads of each attention layer.
+      encoder_blocks, decoder_blocks, unet_blocks: residual blocks a level.
+      bottleneck_channels, bottleneck_blocks: the stack over time between features and latents.
+      latent_channels: numbers in a latent vector.
+      embedding_channels: width of the noise-level embedding and of the layers fed by it.
+      dtype: of the computation; statistics, softmax and loss stay float32.
+      param_dtype: of the parameters.
+      spectrogram: the audio representation.
+      noise: the range of noise levels.
+    """
+
+    base_channels: int = 64
+    channel_multipliers: tuple[int, ...] = (1, 2, 4, 4, 4)
+    downsampling: tuple[tuple[int, int], ...] = ((4, 1), (2, 2), (2, 2), (2, 2))
+    attention: tuple[bool, ...] = (False, False, True, True, True)
+    attention_heads: int = 4
+    encoder_blocks: int = 1
+    decoder_blocks: int = 1
+    unet_blocks: int = 2
+    bottleneck_channels: int = 512
+    bottleneck_blocks: int = 4
+    latent_channels: int = 64
+    embedding_channels: int = 256
+    dtype: str = 'float32'
+    param_dtype: str = 'float32'
+    spectrogram: SpectrogramConfig = SpectrogramConfig()
+    noise: NoiseLevels = NoiseLevels()
+
+    def __post_init__(self):
+        levels = len(self.channel_multipliers)
+        if len(self.attention) != levels or len(self.downsampling) != levels - 1:
+            raise InputError(
+                f'model.attention needs {levels} entries and model.downsampling {levels - 1}, '
+                'as model.channel_multipliers has them'
+            )
+        for name in ('dtype', 'param_dtype'):
+            if getattr(self, name) not in _DTYPES:
+                raise InputError(
+                    f'model.{name}={getattr(self, name)!r} must be one of {", ".join(_DTYPES)}'
+                )
+        for channels, attends in zip(self.channels, self.attention, strict=True):
+            if channels % 4 or (attends and channels % self.attention_heads):
+                raise InputError(
+                    f'model.base_channels={self.base_channels} gives a level of {channels} channels, '
+                    f'which must be a multiple of 4 and of attention_heads={self.attention_heads}'
+                )
+        if self.spectrogram.bins % self.frequency_downsampling:
+            raise InputError(
+                f'model.downsampling divides frequency by {self.frequency_downsampling}, '
+                f'which does not divide the {self.spectrogram.bins} bins of model.spectrogram'
+            )
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(self.base_channels * multiplier for multiplier in self.channel_multipliers)
+
+    @property
+    def frequency_downsampling(self) -> int:
+        """Bins of level 0 over those of the deepest level."""
+        return _product(frequency for frequency, _ in self.downsampling)
+
+    @property
+    def time_downsampling(self) -> int:
+        """Spectrogram frames to a latent vector; frames fed to the model are a multiple of it."""
+        return _product(time for _, time in self.downsampling)
+
+    @property
+    def deepest_bins(self) -> int:
+        """Frequency bins of the deepest level."""
+        return self.spectrogram.bins // self.frequency_downsampling
+
+    @property
+    def feature_channels(self) -> int:
+        """Channels of `features`: the deepest level with its bins folded into its channels."""
+        return self.channels[-1] * self.deepest_bins
+
+
+def _product(factors) -> int:
+    result = 1
+    for factor in factors:
+        result *= factor
+    return result

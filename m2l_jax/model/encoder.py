@@ -1,0 +1,59 @@
+"""The encoder: a spectrogram in, latents in [-1, 1] out."""
+
+import flax.linen as nn
+import jax
+
+from m2l_jax.model.config import ModelConfig
+from m2l_jax.model.layers import Downsample, ResBlock, conv, group_norm
+
+
+class Encoder(nn.Module):
+    """Convolutional levels over frequency and time, then a bottleneck over time (paper, section 3.2)."""
+
+    config: ModelConfig
+
+    def setup(self):
+        config = self.config
+        types = (config.dtype, config.param_dtype)
+        channels = config.channels
+        self.conv_in = conv(2, channels[0], (3, 3), *types)
+        self.gain = self.param(
+            'gain', nn.initializers.ones, (config.spectrogram.bins,), config.param_dtype
+        )
+        self.levels = [
+            [
+                ResBlock(width, *types, config.attention_heads if attends else 0)
+                for _ in range(config.encoder_blocks)
+            ]
+            for width, attends in zip(channels, config.attention, strict=True)
+        ]
+        self.norms = [group_norm(width, *types) for width in channels]
+        self.downs = [
+            Downsample(width, factors, *types)
+            for width, factors in zip(channels, config.downsampling, strict=False)
+        ]
+        width = config.bottleneck_channels
+        self.bottleneck_in = conv(config.feature_channels, width, (1,), *types)
+        self.bottleneck = [ResBlock(width, *types) for _ in range(config.bottleneck_blocks)]
+        self.norm_out = group_norm(width, *types)
+        self.conv_out = conv(width, config.latent_channels, (1,), *types)
+
+    def features(self, spectrogram: jax.Array) -> jax.Array:
+        """`[B, F, T, 2]` to `[B, T/8, 8192]` (at full size), channel-major: index = c·32 + f."""
+        x = self.conv_in(spectrogram)
+        x = x * self.gain.astype(x.dtype)[:, None, None]
+        for level, blocks in enumerate(self.levels):
+            for block in blocks:
+                x = block(x)
+            x = self.norms[level](x)
+            if level < len(self.downs):
+                x = self.downs[level](x)
+        x = x.transpose(0, 2, 3, 1)  # [B, T/8, C, F/32]
+        return x.reshape(*x.shape[:2], -1)  # [B, T/8, C·F/32]
+
+    def __call__(self, spectrogram: jax.Array) -> jax.Array:
+        """`[B, F, T, 2]` to latents `[B, T/8, 64]` in [-1, 1]."""
+        x = self.bottleneck_in(self.features(spectrogram))
+        for block in self.bottleneck:
+            x = block(x)
+        return nn.tanh(self.conv_out(nn.silu(self.norm_out(x))))

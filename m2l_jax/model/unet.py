@@ -1,0 +1,140 @@
+"""The consistency model: a noisy spectrogram and a pyramid in, a clean spectrogram out."""
+
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from m2l_jax.consistency.noise import NoiseLevels
+from m2l_jax.model.config import ModelConfig
+from m2l_jax.model.layers import Downsample, ResBlock, Upsample, conv, group_norm, linear
+
+
+def preconditioning(
+    sigma: jax.Array, levels: NoiseLevels
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """c_skip, c_out and c_in at σ, any shape (Song et al. 2023, appendix C).
+
+    At σ_min, c_skip is 1 and c_out 0 exactly: the boundary condition f(x, σ_min) = x.
+    """
+    offset = sigma - levels.sigma_min
+    c_skip = levels.sigma_data**2 / (offset**2 + levels.sigma_data**2)
+    scale = jnp.sqrt(sigma**2 + levels.sigma_data**2)
+    return c_skip, levels.sigma_data * offset / scale, 1 / scale
+
+
+def noise_embedding(sigma: jax.Array, channels: int) -> jax.Array:
+    """Sinusoids of (log σ)/4 at `channels`/2 frequencies from 1 to 1/10000: `[B]` to `[B, channels]`."""
+    half = channels // 2
+    frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half) / (half - 1))
+    angles = jnp.log(sigma)[:, None] / 4 * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class FrequencyScale(nn.Module):
+    """The adaptive frequency scaling: an MLP from the noise level to a gain a bin, 1 at first."""
+
+    bins: int
+    dtype: str
+    param_dtype: str
+
+    @nn.compact
+    def __call__(self, embedding: jax.Array) -> jax.Array:
+        """`[B, E]` to gains `[B, F, 1, 1]`."""
+        types = (self.dtype, self.param_dtype)
+        width = embedding.shape[-1]
+        h = nn.silu(linear(width, width, *types, name='linear_0')(embedding))
+        h = nn.silu(linear(width, width, *types, name='linear_1')(h))
+        return 1 + linear(width, self.bins, *types, zero_init=True, name='out')(h)[..., None, None]
+
+
+class NoiseConditioning(nn.Module):
+    """The two-layer MLP whose output shifts every residual block of the UNet."""
+
+    dtype: str
+    param_dtype: str
+
+    @nn.compact
+    def __call__(self, embedding: jax.Array) -> jax.Array:
+        """`[B, E]` to the time embedding `[B, E]`."""
+        types = (self.dtype, self.param_dtype)
+        width = embedding.shape[-1]
+        h = nn.silu(linear(width, width, *types, name='linear_0')(embedding))
+        return nn.silu(linear(width, width, *types, name='linear_1')(h))
+
+
+class ConsistencyUNet(nn.Module):
+    """UNet whose levels add the decoder's pyramid through 1×1 convolutions (paper, section 3.2)."""
+
+    config: ModelConfig
+
+    def setup(self):
+        config = self.config
+        types = (config.dtype, config.param_dtype)
+        channels, bins = config.channels, config.spectrogram.bins
+        self.conditioning = NoiseConditioning(*types)
+        self.scale_in = FrequencyScale(bins, *types)
+        self.scale_out = FrequencyScale(bins, *types)
+        self.conv_in = conv(2, channels[0], (3, 3), *types)
+
+        def per_level(make):
+            return [
+                [make(width, attends) for _ in range(config.unet_blocks)]
+                for width, attends in zip(channels, config.attention, strict=True)
+            ]
+
+        def block(width, attends):
+            return ResBlock(width, *types, config.attention_heads if attends else 0)
+
+        def cross(width, attends):
+            return conv(width, width, (1, 1), *types)
+
+        self.down_cross, self.down_blocks = per_level(cross), per_level(block)
+        self.up_cross, self.up_blocks = per_level(cross), per_level(block)
+        # downs[level] leads from level to level + 1, ups[level] back.
+        self.downs = [
+            Downsample(width, factors, *types)
+            for width, factors in zip(channels[1:], config.downsampling, strict=True)
+        ]
+        self.ups = [
+            Upsample(width, factors, *types)
+            for width, factors in zip(channels, config.downsampling, strict=False)
+        ]
+        self.cross_out = conv(channels[0], channels[0], (1, 1), *types)
+        self.norm_out = group_norm(channels[0], *types)
+        self.conv_out = conv(channels[0], 2, (3, 3), *types, zero_init=True)
+
+    def __call__(
+        self, noisy: jax.Array, sigma: jax.Array, pyramid: Sequence[jax.Array]
+    ) -> jax.Array:
+        """`noisy` `[B, F, T, 2]`, `sigma` `[B]`, `pyramid` from the decoder; returns float32 as `noisy`."""
+        noisy = noisy.astype(jnp.float32)
+        c_skip, c_out, c_in = (
+            value[:, None, None, None] for value in preconditioning(sigma, self.config.noise)
+        )
+        residual = self._residual(c_in * noisy, sigma, pyramid)
+        return c_skip * noisy + c_out * residual.astype(jnp.float32)
+
+    def _residual(
+        self, scaled: jax.Array, sigma: jax.Array, pyramid: Sequence[jax.Array]
+    ) -> jax.Array:
+        """The network between the preconditioning factors, F_θ(c_in·x, σ)."""
+        embedding = noise_embedding(sigma, self.config.embedding_channels)
+        time_embedding = self.conditioning(embedding)
+        x = self.conv_in(scaled) * self.scale_in(embedding)
+        skips = []
+        for level in range(len(pyramid)):
+            for cross, block in zip(self.down_cross[level], self.down_blocks[level], strict=True):
+                x = block((x + cross(pyramid[level])) / math.sqrt(2), time_embedding)
+                skips.append(x)
+            if level < len(self.downs):
+                x = self.downs[level](x)
+        for level in reversed(range(len(pyramid))):
+            for cross, block in zip(self.up_cross[level], self.up_blocks[level], strict=True):
+                x = block((x + skips.pop() + cross(pyramid[level])) / math.sqrt(3), time_embedding)
+            if level > 0:
+                x = self.ups[level - 1](x)
+        x = (x + self.cross_out(pyramid[0])) / math.sqrt(2)
+        return self.conv_out(nn.silu(self.norm_out(x)) * self.scale_out(embedding))

@@ -1,0 +1,43 @@
+"""The device mesh, and where every array of training lives on it."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from m2l_jax.interface.errors import InputError
+
+AXIS = 'data'
+REPLICATED = PartitionSpec()  # parameters, optimiser, EMA, metrics
+ROWS = PartitionSpec(AXIS)  # batches: the first axis is cut
+
+
+def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """A one-axis mesh of the given devices, by default of all devices of all processes."""
+    return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole."""
+    return NamedSharding(mesh, REPLICATED)
+
+
+def local_rows(batch_size: int, mesh: Mesh) -> range:
+    """Rows of the global batch that this process feeds.
+
+    Raises:
+      InputError: if the batch cannot be divided among the devices.
+    """
+    if batch_size % mesh.size:
+        nearest = max(1, round(batch_size / mesh.size)) * mesh.size
+        raise InputError(
+            f'config.data.batch_size={batch_size} is not divisible by {mesh.size} devices: '
+            f'use a multiple, e.g. {nearest}'
+        )
+    per_process = batch_size // jax.process_count()
+    first = jax.process_index() * per_process
+    return range(first, first + per_process)
+
+
+def to_global_batch(local_batch: np.ndarray, mesh: Mesh) -> jax.Array:
+    """One array over the mesh out of the rows that each process feeds."""
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, ROWS), local_batch)

@@ -1,0 +1,90 @@
+"""What training carries from step to step, and how the optimiser and the average move it."""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from m2l_jax.interface.errors import InputError
+from m2l_jax.model.autoencoder import Music2Latent, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """RAdam with linear warm-up and cosine decay, and the parameters' moving average.
+
+    Attributes:
+      learning_rate: at the end of the warm-up.
+      final_learning_rate: at the end of the cosine decay, on the last step.
+      warmup_steps: steps over which the rate rises linearly from 0.
+      b1, b2: RAdam's decay rates.
+      ema_decay: of the moving average, once it has warmed up.
+    """
+
+    learning_rate: float
+    final_learning_rate: float
+    warmup_steps: int
+    b1: float
+    b2: float
+    ema_decay: float
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a checkpoint needs for training to go on as if it had not stopped."""
+
+    step: jax.Array
+    params: Params
+    ema_params: Params
+    opt_state: optax.OptState
+
+
+def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Learning rate as a function of the step.
+
+    Raises:
+      InputError: if the warm-up is longer than the training.
+    """
+    if not 0 <= config.warmup_steps < steps:
+        raise InputError(
+            f'config.optimizer.warmup_steps={config.warmup_steps} must be below '
+            f'config.train.steps={steps}'
+        )
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        decay_steps=steps,
+        end_value=config.final_learning_rate,
+    )
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """RAdam, without weight decay or clipping."""
+    return optax.radam(learning_rate_schedule(config, steps), b1=config.b1, b2=config.b2)
+
+
+def create_state(
+    model: Music2Latent, optimizer: optax.GradientTransformation, key: jax.Array
+) -> TrainState:
+    """A fresh state; its average starts at the parameters."""
+    params = model.init_params(key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        # A copy: the step donates its buffers, and two leaves must not share one.
+        ema_params=jax.tree.map(jnp.copy, params),
+        opt_state=optimizer.init(params),
+    )
+
+
+def ema_decay(updates: jax.Array, limit: float) -> jax.Array:
+    """Decay after so many updates: (1 + n)/(10 + n) until that reaches the limit."""
+    return jnp.minimum(limit, (1 + updates) / (10 + updates))
+
+
+def update_ema(ema_params: Params, params: Params, decay: jax.Array) -> Params:
+    """decay·average + (1 - decay)·parameters, leaf by leaf."""
+    return optax.incremental_update(params, ema_params, 1 - decay)
