@@ -1,5 +1,6 @@
-"""How every command starts: flags parsed, a user's mistake told in one line, everything else raised."""
+"""How every command starts: flags parsed, and a user's mistake told in one line."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -7,6 +8,7 @@ from collections.abc import Callable, Sequence
 import ml_collections
 from absl import app
 from absl import flags as absl_flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from m2l_jax.interface.errors import InputError
@@ -28,14 +30,15 @@ def read_config(flag: absl_flags.FlagHolder) -> ml_collections.ConfigDict:
         config.is_locked  # noqa: B018  a file that was not found answers only when it is touched
     except OSError as error:
         # The library's message lists what it tried; its last line has the reason.
-        raise InputError(f'--config cannot be read: {str(error).strip().splitlines()[-1]}') from None
+        raise InputError(
+            f'--config cannot be read: {str(error).strip().splitlines()[-1]}'
+        ) from None
     return config
 
 
 def run(main: Callable[[], None]) -> None:
     """Parses the flags and calls `main`; an InputError becomes one line and exit code 1."""
-    # JAX and TensorFlow both greet on stderr from C++; a command's output is for its user.
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    _configure_logging()
 
     def guarded_main(positional: Sequence[str]) -> None:
         if len(positional) > 1:
@@ -46,6 +49,16 @@ def run(main: Callable[[], None]) -> None:
             _fail(str(error))
 
     app.run(guarded_main, flags_parser=_parse_flags)
+
+
+def _configure_logging() -> None:
+    """This project's messages from INFO, other libraries' from WARNING, each with its time only."""
+    # TensorFlow, here a reader of files only, greets from C++; about oneDNN even so.
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+    absl_logging.get_absl_handler().setFormatter(logging.Formatter('%(asctime)s %(message)s', '%T'))
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    logging.getLogger('m2l_jax').setLevel(logging.INFO)
 
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:

@@ -12,10 +12,10 @@ Settings = TypeVar('Settings')
 
 
 def build(cls: type[Settings], mapping: Mapping[str, Any], where: str = 'config') -> Settings:
-    """Builds the dataclass `cls` from a mapping (ConfigDict, dict, parsed JSON), checking every field.
+    """Builds the dataclass `cls` from a ConfigDict, dict or parsed JSON, checking every field.
 
     Args:
-      cls: a frozen dataclass whose fields are numbers, strings, booleans, tuples or such dataclasses.
+      cls: a frozen dataclass of numbers, strings, booleans, tuples and such dataclasses.
       mapping: field names to values; lists are taken for tuples and whole numbers for floats.
       where: the mapping's name in error messages, e.g. `config.model`.
 
