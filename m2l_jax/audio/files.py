@@ -115,7 +115,9 @@ def _open(path: PathLike) -> soundfile.SoundFile:
         return soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, TypeError) as error:
         reason = str(getattr(error, 'error_string', error)).rstrip('.')
-        raise InputError(f'{path} cannot be read as audio ({reason}): replace or remove it') from None
+        raise InputError(
+            f'{path} cannot be read as audio ({reason}): replace or remove it'
+        ) from None
 
 
 def _read_frames(

@@ -60,7 +60,7 @@ def to_spectrogram(waveform: Array, config: SpectrogramConfig) -> Array:
       waveform: `[..., N]`, float32, nominally in [-1, 1], N ≥ window.
 
     Returns:
-      `[..., F, T, 2]`, float32: real and imaginary part of β·|c|^α·e^{i∠c}; exactly zero for silence.
+      `[..., F, T, 2]`, float32: real and imaginary part of β·|c|^α·e^{i∠c}; silence gives zeros.
     """
     xp = waveform.__array_namespace__()
     if waveform.shape[-1] < config.window:
@@ -117,7 +117,7 @@ def _split_into_frames(waveform: Array, config: SpectrogramConfig) -> Array:
 
 
 def _overlap_add(frames: Array, config: SpectrogramConfig) -> Array:
-    """`[..., T, window]` to `[..., window + hop·(T - 1)]`: each hop-sized piece added at its place."""
+    """`[..., T, window]` to `[..., window + hop·(T - 1)]`, a hop-sized piece at a time."""
     xp = frames.__array_namespace__()
     last = _overlap(config) - 1
     leading = [(0, 0)] * (frames.ndim - 2)
