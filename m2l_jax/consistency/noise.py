@@ -33,7 +33,7 @@ class NoiseLevels:
     def __post_init__(self):
         if not 0 < self.sigma_min < self.sigma_max:
             raise InputError(
-                f'noise.sigma_min={self.sigma_min} must lie between 0 and sigma_max={self.sigma_max}'
+                f'noise.sigma_min={self.sigma_min} must be between 0 and sigma_max={self.sigma_max}'
             )
 
     def sigma(self, index: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ def sample(
     """Draws `shape = (B, ...)` samples, float32, by `steps` evaluations of `denoise`.
 
     Song et al. 2023, algorithm 1: denoise pure noise at σ_max; for each further step add noise of
-    standard deviation √(σ² - σ_min²) and denoise again, with σ at equally spaced indices 1 - k/steps.
+    standard deviation √(σ² - σ_min²) and denoise again, with σ at the indices 1 - k/steps.
     """
     clean = jnp.zeros(shape)
     for step in range(steps):
