@@ -39,7 +39,7 @@ class Music2Latent(nn.Module):
         return self.encoder(spectrogram).astype(jnp.float32)
 
     def features(self, spectrogram: jax.Array) -> jax.Array:
-        """Spectrogram `[B, 1024, T, 2]` to the 8192 channels before the bottleneck, `[B, T/8, 8192]`."""
+        """Spectrogram `[B, 1024, T, 2]` to the features before the bottleneck, `[B, T/8, 8192]`."""
         self._check(spectrogram)
         return self.encoder.features(spectrogram).astype(jnp.float32)
 

@@ -64,7 +64,7 @@ class ModelConfig:
         for channels, attends in zip(self.channels, self.attention, strict=True):
             if channels % 4 or (attends and channels % self.attention_heads):
                 raise InputError(
-                    f'model.base_channels={self.base_channels} gives a level of {channels} channels, '
+                    f'model.base_channels={self.base_channels} gives a level {channels} channels, '
                     f'which must be a multiple of 4 and of attention_heads={self.attention_heads}'
                 )
         if self.spectrogram.bins % self.frequency_downsampling:

@@ -8,7 +8,7 @@ from m2l_jax.model.layers import ResBlock, Upsample, conv
 
 
 class Decoder(nn.Module):
-    """The encoder mirrored; it knows nothing of noise (paper, section 3.2)."""
+    """The encoder mirrored; it knows nothing of noise."""
 
     config: ModelConfig
 

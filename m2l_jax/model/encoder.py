@@ -4,11 +4,11 @@ import flax.linen as nn
 import jax
 
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.model.layers import Downsample, ResBlock, conv, group_norm
+from m2l_jax.model.layers import Downsample, GroupNorm, ResBlock, conv
 
 
 class Encoder(nn.Module):
-    """Convolutional levels over frequency and time, then a bottleneck over time (paper, section 3.2)."""
+    """Convolutional levels over frequency and time, then a bottleneck over time."""
 
     config: ModelConfig
 
@@ -27,7 +27,7 @@ class Encoder(nn.Module):
             ]
             for width, attends in zip(channels, config.attention, strict=True)
         ]
-        self.norms = [group_norm(width, *types) for width in channels]
+        self.norms = [GroupNorm(*types) for _ in channels]
         self.downs = [
             Downsample(width, factors, *types)
             for width, factors in zip(channels, config.downsampling, strict=False)
@@ -35,7 +35,7 @@ class Encoder(nn.Module):
         width = config.bottleneck_channels
         self.bottleneck_in = conv(config.feature_channels, width, (1,), *types)
         self.bottleneck = [ResBlock(width, *types) for _ in range(config.bottleneck_blocks)]
-        self.norm_out = group_norm(width, *types)
+        self.norm_out = GroupNorm(*types)
         self.conv_out = conv(width, config.latent_channels, (1,), *types)
 
     def features(self, spectrogram: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from m2l_jax.consistency.noise import NoiseLevels
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.model.layers import Downsample, ResBlock, Upsample, conv, group_norm, linear
+from m2l_jax.model.layers import Downsample, GroupNorm, ResBlock, Upsample, conv, linear
 
 
 def preconditioning(
@@ -26,7 +26,7 @@ def preconditioning(
 
 
 def noise_embedding(sigma: jax.Array, channels: int) -> jax.Array:
-    """Sinusoids of (log σ)/4 at `channels`/2 frequencies from 1 to 1/10000: `[B]` to `[B, channels]`."""
+    """Sinusoids of (log σ)/4 at frequencies from 1 down to 1/10000: `[B]` to `[B, channels]`."""
     half = channels // 2
     frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half) / (half - 1))
     angles = jnp.log(sigma)[:, None] / 4 * frequencies
@@ -66,7 +66,7 @@ class NoiseConditioning(nn.Module):
 
 
 class ConsistencyUNet(nn.Module):
-    """UNet whose levels add the decoder's pyramid through 1×1 convolutions (paper, section 3.2)."""
+    """UNet whose levels add the decoder's pyramid through 1×1 convolutions ."""
 
     config: ModelConfig
 
@@ -102,14 +102,14 @@ class ConsistencyUNet(nn.Module):
             Upsample(width, factors, *types)
             for width, factors in zip(channels, config.downsampling, strict=False)
         ]
-        self.cross_out = conv(channels[0], channels[0], (1, 1), *types)
-        self.norm_out = group_norm(channels[0], *types)
+        self.cross_out = cross(channels[0], False)
+        self.norm_out = GroupNorm(*types)
         self.conv_out = conv(channels[0], 2, (3, 3), *types, zero_init=True)
 
     def __call__(
         self, noisy: jax.Array, sigma: jax.Array, pyramid: Sequence[jax.Array]
     ) -> jax.Array:
-        """`noisy` `[B, F, T, 2]`, `sigma` `[B]`, `pyramid` from the decoder; returns float32 as `noisy`."""
+        """Noisy `[B, F, T, 2]` at levels `[B]`, with the decoder's pyramid, to clean, float32."""
         noisy = noisy.astype(jnp.float32)
         c_skip, c_out, c_in = (
             value[:, None, None, None] for value in preconditioning(sigma, self.config.noise)
