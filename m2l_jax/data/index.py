@@ -7,15 +7,17 @@ seed reads the same crop for the same step and row, whatever it has read before.
 import collections
 import concurrent.futures
 import dataclasses
+import logging
 import os
 import pathlib
 import threading
 
 import numpy as np
-from absl import logging
 
 from m2l_jax.audio import files
 from m2l_jax.interface.errors import InputError
+
+_logger = logging.getLogger(__name__)
 
 # A crop is redrawn when it is silent, damaged or not finite. So many misses in a row for a single
 # row mean that hardly anything in the corpus can be used.
@@ -32,7 +34,7 @@ class DataConfig:
       batch_size: crops a step, over all devices of all hosts.
       crop_frames: spectrogram frames of a crop, a multiple of the model's time downsampling.
       min_rms: crops below this root mean square are redrawn.
-      representation: 'spectrogram' to compute it in the input pipeline, 'waveform' to do it in the step.
+      representation: 'spectrogram' is computed in the pipeline, of a 'waveform' in the step.
       workers: crops read at a time.
       prefetch: batches kept ready.
     """
@@ -79,7 +81,7 @@ class Corpus:
 
     def describe(self) -> str:
         """One line for the log."""
-        line = f'{len(self.files)} audio files, {self.seconds / 3600:.2f} hours'
+        line = f'{len(self.files)} audio files, {self.seconds / 60:.1f} minutes'
         return line + (f'; {len(self.skipped)} skipped' if self.skipped else '')
 
 
@@ -100,14 +102,13 @@ def scan(path: str, sample_rate: int, crop_samples: int) -> Corpus:
         if isinstance(header, str):
             skipped.append((file, header))
         elif header.samples_at(sample_rate) < crop_samples:
-            skipped.append(
-                (file, f'{file} is shorter than a crop ({crop_samples} samples at {sample_rate} Hz)')
-            )
+            reason = f'{file} is shorter than a crop ({crop_samples} samples at {sample_rate} Hz)'
+            skipped.append((file, reason))
         else:
             usable.append(header)
     if not usable:
         raise InputError(
-            f'none of the {len(paths)} audio files in {path} can be used; the first: {skipped[0][1]}'
+            f'none of the {len(paths)} audio files in {path} can be used: {skipped[0][1]}'
         )
     return Corpus(tuple(usable), tuple(skipped), sample_rate, crop_samples)
 
@@ -195,7 +196,7 @@ class CropReader:
             if path in self.reported:
                 return
             self.reported[path] = reason
-        logging.warning('skipping %s', reason)
+        _logger.warning('skipping %s', reason)
 
 
 def _list_audio(path: str) -> list[str]:
