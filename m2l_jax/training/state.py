@@ -80,11 +80,9 @@ def create_state(
     )
 
 
-def ema_decay(updates: jax.Array, limit: float) -> jax.Array:
-    """Decay after so many updates: (1 + n)/(10 + n) until that reaches the limit."""
-    return jnp.minimum(limit, (1 + updates) / (10 + updates))
+def ema_rate(updates: jax.Array, decay: float) -> jax.Array:
+    """1 - min(decay, (1 + n)/(10 + n)) after n updates: how far the average moves.
 
-
-def update_ema(ema_params: Params, params: Params, decay: jax.Array) -> Params:
-    """decay·average + (1 - decay)·parameters, leaf by leaf."""
-    return optax.incremental_update(params, ema_params, 1 - decay)
+    The complement is formed exactly, for 1 - 0.9999 in float32 is off by 2e-4 of itself.
+    """
+    return jnp.maximum(1 - decay, 9 / (10 + updates))

@@ -13,7 +13,7 @@ from m2l_jax.consistency.loss import consistency_loss
 from m2l_jax.consistency.noise import IndexDensity, StepSchedule, teacher_index
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.training.mesh import AXIS, REPLICATED, ROWS
-from m2l_jax.training.state import TrainState, ema_decay, update_ema
+from m2l_jax.training.state import TrainState, ema_rate
 
 _SATURATED = 0.99
 
@@ -47,7 +47,10 @@ jax.tree_util.register_dataclass(Draws)
 
 
 def draw(
-    key: jax.Array, rows: jax.Array, shape: tuple[int, ...], model: Music2Latent,
+    key: jax.Array,
+    rows: jax.Array,
+    shape: tuple[int, ...],
+    model: Music2Latent,
     density: IndexDensity,
 ) -> Draws:
     """Noise index and noise of each row, as a function of its number in the *global* batch.
@@ -114,7 +117,7 @@ def make_train_step(
     consistency: ConsistencyConfig,
     optimizer: optax.GradientTransformation,
     learning_rate: optax.Schedule,
-    ema_limit: float,
+    ema_decay: float,
     steps: int,
     seed: int,
     mesh: Mesh,
@@ -152,8 +155,9 @@ def make_train_step(
             'delta': delta,
             **_latent_metrics(latents),
         }
-        decay = ema_decay(state.step, ema_limit)
-        ema_params = update_ema(state.ema_params, params, decay)
+        ema_params = optax.incremental_update(
+            params, state.ema_params, ema_rate(state.step, ema_decay)
+        )
         return TrainState(state.step + 1, params, ema_params, opt_state), metrics
 
     sharded = jax.shard_map(

@@ -1,0 +1,51 @@
+"""The paper's recipe at full size (Music2Latent, arXiv 2408.06500, sections 3 and 4).
+
+    python -m m2l_jax.train --config=configs/default.py --config.data.path=MUSIC --workdir=DIR
+
+57,658,690 parameters; 800,000 steps of 16 crops of 0.78 s; about 0.98 TFLOP a crop and step.
+The other configs in this folder override a few fields of this one.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict, config_dict
+
+from m2l_jax.model.config import ModelConfig
+
+
+def get_config() -> ConfigDict:
+    """Every field of `m2l_jax.training.config.TrainingConfig`."""
+    config = ConfigDict()
+    config.seed = 0
+
+    # Sizes, audio representation and noise levels; documented where they are defined.
+    config.model = ConfigDict(dataclasses.asdict(ModelConfig(dtype='bfloat16')))
+
+    config.consistency = ConfigDict()
+    config.consistency.density = ConfigDict({'log_sigma_mean': -1.1, 'log_sigma_std': 2.0})
+    config.consistency.schedule = ConfigDict({'start_exponent': 1.0, 'end_exponent': 3.0})
+    config.consistency.huber_scale = 0.00054
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.final_learning_rate = 1e-6
+    config.optimizer.warmup_steps = 10_000
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.ema_decay = 0.9999
+
+    config.data = ConfigDict()
+    config.data.path = config_dict.placeholder(str)  # folders or files, commas between
+    config.data.batch_size = 16  # over all devices of all hosts
+    config.data.crop_frames = 64  # 34,304 samples, 0.78 s
+    config.data.min_rms = 0.001
+    config.data.representation = 'spectrogram'  # or 'waveform': the STFT runs in the step
+    config.data.workers = 8
+    config.data.prefetch = 4
+
+    config.train = ConfigDict()
+    config.train.steps = 800_000
+    config.train.log_every = 100
+    config.train.checkpoint_every = 10_000
+    config.train.keep_checkpoints = 3
+    return config
