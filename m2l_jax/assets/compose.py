@@ -33,26 +33,26 @@ import mido
 import numpy as np
 import soundfile as sf
 
-SOUNDFONT = "/usr/share/sounds/sf2/FluidR3_GM.sf2"
+SOUNDFONT = '/usr/share/sounds/sf2/FluidR3_GM.sf2'
 RATE = 44100
 TICKS = 480  # per beat
 DRUM_CHANNEL = 9
-PITCHES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-CHORDS = {"": (0, 4, 7), "m": (0, 3, 7), "7": (0, 4, 7, 10)}
-DRUMS = {"kick": 36, "snare": 38, "hat": 42, "tom": 45, "crash": 49, "ride": 51, "tambourine": 54}
-STRESS = {"X": 18, "o": -22}
+PITCHES = {'C': 0, 'D': 2, 'E': 4, 'F': 5, 'G': 7, 'A': 9, 'B': 11}
+CHORDS = {'': (0, 4, 7), 'm': (0, 3, 7), '7': (0, 4, 7, 10)}
+DRUMS = {'kick': 36, 'snare': 38, 'hat': 42, 'tom': 45, 'crash': 49, 'ride': 51, 'tambourine': 54}
+STRESS = {'X': 18, 'o': -22}
 INSTRUMENTS = {  # General MIDI program (from 0), volume, pan (64 is the centre)
-    "drums": (0, 104, 64),
-    "piano": (0, 92, 50),
-    "harpsichord": (6, 84, 46),
-    "guitar": (24, 84, 84),
-    "bass": (33, 98, 64),
-    "violin": (40, 104, 52),
-    "cello": (42, 108, 74),
-    "strings": (48, 72, 72),
-    "trumpet": (56, 112, 78),
-    "oboe": (68, 84, 80),
-    "flute": (73, 92, 56),
+    'drums': (0, 104, 64),
+    'piano': (0, 92, 50),
+    'harpsichord': (6, 84, 46),
+    'guitar': (24, 84, 84),
+    'bass': (33, 98, 64),
+    'violin': (40, 104, 52),
+    'cello': (42, 108, 74),
+    'strings': (48, 72, 72),
+    'trumpet': (56, 112, 78),
+    'oboe': (68, 84, 80),
+    'flute': (73, 92, 56),
 }
 
 
@@ -78,12 +78,12 @@ class Piece:
 
 def bars(text: str) -> list[list[str]]:
     """The words of each bar."""
-    return [bar.split() for bar in text.split("|")]
+    return [bar.split() for bar in text.split('|')]
 
 
 def pitch_class(name: str) -> int:
     """Semitones above C of "F#" or "Bb"."""
-    return PITCHES[name[0]] + name.count("#") - name.count("b")
+    return PITCHES[name[0]] + name.count('#') - name.count('b')
 
 
 def melody(text: str, metre: int, octave: int) -> list[Note]:
@@ -92,26 +92,26 @@ def melody(text: str, metre: int, octave: int) -> list[Note]:
     time, length = 0.0, 1.0
     for number, bar in enumerate(bars(text), start=1):
         for word in bar:
-            name, _, written = word.partition(":")
+            name, _, written = word.partition(':')
             length = float(written or length)
-            if name == "~":
+            if name == '~':
                 last = notes.pop()
                 notes.append(Note(last.start, last.length + length, last.key))
-            elif name != "R":
+            elif name != 'R':
                 key = pitch_class(name[:-1]) + 12 * (int(name[-1]) + 1 + octave)
                 notes.append(Note(time, length, key))
             time += length
         if abs(time - number * metre) > 1e-6:
-            raise ValueError(f"bar {number} of {text!r} ends at beat {time}, not {number * metre}")
+            raise ValueError(f'bar {number} of {text!r} ends at beat {time}, not {number * metre}')
     return notes
 
 
 def strokes(text: str, count: int, metre: int) -> Iterator[tuple[int, float, float, float, str]]:
     """A pattern's strokes over `count` bars: bar, place in it (0 to 1), start, length, mark."""
-    cycle = ["".join(bar) for bar in bars(text)]
+    cycle = [''.join(bar) for bar in bars(text)]
     for bar in range(count):
         steps = cycle[bar % len(cycle)]
-        for found in re.finditer(r"[^.]\.*", steps):
+        for found in re.finditer(r'[^.]\.*', steps):
             place = found.start() / len(steps)
             length = len(found[0]) / len(steps) * metre
             yield bar, place, (bar + place) * metre, length, found[0][0]
@@ -119,7 +119,7 @@ def strokes(text: str, count: int, metre: int) -> Iterator[tuple[int, float, flo
 
 def chord_keys(symbol: str, mark: str, octave: int) -> list[int]:
     """The keys one stroke plays: a chord tone for a digit, else the chord in close position."""
-    name, quality = re.fullmatch(r"([A-G][#b]?)(.*)", symbol).groups()
+    name, quality = re.fullmatch(r'([A-G][#b]?)(.*)', symbol).groups()
     tones, middle = CHORDS[quality], 12 * (octave + 1)
     low = middle - 6  # roots, and the tones of whole chords, lie in the octave above this key
     root = low + (pitch_class(name) - low) % 12
@@ -144,9 +144,9 @@ def part(line: str, chords: str, metre: int) -> tuple[str, list[Note]]:
     name, text = line.split(maxsplit=1)
     if name in DRUMS:
         hits = strokes(text, len(bars(chords)), metre)
-        return "drums", [Note(hit[2], 0.25, DRUMS[name], STRESS.get(hit[4], 0)) for hit in hits]
+        return 'drums', [Note(hit[2], 0.25, DRUMS[name], STRESS.get(hit[4], 0)) for hit in hits]
     octave, text = text.split(maxsplit=1)
-    if octave.startswith("@"):
+    if octave.startswith('@'):
         return name, accompaniment(text, chords, metre, int(octave[1:]))
     return name, melody(text, metre, int(octave))
 
@@ -154,51 +154,51 @@ def part(line: str, chords: str, metre: int) -> tuple[str, list[Note]]:
 def timeline(piece: Piece) -> tuple[list[tuple[int, mido.Message]], dict[str, int]]:
     """The piece's timed note messages (seeded small differences in force), and its channels."""
     chance = random.Random(piece.path)
-    events, channels, offset = [], {"drums": DRUM_CHANNEL}, 0
+    events, channels, offset = [], {'drums': DRUM_CHANNEL}, 0
     free = iter(channel for channel in range(16) if channel != DRUM_CHANNEL)
-    for section in piece.score.strip().split("\n\n"):
+    for section in piece.score.strip().split('\n\n'):
         first, *lines = section.splitlines()
         velocity, transpose, chords = first.split(maxsplit=2)
         for line in lines:
             instrument, notes = part(line, chords, piece.metre)
             if instrument not in channels:
                 channels[instrument] = next(free)
-            shift = 0 if instrument == "drums" else int(transpose)
+            shift = 0 if instrument == 'drums' else int(transpose)
             for note in notes:
                 downbeat = 0 if note.start % piece.metre else 8
                 force = int(velocity) + note.stress + downbeat + round(chance.uniform(-6, 6))
-                where = {"channel": channels[instrument], "note": note.key + shift}
+                where = {'channel': channels[instrument], 'note': note.key + shift}
                 start = round((offset + note.start) * TICKS)
                 stop = start + round(note.length * TICKS * 0.96)
-                on = mido.Message("note_on", velocity=min(max(force, 1), 127), **where)
-                events += [(start, on), (stop, mido.Message("note_off", **where))]
+                on = mido.Message('note_on', velocity=min(max(force, 1), 127), **where)
+                events += [(start, on), (stop, mido.Message('note_off', **where))]
         offset += len(bars(chords)) * piece.metre
-    return sorted(events, key=lambda event: (event[0], event[1].type == "note_on")), channels
+    return sorted(events, key=lambda event: (event[0], event[1].type == 'note_on')), channels
 
 
 def write_midi(piece: Piece, path: Path) -> None:
     """Write the piece as a one-track MIDI file."""
     events, channels = timeline(piece)
-    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(piece.tempo))])
+    track = mido.MidiTrack([mido.MetaMessage('set_tempo', tempo=mido.bpm2tempo(piece.tempo))])
     for instrument, channel in channels.items():
         program, volume, pan = INSTRUMENTS[instrument]
-        track.append(mido.Message("program_change", channel=channel, program=program))
-        track.append(mido.Message("control_change", channel=channel, control=7, value=volume))
-        track.append(mido.Message("control_change", channel=channel, control=10, value=pan))
+        track.append(mido.Message('program_change', channel=channel, program=program))
+        track.append(mido.Message('control_change', channel=channel, control=7, value=volume))
+        track.append(mido.Message('control_change', channel=channel, control=10, value=pan))
     now = 0
     for time, message in events:
         track.append(message.copy(time=time - now))
         now = time
-    track.append(mido.MetaMessage("end_of_track", time=4 * TICKS))  # lets the last notes ring
+    track.append(mido.MetaMessage('end_of_track', time=4 * TICKS))  # lets the last notes ring
     mido.MidiFile(type=0, ticks_per_beat=TICKS, tracks=[track]).save(path)
 
 
 def render(midi: Path, soundfont: str) -> np.ndarray:
     """Play a MIDI file through fluidsynth, in float so that nothing clips: [frames, 2]."""
-    wav = midi.with_suffix(".wav")
-    output = ["-F", wav, "-T", "wav", "-O", "float", "-r", str(RATE), "-g", "0.5"]
-    subprocess.run(["fluidsynth", "-niq", *output, soundfont, midi], check=True)
-    return sf.read(wav, dtype="float32")[0]
+    wav = midi.with_suffix('.wav')
+    output = ['-F', wav, '-T', 'wav', '-O', 'float', '-r', str(RATE), '-g', '0.5']
+    subprocess.run(['fluidsynth', '-niq', *output, soundfont, midi], check=True)
+    return sf.read(wav, dtype='float32')[0]
 
 
 def finish(audio: np.ndarray, peak: float = 0.9, floor: float = 0.02) -> np.ndarray:
@@ -213,17 +213,17 @@ def finish(audio: np.ndarray, peak: float = 0.9, floor: float = 0.02) -> np.ndar
 def write_ogg(audio: np.ndarray, path: Path, block: int = 65536) -> None:
     """Write Ogg Vorbis a block at a time: libsndfile can crash on one very long Vorbis write."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    coding = {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.5}
-    with sf.SoundFile(path, "w", RATE, audio.shape[1], **coding) as file:
+    coding = {'format': 'OGG', 'subtype': 'VORBIS', 'compression_level': 0.5}
+    with sf.SoundFile(path, 'w', RATE, audio.shape[1], **coding) as file:
         for start in range(0, len(audio), block):
             file.write(audio[start : start + block])
 
 
-ODE_1 = "E4:1 E4 F4 G4 | G4 F4 E4 D4 | C4 C4 D4 E4 | E4:1.5 D4:.5 D4:2"
-ODE_2 = "E4 F4 G4 | G4 F4 E4 D4 | C4 C4 D4 E4 | D4:1.5 C4:.5 C4:2"
+ODE_1 = 'E4:1 E4 F4 G4 | G4 F4 E4 D4 | C4 C4 D4 E4 | E4:1.5 D4:.5 D4:2'
+ODE_2 = 'E4 F4 G4 | G4 F4 E4 D4 | C4 C4 D4 E4 | D4:1.5 C4:.5 C4:2'
 ODE_3 = (
-    "D4:1 D4 E4 C4 | D4 E4:.5 F4 E4:1 C4 | D4 E4:.5 F4 E4:1 D4 | C4 D4 G3 E4 | "
-    f"~ {ODE_2}"  # the last note above comes early and is held
+    'D4:1 D4 E4 C4 | D4 E4:.5 F4 E4:1 C4 | D4 E4:.5 F4 E4:1 D4 | C4 D4 G3 E4 | '
+    f'~ {ODE_2}'  # the last note above comes early and is held
 )
 ODE_SCORE = f"""
 72 +0 C | G7 | Am | C G
@@ -276,16 +276,16 @@ crash X
 
 # The first violin's part in six variations, each over the same two bars of bass.
 CANON = (
-    "F#5:1 E5 D5 C#5 | B4 A4 B4 C#5",
-    "D5:1 C#5 B4 A4 | G4 F#4 G4 E4",
-    "D4:.5 F#4 A4 G4 F#4 D4 F#4 E4 | D4 B3 D4 A4 G4 B4 A4 G4",
-    "F#4:.5 D4 E4 C#5 D5 F#5 A5 A4 | B4 G4 A4 F#4 D4 D5:1 C#5:.5",
-    "D5:.25 C#5 D5 D4 C#4 A4 E4 F#4 D4 D5 C#5 B4 C#5 F#5 A5 B5 |"
-    "G5 F#5 E5 G5 F#5 E5 D5 C#5 B4 A4 G4 F#4 E4 G4 F#4 E4",
-    "A5:.25 F#5:.125 G5 A5:.25 F#5:.125 G5 A5 A4 B4 C#5 D5 E5 F#5 G5 "
-    "F#5:.25 D5:.125 E5 F#5:.25 F#4:.125 G4 A4 B4 A4 G4 A4 F#4 G4 A4 |"
-    "G4:.25 B4:.125 A4 G4:.25 F#4:.125 E4 F#4 E4 D4 E4 F#4 G4 A4 B4 "
-    "G4:.25 B4:.125 A4 B4:.25 C#5:.125 D5 A4 B4 C#5 D5 E5 F#5 G5 A5",
+    'F#5:1 E5 D5 C#5 | B4 A4 B4 C#5',
+    'D5:1 C#5 B4 A4 | G4 F#4 G4 E4',
+    'D4:.5 F#4 A4 G4 F#4 D4 F#4 E4 | D4 B3 D4 A4 G4 B4 A4 G4',
+    'F#4:.5 D4 E4 C#5 D5 F#5 A5 A4 | B4 G4 A4 F#4 D4 D5:1 C#5:.5',
+    'D5:.25 C#5 D5 D4 C#4 A4 E4 F#4 D4 D5 C#5 B4 C#5 F#5 A5 B5 |'
+    'G5 F#5 E5 G5 F#5 E5 D5 C#5 B4 A4 G4 F#4 E4 G4 F#4 E4',
+    'A5:.25 F#5:.125 G5 A5:.25 F#5:.125 G5 A5 A4 B4 C#5 D5 E5 F#5 G5 '
+    'F#5:.25 D5:.125 E5 F#5:.25 F#4:.125 G4 A4 B4 A4 G4 A4 F#4 G4 A4 |'
+    'G4:.25 B4:.125 A4 G4:.25 F#4:.125 E4 F#4 E4 D4 E4 F#4 G4 A4 B4 '
+    'G4:.25 B4:.125 A4 B4:.25 C#5:.125 D5 A4 B4 C#5 D5 E5 F#5 G5 A5',
 )
 CANON_END = """84 +0 D
 violin +0 F#5:4
@@ -298,22 +298,22 @@ guitar @3 x..."""
 
 def canon_round(turn: int) -> str:
     """One time through the bass: each voice is one variation behind the voice before it."""
-    voices = ("violin", "oboe", "flute")[: turn + 1]
+    voices = ('violin', 'oboe', 'flute')[: turn + 1]
     lines = [
-        f"{74 + 3 * turn} +0 D A Bm F#m | G D G A",
-        "cello +0 D3:1 A2 B2 F#2 | G2 D2 G2 A2",
-        f"harpsichord @4 {'0234023402340234' if turn % 2 else 'x.x.x.x.'}",
-        *(f"{voice} +0 {CANON[turn - late]}" for late, voice in enumerate(voices)),
+        f'{74 + 3 * turn} +0 D A Bm F#m | G D G A',
+        'cello +0 D3:1 A2 B2 F#2 | G2 D2 G2 A2',
+        f'harpsichord @4 {"0234023402340234" if turn % 2 else "x.x.x.x."}',
+        *(f'{voice} +0 {CANON[turn - late]}' for late, voice in enumerate(voices)),
     ]
-    return "\n".join(lines + ["guitar @3 0.2.0.2.0.2.0.2."] * (turn > 1))
+    return '\n'.join(lines + ['guitar @3 0.2.0.2.0.2.0.2.'] * (turn > 1))
 
 
-CANON_SCORE = "\n\n".join([*map(canon_round, range(len(CANON))), CANON_END])
+CANON_SCORE = '\n\n'.join([*map(canon_round, range(len(CANON))), CANON_END])
 
-GREEN_1 = "D5:2 B4:1 G4:1.5 A4:.5 B4:1 | C5:2 A4:1 A4:1.5 G#4:.5 A4:1 | B4:2 G#4:1"
-GREEN_2 = "D5:2 B4:1 G4:1.5 A4:.5 B4:1 | C5:1.5 B4:.5 A4:1 G#4:1.5 F#4:.5 G#4:1 | A4:6"
-VERSE = "C5:2 D5:1 E5:1.5 F#5:.5 E5:1"
-CHORUS = "G5:3 G5:1.5 F#5:.5 E5:1"
+GREEN_1 = 'D5:2 B4:1 G4:1.5 A4:.5 B4:1 | C5:2 A4:1 A4:1.5 G#4:.5 A4:1 | B4:2 G#4:1'
+GREEN_2 = 'D5:2 B4:1 G4:1.5 A4:.5 B4:1 | C5:1.5 B4:.5 A4:1 G#4:1.5 F#4:.5 G#4:1 | A4:6'
+VERSE = 'C5:2 D5:1 E5:1.5 F#5:.5 E5:1'
+CHORUS = 'G5:3 G5:1.5 F#5:.5 E5:1'
 GREENSLEEVES_SCORE = f"""
 80 +0 Am
 flute +0 R:5 A4:1
@@ -345,26 +345,26 @@ crash x | . | . | . | x | . | . | .
 """
 
 PIECES = (
-    Piece("train/ode_to_joy.ogg", 138, 4, ODE_SCORE),
-    Piece("train/canon_in_d.ogg", 68, 4, CANON_SCORE),
-    Piece("heldout/greensleeves.ogg", 264, 6, GREENSLEEVES_SCORE),
+    Piece('train/ode_to_joy.ogg', 138, 4, ODE_SCORE),
+    Piece('train/canon_in_d.ogg', 68, 4, CANON_SCORE),
+    Piece('heldout/greensleeves.ogg', 264, 6, GREENSLEEVES_SCORE),
 )
 
 
 def main() -> None:
     """Render every piece."""
-    parser = argparse.ArgumentParser(description="Render the bundled music.")
-    parser.add_argument("--soundfont", default=SOUNDFONT)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser = argparse.ArgumentParser(description='Render the bundled music.')
+    parser.add_argument('--soundfont', default=SOUNDFONT)
+    parser.add_argument('--out', type=Path, default=Path(__file__).parent)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for piece in PIECES:
-            midi = Path(folder) / "piece.mid"
+            midi = Path(folder) / 'piece.mid'
             write_midi(piece, midi)
             audio = finish(render(midi, arguments.soundfont))
             write_ogg(audio, arguments.out / piece.path)
-            print(f"{piece.path}: {len(audio) / RATE:.1f} s")
+            print(f'{piece.path}: {len(audio) / RATE:.1f} s')
 
 
-if __name__ == "__main__":
+if __name__ == '__main__':
     main()
