@@ -20,6 +20,8 @@ AUDIO_SUFFIXES = frozenset(
 # Source samples read on either side of a partial read, so that the resampling filter has run in:
 # longer than half of soxr's high-quality filter at any rate up to 192 kHz.
 _RESAMPLING_MARGIN = 8192
+# libsndfile misplaces a seek into the last page of an Ogg stream, whose end it trims.
+_OGG_LAST_PAGES = 1 << 16
 # libsndfile's Vorbis encoder overflows its stack on one very long write.
 _WRITE_BLOCK = 1 << 16
 
@@ -125,12 +127,18 @@ def _read_frames(
 ) -> np.ndarray:
     """`[channels, samples]` at the file's own rate; fewer where the file ends early."""
     try:
-        file.seek(min(start, file.frames))
-        frames = file.read(-1 if samples is None else samples, dtype='float32', always_2d=True)
+        begin = file.seek(min(start, _last_exact_seek(file)))
+        length = -1 if samples is None else start - begin + samples
+        frames = file.read(length, dtype='float32', always_2d=True)[start - begin :]
     except soundfile.LibsndfileError as error:
         reason = error.error_string.rstrip('.')
         raise InputError(f'{path} is damaged ({reason}): replace or remove it') from None
     return np.ascontiguousarray(frames.T)
+
+
+def _last_exact_seek(file: soundfile.SoundFile) -> int:
+    """The last position to which seeking is exact; later ones are read up to."""
+    return max(0, file.frames - _OGG_LAST_PAGES) if file.format == 'OGG' else file.frames
 
 
 def _read_resampled(

@@ -1,5 +1,6 @@
 """Waveforms in, latents out, and back."""
 
+import copy
 import functools
 import os
 
@@ -40,6 +41,12 @@ class EncoderDecoder:
           InputError: if there is none.
         """
         return cls(*load_model(path))
+
+    def with_params(self, params: Params) -> 'EncoderDecoder':
+        """The same model with other parameters; what is compiled is shared."""
+        other = copy.copy(self)
+        other._params = params
+        return other
 
     @functools.cached_property
     def samples_per_latent(self) -> int:

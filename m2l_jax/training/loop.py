@@ -45,7 +45,7 @@ def train_and_evaluate(
     mesh = meshes.make_mesh()
     rows = meshes.local_rows(settings.data.batch_size, mesh)
     learning_rate = learning_rate_schedule(settings.optimizer, settings.train.steps)
-    reader = _open_corpus(settings)
+    reader = open_corpus(settings)
     model = Music2Latent(settings.model)
     optimizer = make_optimizer(settings.optimizer, settings.train.steps)
     store = CheckpointStore(workdir, settings.train.keep_checkpoints)
@@ -80,7 +80,7 @@ def train_and_evaluate(
     return state
 
 
-def _open_corpus(settings: TrainingConfig) -> index.CropReader:
+def open_corpus(settings: TrainingConfig) -> index.CropReader:
     """Scans the data, reports what is skipped, and makes sure that there is a crop to train on."""
     spectrogram = settings.model.spectrogram
     corpus = index.scan(settings.data.path, spectrogram.sample_rate, settings.crop_samples)

@@ -1,0 +1,108 @@
+"""Shows the whole path in minutes: trains a small model, then reconstructs music it never heard.
+
+    python -m m2l_jax.demo --output=build/demo
+
+Trains `configs/demo.py` on the bundled music and writes into the output folder: the checkpoint,
+the reconstruction of the held-out piece as WAV and PNG, and `summary.json`.
+"""
+
+import json
+import pathlib
+import time
+
+from absl import flags
+
+from m2l_jax.interface import command
+
+_CONFIG = command.define_config('configs/demo.py')
+_OUTPUT = flags.DEFINE_string('output', 'build/demo', 'Folder for everything that is written.')
+_HELD_OUT = pathlib.Path(__file__).parent / 'assets' / 'heldout' / 'greensleeves.ogg'
+_LOSS_DELTA = 0.01  # between the extremes of the schedule, 0.1 and 0.001
+_LOSS_BATCHES = 8
+
+
+def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
+    """Trains, reconstructs and writes `summary.json` into `output`; returns the summary.
+
+    `loss_first` and `loss_last` are the consistency loss of the untrained and the trained model on
+    the same training crops, with the same noise and at the same Δ: the schedule moves Δ while it
+    trains, so that the losses of its first and last steps cannot be compared.
+    """
+    import jax
+
+    from m2l_jax.audio import files
+    from m2l_jax.checkpoint.store import load_model
+    from m2l_jax.codec.encoder_decoder import EncoderDecoder
+    from m2l_jax.evaluation.metrics import log_spectral_distance, si_sdr
+    from m2l_jax.interface.settings import build
+    from m2l_jax.reconstruct import reconstruct
+    from m2l_jax.training.config import TrainingConfig
+    from m2l_jax.training.loop import train_and_evaluate
+
+    begin = time.monotonic()
+    train_and_evaluate(config, output)
+    settings = build(TrainingConfig, config)
+    model, params = load_model(output)
+    trained = EncoderDecoder(model, params)
+    untrained_params = model.init_params(jax.random.key(settings.seed))
+    untrained = trained.with_params(untrained_params)
+
+    figures = reconstruct(trained, _HELD_OUT, output)
+    original = files.read(_HELD_OUT, settings.model.spectrogram.sample_rate)
+    guess = untrained.decode(untrained.encode(untrained.pad(original)))[:, : original.shape[1]]
+    loss_first, loss_last = _losses(settings, model, (untrained_params, params))
+    summary = {
+        'loss_first': loss_first,
+        'loss_last': loss_last,
+        'loss_is': f'consistency loss at delta {_LOSS_DELTA} on the same '
+        f'{_LOSS_BATCHES * settings.data.batch_size} training crops, untrained and trained',
+        'si_sdr': figures['si_sdr'],
+        'si_sdr_untrained': si_sdr(original, guess),
+        'lsd': figures['lsd'],
+        'lsd_untrained': log_spectral_distance(original, guess),
+        'seconds': time.monotonic() - begin,
+    }
+    (output / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    return summary
+
+
+def _losses(settings, model, candidates) -> list[float]:
+    """Mean consistency loss of each candidate's parameters on the first training batches."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from m2l_jax.audio.spectrogram import to_spectrogram
+    from m2l_jax.training.loop import open_corpus
+    from m2l_jax.training.step import compute_loss, draw
+
+    reader = open_corpus(settings)
+    rows = jnp.arange(settings.data.batch_size)
+
+    @jax.jit
+    def loss(params, waveforms, step):
+        spectrogram = to_spectrogram(waveforms, settings.model.spectrogram)
+        key = jax.random.fold_in(jax.random.key(settings.seed), step)
+        density = settings.consistency.density
+        draws = draw(key, rows, spectrogram.shape[1:], model, density)
+        scale = settings.consistency.huber_scale
+        return jnp.mean(compute_loss(params, model, spectrogram, draws, _LOSS_DELTA, scale)[0])
+
+    totals = np.zeros(len(candidates))
+    for step in range(_LOSS_BATCHES):
+        waveforms = np.stack([reader.read(step, int(row)) for row in rows])
+        totals += [float(loss(params, waveforms, step)) for params in candidates]
+    return [float(total) for total in totals / _LOSS_BATCHES]
+
+
+def main() -> None:
+    """Parses the flags and prints what to look at."""
+    output = pathlib.Path(_OUTPUT.value)
+    summary = run_demo(command.read_config(_CONFIG), output)
+    for name, value in summary.items():
+        print(f'{name:>16}  {value:.4g}' if isinstance(value, float) else f'{name:>16}  {value}')
+    print(f'Look at {output / _HELD_OUT.stem}.png and listen to {output / _HELD_OUT.stem}.wav')
+
+
+if __name__ == '__main__':
+    command.run(main)

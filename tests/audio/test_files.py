@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from m2l_jax.audio import files
+from m2l_jax.interface.errors import InputError
+from tests.conftest import make_music
+
+
+@pytest.mark.parametrize('suffix', ['.wav', '.flac', '.aiff', '.ogg', '.mp3'])
+def test_reads_what_libsndfile_reads(tmp_path, suffix):
+    path = tmp_path / f'a{suffix}'
+    music = make_music(1, channels=2)
+    soundfile.write(path, music.T, 44_100)
+    info = files.read_info(path)
+    assert (info.sample_rate, info.channels, info.samples) == (44_100, 2, 44_100)
+    waveform = files.read(path, 44_100)
+    assert waveform.shape == (2, 44_100)
+    assert waveform.dtype == np.float32
+    tolerance = 5e-5 if suffix in ('.wav', '.flac', '.aiff') else 0.2
+    np.testing.assert_allclose(waveform, music, atol=tolerance)
+
+
+@pytest.mark.parametrize('suffix', ['.wav', '.flac', '.ogg'])
+def test_a_part_equals_the_slice_of_the_whole(tmp_path, suffix):
+    path = tmp_path / f'a{suffix}'
+    # A seed for which a plain seek into the last page of the Ogg file is misplaced.
+    soundfile.write(path, make_music(3, seed=1).T, 44_100)
+    whole = files.read(path, 44_100)
+    for start, samples in ((0, 1000), (54_321, 34_304), (131_000, 1300), (132_250, 50)):
+        part = files.read(path, 44_100, start, samples)
+        np.testing.assert_array_equal(part, whole[:, start : start + samples])
+
+
+@pytest.mark.parametrize('source_rate', [8_000, 22_050, 48_000, 96_000, 44_101])
+def test_a_resampled_part_equals_the_slice_of_the_resampled_whole(tmp_path, source_rate):
+    path = tmp_path / 'a.wav'
+    music = make_music(3, source_rate)
+    soundfile.write(path, music.T, source_rate, subtype='FLOAT')
+    whole = soxr.resample(music.T, source_rate, 44_100).T
+    total = files.read_info(path).samples_at(44_100)
+    assert total in (132_299, 132_300)
+    np.testing.assert_array_equal(files.read(path, 44_100), whole)
+    for start, samples in ((0, 500), (70_001, 34_304), (total - 700, 700)):
+        part = files.read(path, 44_100, start, samples)
+        assert part.shape == (1, samples)
+        np.testing.assert_allclose(part, whole[:, start : start + samples], atol=1e-5)
+
+
+@pytest.mark.parametrize(('suffix', 'tolerance'), [('.wav', 1e-6), ('.flac', 1e-6), ('.ogg', 0.2)])
+def test_writes_and_reads_back(tmp_path, suffix, tolerance):
+    music = make_music(4, channels=2)  # long enough for several blocks
+    path = tmp_path / 'new' / f'a{suffix}'
+    files.write(path, music, 44_100)
+    np.testing.assert_allclose(files.read(path, 44_100), music, atol=tolerance)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_bad_files_are_named(tmp_path):
+    with pytest.raises(InputError, match=r'none\.wav does not exist'):
+        files.read(tmp_path / 'none.wav', 44_100)
+    with pytest.raises(InputError, match='is not a file'):
+        files.read(tmp_path, 44_100)
+    text = tmp_path / 'text.wav'
+    text.write_text('not audio')
+    with pytest.raises(
+        InputError, match=r'text\.wav cannot be read as audio .*: replace or remove'
+    ):
+        files.read_info(text)
+    with pytest.raises(InputError, match=r"cannot write '\.xyz' files"):
+        files.write(tmp_path / 'a.xyz', np.zeros((1, 10)), 44_100)
+
+
+@pytest.mark.parametrize('suffix', ['.wav', '.flac', '.ogg'])
+def test_a_truncated_file_is_named(tmp_path, suffix):
+    path = tmp_path / f'cut{suffix}'
+    soundfile.write(path, make_music(3).T, 44_100)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=rf'cut\{suffix}'):
+        files.read(path, 44_100, 100_000, 30_000)

@@ -1,0 +1,54 @@
+"""Four fake CPU devices for the whole test run, and the small things that many tests share."""
+
+import os
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'
+os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
+
+import numpy as np
+import pytest
+import soundfile
+
+from m2l_jax.model.config import ModelConfig
+
+
+@pytest.fixture(scope='session')
+def tiny_config() -> ModelConfig:
+    """Every part of the architecture at a size that compiles and runs in seconds."""
+    return ModelConfig(
+        base_channels=4,
+        channel_multipliers=(1, 2, 2, 2, 2),
+        attention_heads=2,
+        unet_blocks=1,
+        bottleneck_channels=16,
+        bottleneck_blocks=1,
+        latent_channels=8,
+        embedding_channels=16,
+    )
+
+
+def make_music(seconds: float, sample_rate: int = 44_100, channels: int = 1, seed: int = 0):
+    """Decaying harmonic notes with a little noise, `[channels, samples]`, float32."""
+    random = np.random.default_rng(seed)
+    time = np.arange(int(seconds * sample_rate)) / sample_rate
+    signal = 0.003 * random.standard_normal((channels, len(time)))
+    for onset in np.arange(0, seconds, 0.25):
+        pitch = 110 * 2 ** (random.integers(36) / 12)
+        envelope = np.where(time >= onset, np.exp(-4 * np.maximum(time - onset, 0)), 0)
+        for harmonic in range(1, 8):
+            wave = np.sin(2 * np.pi * pitch * harmonic * time + random.uniform(0, 6, (channels, 1)))
+            signal += 0.15 / harmonic * envelope * wave
+    # Nothing at the Nyquist frequency, whose bin the representation drops.
+    signal[:, 1:-1] = (signal[:, :-2] + 2 * signal[:, 1:-1] + signal[:, 2:]) / 4
+    return np.clip(signal, -1, 1).astype(np.float32)
+
+
+@pytest.fixture
+def music_folder(tmp_path):
+    """A folder with a mono and a stereo file of three seconds."""
+    folder = tmp_path / 'music'
+    folder.mkdir()
+    soundfile.write(folder / 'mono.wav', make_music(3, seed=1).T, 44_100)
+    soundfile.write(folder / 'stereo.flac', make_music(3, channels=2, seed=2).T, 44_100)
+    return folder

@@ -1,0 +1,46 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from m2l_jax.consistency.noise import IndexDensity, NoiseLevels, StepSchedule, teacher_index
+from m2l_jax.interface.errors import InputError
+
+LEVELS = NoiseLevels()
+DENSITY = IndexDensity(log_sigma_mean=-1.1, log_sigma_std=2.0)
+
+
+def test_levels_run_from_sigma_min_to_sigma_max():
+    np.testing.assert_allclose(LEVELS.sigma(jnp.array([0.0, 1.0])), [0.002, 80], rtol=1e-5)
+    # ((0.002^(1/7) + 80^(1/7)) / 2)^7, by hand
+    np.testing.assert_allclose(LEVELS.sigma(jnp.array(0.5)), 2.515219, rtol=1e-5)
+
+
+def test_indices_follow_the_density():
+    """Monte-Carlo against the density integrated on a grid: the mean of log σ and ten quantiles."""
+    indices = DENSITY.sample(jax.random.key(0), LEVELS, (200_000,))
+    assert 0 <= indices.min() < indices.max() <= 1
+    grid = np.linspace(0, 1, 100_001)
+    density = np.exp(-0.5 * ((np.log(LEVELS.sigma(grid)) + 1.1) / 2) ** 2)
+    density /= density.sum()
+    expected = np.sum(density * np.log(LEVELS.sigma(grid)))
+    assert expected == pytest.approx(-0.554, abs=1e-3)
+    np.testing.assert_allclose(np.mean(np.log(LEVELS.sigma(indices))), expected, atol=0.02)
+    levels = np.linspace(0.05, 0.95, 10)
+    expected = np.interp(levels, np.cumsum(density), grid)
+    np.testing.assert_allclose(np.quantile(indices, levels), expected, atol=3e-3)
+
+
+def test_step_shrinks_exponentially():
+    schedule = StepSchedule(start_exponent=1.0, end_exponent=3.0)
+    delta = schedule.delta(jnp.array([0.0, 0.25, 0.5, 1.0]))
+    np.testing.assert_allclose(delta, [0.1, 0.0316227766, 0.01, 0.001], rtol=1e-5)
+
+
+def test_teacher_stays_in_range():
+    np.testing.assert_allclose(teacher_index(jnp.array([0.05, 0.1, 0.5]), 0.1), [0, 0, 0.4])
+
+
+def test_levels_in_the_wrong_order_are_told():
+    with pytest.raises(InputError, match=r'sigma_min=2\.0 must be between 0 and sigma_max=1\.0'):
+        NoiseLevels(sigma_min=2.0, sigma_max=1.0)

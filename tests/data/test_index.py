@@ -1,0 +1,117 @@
+import logging
+
+import numpy as np
+import pytest
+import soundfile
+
+from m2l_jax.audio import files
+from m2l_jax.data.index import CropReader, scan
+from m2l_jax.interface.errors import InputError
+from tests.conftest import make_music
+
+CROP = 8192
+
+
+def open_reader(folder, seed=0, min_rms=0.001):
+    return CropReader(scan(str(folder), 44_100, CROP), seed, min_rms)
+
+
+def test_a_crop_is_a_function_of_seed_step_and_row(music_folder):
+    reader, same = open_reader(music_folder), open_reader(music_folder)
+    for step, row in ((0, 0), (5, 3), (5, 2), (0, 0)):
+        np.testing.assert_array_equal(reader.read(step, row), same.read(step, row))
+    places = {
+        (c.file.path, c.start) for c in (reader.draw(s, r) for s in range(8) for r in range(8))
+    }
+    assert len(places) == 64
+    assert open_reader(music_folder, seed=1).draw(0, 0) != reader.draw(0, 0)
+
+
+def test_a_crop_is_the_part_of_the_file_that_was_drawn(music_folder):
+    reader = open_reader(music_folder)
+    for row in range(5):
+        crop = reader.draw(7, row)
+        whole = files.read(crop.file.path, 44_100)
+        expected = whole[crop.channel, crop.start : crop.start + CROP]
+        np.testing.assert_array_equal(reader.read(7, row), expected)
+
+
+def test_files_are_drawn_by_length_and_channels_evenly(tmp_path):
+    soundfile.write(tmp_path / 'long.wav', make_music(9, channels=2).T, 44_100)
+    soundfile.write(tmp_path / 'short.wav', make_music(3).T, 44_100)
+    reader = open_reader(tmp_path)
+    crops = [reader.draw(0, row) for row in range(2000)]
+    long = [crop for crop in crops if crop.file.path.endswith('long.wav')]
+    assert len(long) / len(crops) == pytest.approx(0.75, abs=0.03)
+    assert np.mean([crop.channel for crop in long]) == pytest.approx(0.5, abs=0.04)
+    starts = np.array([crop.start for crop in long])
+    assert np.mean(starts) == pytest.approx((9 * 44_100 - CROP) / 2, rel=0.05)
+    assert starts.max() <= 9 * 44_100 - CROP
+
+
+def test_broken_files_are_skipped_named_once_and_never_end_it(music_folder, caplog):
+    (music_folder / 'text.wav').write_text('not audio')
+    (music_folder / 'empty.flac').touch()
+    soundfile.write(music_folder / 'brief.wav', make_music(0.1).T, 44_100)
+    soundfile.write(music_folder / 'silent.wav', np.zeros(200_000), 44_100)
+    broken = make_music(4)
+    broken[0, ::1000] = np.nan
+    soundfile.write(music_folder / 'nan.wav', broken.T, 44_100, subtype='FLOAT')
+    cut = music_folder / 'cut.flac'
+    soundfile.write(cut, make_music(6).T, 44_100)
+    cut.write_bytes(cut.read_bytes()[:50_000])
+
+    reader = open_reader(music_folder)
+    skipped = dict(reader.corpus.skipped)
+    assert {path.rsplit('/')[-1] for path in skipped} == {'text.wav', 'empty.flac', 'brief.wav'}
+    assert 'shorter than a crop (8192 samples at 44100 Hz)' in skipped[f'{music_folder}/brief.wav']
+    with caplog.at_level(logging.WARNING):
+        for row in range(200):
+            assert np.sqrt(np.mean(reader.read(0, row) ** 2)) >= 0.001
+    named = {path.rsplit('/')[-1]: reason for path, reason in reader.reported.items()}
+    assert set(named) == {'silent.wav', 'nan.wav', 'cut.flac'}
+    assert 'is silent (RMS below 0.001): remove it' in named['silent.wav']
+    assert 'holds NaN or infinite samples: replace or remove it' in named['nan.wav']
+    assert len(caplog.records) == 3
+
+
+def test_rejection_does_not_shift_the_other_rows(music_folder):
+    """A row whose first draw is rejected is redrawn for itself alone."""
+    soundfile.write(music_folder / 'silent.wav', np.zeros(400_000), 44_100)
+    reader = open_reader(music_folder)
+    silent = [row for row in range(40) if 'silent' in reader.draw(0, row).file.path]
+    sounding = [row for row in range(40) if row not in silent]
+    assert silent
+    for row in sounding:
+        crop = reader.draw(0, row)
+        whole = files.read(crop.file.path, 44_100)
+        expected = whole[crop.channel, crop.start : crop.start + CROP]
+        np.testing.assert_array_equal(reader.read(0, row), expected)
+
+
+def test_a_useless_folder_is_told(tmp_path):
+    with pytest.raises(InputError, match=r'nowhere does not exist: mend data\.path'):
+        scan(str(tmp_path / 'nowhere'), 44_100, CROP)
+    with pytest.raises(InputError, match='no audio files in'):
+        scan(str(tmp_path), 44_100, CROP)
+    (tmp_path / 'text.wav').write_text('not audio')
+    with pytest.raises(InputError, match=r'none of the 1 audio files .*text\.wav cannot be read'):
+        scan(str(tmp_path), 44_100, CROP)
+
+
+def test_a_silent_corpus_is_told(tmp_path):
+    soundfile.write(tmp_path / 'silent.wav', np.zeros(100_000), 44_100)
+    with pytest.raises(InputError, match='200 crops drawn in a row cannot be used'):
+        open_reader(tmp_path).read(0, 0)
+
+
+def test_several_folders_and_files(music_folder, tmp_path):
+    other = tmp_path / 'other.wav'
+    soundfile.write(other, make_music(1, 48_000).T, 48_000)
+    corpus = scan(f'{music_folder}, {other}', 44_100, CROP)
+    assert [file.path.rsplit('/')[-1] for file in corpus.files] == [
+        'mono.wav',
+        'stereo.flac',
+        'other.wav',
+    ]
+    assert corpus.seconds == pytest.approx(7)
