@@ -24,7 +24,9 @@ def model(tiny_config):
 
 @pytest.fixture(scope='module')
 def params(model):
-    return perturbed(jax.jit(model.init_params)(jax.random.key(0)), 0.1)
+    options = {'xla_backend_optimization_level': 0}  # many small draws, each run once
+    init = jax.jit(model.init_params, compiler_options=options)
+    return perturbed(init(jax.random.key(0)), 0.1)
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,66 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from m2l_jax.interface.errors import InputError
+from m2l_jax.training.state import (
+    OptimizerConfig,
+    ema_rate,
+    learning_rate_schedule,
+    make_optimizer,
+)
+
+CONFIG = OptimizerConfig(
+    learning_rate=1e-4,
+    final_learning_rate=1e-6,
+    warmup_steps=10_000,
+    b1=0.9,
+    b2=0.999,
+    ema_decay=0.9999,
+)
+
+
+def test_learning_rate_warms_up_linearly_and_decays_as_a_cosine():
+    rate = learning_rate_schedule(CONFIG, 800_000)
+    middle = (10_000 + 800_000) / 2
+    steps = [0, 5_000, 10_000, middle, 800_000]
+    expected = [0, 5e-5, 1e-4, (1e-4 + 1e-6) / 2, 1e-6]
+    np.testing.assert_allclose([rate(step) for step in steps], expected, rtol=1e-5)
+
+
+def test_a_warmup_longer_than_the_training_is_told():
+    with pytest.raises(
+        InputError, match=r'warmup_steps=10000 must be below config\.train\.steps=100'
+    ):
+        learning_rate_schedule(CONFIG, 100)
+
+
+def test_average_follows_the_reference_decay():
+    updates = np.array([0, 1, 90, 1_000_000])
+    decay = np.minimum(0.9999, (1 + updates) / (10 + updates))
+    np.testing.assert_allclose(ema_rate(jnp.asarray(updates), 0.9999), 1 - decay, rtol=1e-6)
+
+
+def test_optimiser_takes_radams_steps():
+    """Liu et al. 2020, algorithm 2, in float64, a parameter and a constant rate at a time."""
+    config = OptimizerConfig(0.1, 0.1, 0, 0.9, 0.999, 0.99)
+    optimizer = make_optimizer(config, 100)
+    params, state = jnp.array(1.0), optimizer.init(jnp.array(1.0))
+    expected, first, second = 1.0, 0.0, 0.0
+    longest = 2 / (1 - 0.999) - 1
+    for t in range(1, 12):
+        gradient = np.sin(t)
+        updates, state = optimizer.update(jnp.asarray(gradient), state, params)
+        params = optax.apply_updates(params, updates)
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        length = longest - 2 * t * 0.999**t / (1 - 0.999**t)
+        step = first / (1 - 0.9**t)
+        if length > 5:
+            step /= np.sqrt(second / (1 - 0.999**t)) + 1e-8
+            step *= np.sqrt(
+                (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+            )
+        expected -= 0.1 * step
+        np.testing.assert_allclose(params, expected, rtol=1e-5)

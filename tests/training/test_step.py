@@ -1,0 +1,157 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from m2l_jax.audio.spectrogram import to_spectrogram
+from m2l_jax.consistency.noise import IndexDensity, StepSchedule
+from m2l_jax.interface.errors import InputError
+from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.training import mesh as meshes
+from m2l_jax.training.state import create_state
+from m2l_jax.training.step import ConsistencyConfig, compute_loss, draw, make_train_step
+from tests.conftest import make_music
+from tests.model.test_layers import perturbed
+
+CONSISTENCY = ConsistencyConfig(IndexDensity(-1.1, 2.0), StepSchedule(1.0, 3.0), 0.00054)
+OPTIONS = {'xla_backend_optimization_level': 0}
+STEPS = 10
+
+
+@pytest.fixture(scope='module')
+def model(tiny_config):
+    return Music2Latent(tiny_config)
+
+
+@pytest.fixture(scope='module')
+def state(model):
+    """A state whose zero-initialised layers are not zero, or their gradients would be hidden."""
+    make = lambda: create_state(model, optax.sgd(1.0), jax.random.key(0))  # noqa: E731
+    state = jax.jit(make, compiler_options=OPTIONS)()
+    params = perturbed(state.params, 0.1)
+    return state.replace(params=params, ema_params=params, step=jnp.asarray(3))
+
+
+@pytest.fixture(scope='module')
+def waveforms(model):
+    samples = model.config.spectrogram.samples(8)
+    return make_music(1, channels=4)[:, 4000 : 4000 + samples]
+
+
+def run_step(model, state, batch, devices):
+    mesh = meshes.make_mesh(jax.devices()[:devices])
+    step = make_train_step(
+        model, CONSISTENCY, optax.sgd(1.0), lambda count: 1.0, 0.5, STEPS, 7, mesh
+    )
+    state = jax.device_put(jax.tree.map(np.asarray, state), meshes.replicated(mesh))
+    return jax.tree.map(np.asarray, step(state, meshes.to_global_batch(batch, mesh)))
+
+
+@pytest.fixture(scope='module')
+def on_one_device(model, state, waveforms):
+    return run_step(model, state, waveforms, 1)
+
+
+def distance(ours, theirs):
+    """Relative L2 distance of each leaf, the largest."""
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    return max(np.linalg.norm(a - b) / (np.linalg.norm(b) + 1e-12) for a, b in pairs)
+
+
+def test_four_devices_give_the_loss_and_gradients_of_one(model, state, waveforms, on_one_device):
+    """With SGD at rate 1 the parameters' change is the gradient."""
+    one, one_metrics = on_one_device
+    four, four_metrics = run_step(model, state, waveforms, 4)
+    for name, value in one_metrics.items():
+        np.testing.assert_allclose(four_metrics[name], value, rtol=1e-5, err_msg=name)
+    gradients = [
+        jax.tree.map(lambda new, old: new - old, result.params, state.params)
+        for result in (one, four)
+    ]
+    pairs = zip(*map(jax.tree.leaves, gradients), strict=True)
+    scale = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(gradients[0])))
+    assert max(np.linalg.norm(a - b) for a, b in pairs) / scale < 1e-5
+    assert min(np.linalg.norm(leaf) for leaf in jax.tree.leaves(gradients[0])) > 0
+
+
+def test_a_step_equals_the_loss_written_out(model, state, waveforms, on_one_device):
+    """Row by row, without shard_map, with the teacher's output computed first and held constant."""
+    config = model.config
+    spectrogram = to_spectrogram(jnp.asarray(waveforms), config.spectrogram)
+    key = jax.random.fold_in(jax.random.key(7), 3)
+    draws = draw(key, jnp.arange(4), spectrogram.shape[1:], model, CONSISTENCY.density)
+    delta = 10 ** -(1 + 2 * 3 / STEPS)
+
+    def denoise(params, index):
+        apply = lambda *x, method: model.apply({'params': params}, *x, method=method)  # noqa: E731
+        pyramid = apply(apply(spectrogram, method='encode'), method='pyramid')
+        sigma = config.noise.sigma(index)
+        noisy = spectrogram + sigma[:, None, None, None] * draws.noise
+        return apply(noisy, sigma, pyramid, method='denoise'), sigma
+
+    target, lower = jax.jit(denoise)(state.params, jnp.maximum(draws.index - delta, 0))
+
+    def loss(params):
+        output, sigma = denoise(params, draws.index)
+        squared = jnp.sum((output - target) ** 2, axis=(1, 2, 3))
+        c = 0.00054 * np.sqrt(output[0].size)
+        return jnp.mean((jnp.sqrt(squared + c**2) - c) / (sigma - lower))
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(state.params)
+    after, metrics = on_one_device
+    np.testing.assert_allclose(metrics['loss'], value, rtol=1e-4)
+    np.testing.assert_allclose(metrics['delta'], delta, rtol=1e-5)
+    np.testing.assert_allclose(metrics['gradient_norm'], optax.global_norm(gradient), rtol=1e-4)
+    moved = jax.tree.map(lambda old, g: old - g, state.params, gradient)
+    scale = optax.global_norm(gradient)
+    pairs = zip(jax.tree.leaves(after.params), jax.tree.leaves(moved), strict=True)
+    assert max(np.linalg.norm(a - b) for a, b in pairs) / scale < 1e-4
+    # The average at step 3 moves by 1 - min(0.5, 4/13) = 9/13.
+    mean = jax.tree.map(lambda old, new: old * 4 / 13 + new * 9 / 13, state.params, after.params)
+    assert distance(after.ema_params, mean) < 1e-5
+    assert after.step == 4
+
+
+def test_spectrograms_and_waveforms_train_alike(model, state, waveforms, on_one_device):
+    batch = to_spectrogram(waveforms, model.config.spectrogram)
+    _, metrics = run_step(model, state, batch, 1)
+    for name, value in on_one_device[1].items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_latent_metrics_are_those_of_the_latents(model, state, waveforms, on_one_device):
+    spectrogram = to_spectrogram(jnp.asarray(waveforms), model.config.spectrogram)
+    latents = model.apply({'params': state.params}, spectrogram, method='encode')
+    metrics = on_one_device[1]
+    np.testing.assert_allclose(metrics['latent_std'], np.std(latents), rtol=1e-3)
+    np.testing.assert_allclose(metrics['latents_saturated'], np.mean(np.abs(latents) > 0.99))
+
+
+def test_silence_trains_without_nan(model, state):
+    """All-zero audio at any level, the lowest included: loss and gradients are finite."""
+    silence = jnp.zeros((2, 1024, 8, 2))
+    key = jax.random.key(0)
+    draws = draw(key, jnp.arange(2), silence.shape[1:], model, CONSISTENCY.density)
+    draws = type(draws)(jnp.array([0.0, 0.5]), draws.noise)
+    loss = lambda p: compute_loss(p, model, silence, draws, 0.1, 0.00054)[0].sum()  # noqa: E731
+    value, gradient = jax.jit(jax.value_and_grad(loss))(state.params)
+    assert np.isfinite(value)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+
+
+def test_noise_belongs_to_the_global_row(model):
+    key, shape = jax.random.key(5), (16, 8, 2)
+    whole = draw(key, jnp.arange(4), shape, model, CONSISTENCY.density)
+    half = draw(key, jnp.arange(2, 4), shape, model, CONSISTENCY.density)
+    np.testing.assert_array_equal(whole.noise[2:], half.noise)
+    np.testing.assert_array_equal(whole.index[2:], half.index)
+
+
+def test_an_indivisible_batch_is_told():
+    mesh = meshes.make_mesh()
+    assert meshes.local_rows(8, mesh) == range(8)
+    with pytest.raises(
+        InputError, match=r'batch_size=6 is not divisible by 4 devices: .* e\.g\. 8'
+    ):
+        meshes.local_rows(6, mesh)
