@@ -1,0 +1,101 @@
+"""Every command as a user meets it: in a process of its own."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import soundfile
+
+from tests.conftest import make_music
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+TINY = (
+    '--config.train.steps=3',
+    '--config.train.log_every=1',
+    '--config.optimizer.warmup_steps=1',
+    '--config.data.batch_size=2',
+    '--config.data.crop_frames=8',
+    '--config.model.base_channels=4',
+    '--config.model.channel_multipliers=(1, 1, 1, 1, 1)',
+    '--config.model.attention_heads=1',
+    '--config.model.bottleneck_blocks=1',
+)
+
+
+def run(module, *flags):
+    environment = {**os.environ, 'XLA_FLAGS': ''}
+    return subprocess.run(
+        [sys.executable, '-m', f'm2l_jax.{module}', *flags],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def assert_told(result, message):
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert 'Traceback' not in result.stderr
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = (
+        'import sys, m2l_jax; '
+        'print([m for m in ("jax", "tensorflow", "torch", "matplotlib") if m in sys.modules]); '
+        'm2l_jax.Music2Latent, m2l_jax.EncoderDecoder; '
+        'print([m for m in ("tensorflow", "torch", "matplotlib") if m in sys.modules])'
+    )
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.stdout == '[]\n[]\n'
+
+
+def test_demo_trains_reconstructs_and_summarises(tmp_path):
+    result = run('demo', f'--output={tmp_path}', *TINY)
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((tmp_path / 'summary.json').read_text())
+    names = {'loss_first', 'loss_last', 'si_sdr', 'si_sdr_untrained', 'lsd', 'lsd_untrained'}
+    assert names | {'seconds', 'loss_is'} == set(summary)
+    assert (tmp_path / 'greensleeves.png').exists()
+    assert soundfile.info(tmp_path / 'greensleeves.wav').channels == 2
+    assert 'step 3/3: loss' in result.stderr
+
+    # The checkpoint reconstructs another file, of another rate.
+    soundfile.write(tmp_path / 'a.wav', make_music(1, 22_050).T, 22_050)
+    flags = (f'--checkpoint={tmp_path}', f'--output={tmp_path / "out"}')
+    result = run('reconstruct', f'--input={tmp_path / "a.wav"}', *flags)
+    assert result.returncode == 0, result.stderr
+    assert 'log-spectral distance' in result.stdout
+    assert soundfile.info(tmp_path / 'out' / 'a.wav').frames == 44_100
+    assert (tmp_path / 'out' / 'a.png').exists()
+    result = run('reconstruct', f'--input={tmp_path / "none.wav"}', *flags)
+    assert_told(result, 'none.wav does not exist or is not a file')
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--config.data.bach_size=3'], 'unknown config field'),
+        (['--config.modle.dtype=x'], 'error: unknown config field \'modle\': Did you mean "model"'),
+        (['--config.data.batch_size=x'], 'config.data.batch_size'),
+        (['--config.data.path=/nowhere'], 'error: /nowhere does not exist'),
+        (['--config=configs/none.py'], 'error: --config cannot be read'),
+        (['extra'], "error: unexpected argument 'extra'"),
+        (['--config.model.dtype=int3'], "error: model.dtype='int3' must be one of"),
+    ],
+)
+def test_train_tells_a_users_mistake_in_a_line(tmp_path, flags, message):
+    result = run('train', '--config=configs/demo.py', f'--workdir={tmp_path / "run"}', *flags)
+    assert_told(result, message)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_reconstruct_tells_a_missing_checkpoint_in_a_line(tmp_path):
+    output = tmp_path / 'out'
+    result = run('reconstruct', f'--checkpoint={tmp_path}', '--input=a.wav', f'--output={output}')
+    assert_told(result, 'holds no checkpoints: pass the --workdir of a training run')
+    assert not output.exists()

@@ -1,0 +1,110 @@
+import jax
+import numpy as np
+import pytest
+import soundfile
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from configs import demo
+from m2l_jax.checkpoint.store import load_model
+from m2l_jax.interface.errors import InputError
+from m2l_jax.training.loop import train_and_evaluate
+from tests.conftest import make_music
+
+
+@pytest.fixture
+def config(music_folder, tiny_config):
+    config = demo.get_config()
+    config.model.update(
+        base_channels=tiny_config.base_channels,
+        channel_multipliers=tiny_config.channel_multipliers,
+        attention_heads=2,
+        bottleneck_channels=16,
+        bottleneck_blocks=1,
+        latent_channels=8,
+        embedding_channels=16,
+    )
+    config.data.update(path=str(music_folder), batch_size=4, crop_frames=8)
+    config.optimizer.warmup_steps = 2
+    config.train.update(steps=6, log_every=2, checkpoint_every=3)
+    return config.lock()
+
+
+def assert_identical(ours, theirs):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+class Killed(Exception):
+    pass
+
+
+def read_scalars(workdir):
+    events = EventAccumulator(str(workdir))
+    events.Reload()
+    names = {'loss', 'gradient_norm', 'update_norm', 'learning_rate', 'delta', 'latent_std',
+             'latents_saturated', 'steps_per_second', 'audio_hours_per_second'}  # fmt: skip
+    return {name: {e.step: e.tensor_proto for e in events.Tensors(name)} for name in names}
+
+
+def test_training_resumes_to_the_last_bit(config, tmp_path, monkeypatch, music_folder):
+    """Killed between two checkpoints, and among broken files: the same parameters all the same."""
+    (music_folder / 'text.wav').write_text('not audio')
+    broken = make_music(3)
+    broken[0, ::500] = np.nan
+    soundfile.write(music_folder / 'nan.wav', broken.T, 44_100, subtype='FLOAT')
+
+    whole = train_and_evaluate(config, tmp_path / 'whole')
+
+    from m2l_jax.training import monitor
+
+    after_step = monitor.Monitor.after_step
+
+    def die_after_five(self, step, metrics):
+        after_step(self, step, metrics)
+        if step == 5:
+            raise Killed
+
+    monkeypatch.setattr(monitor.Monitor, 'after_step', die_after_five)
+    with pytest.raises(Killed):
+        train_and_evaluate(config, tmp_path / 'parts')
+    monkeypatch.setattr(monitor.Monitor, 'after_step', after_step)
+    resumed = train_and_evaluate(config, tmp_path / 'parts')
+
+    assert int(whole.step) == 6
+    assert_identical(whole, resumed)
+    scalars = read_scalars(tmp_path / 'whole')
+    assert all(set(points) == {2, 4, 6} for points in scalars.values())
+    assert float(scalars['learning_rate'][2].float_val[0]) > 0
+
+    # What inference loads is the average of the last checkpoint.
+    model, params = load_model(tmp_path / 'parts')
+    assert model.config.latent_channels == 8
+    assert_identical(params, whole.ema_params)
+    # A finished training has nothing left to do.
+    assert_identical(train_and_evaluate(config, tmp_path / 'parts'), whole)
+
+    with config.unlocked():
+        config.model.base_channels = 8
+    message = r'parts holds a checkpoint of another model \(config\.model\.base_channels: 4 -> 8\)'
+    with pytest.raises(InputError, match=message):
+        train_and_evaluate(config, tmp_path / 'parts')
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'data.path': None}, r'config\.data\.path is not set: pass --config\.data\.path=VALUE'),
+        ({'data.path': '/nowhere'}, '/nowhere does not exist'),
+        ({'data.batch_size': 6}, 'batch_size=6 is not divisible by 4 devices'),
+        ({'data.crop_frames': 12}, r'crop_frames=12 must be a multiple of 8'),
+        ({'data.crop_frames': 800}, 'shorter than a crop'),
+        ({'train.steps': 0}, r'config\.train\.steps=0 must be at least 1'),
+        ({'optimizer.warmup_steps': 9}, r'warmup_steps=9 must be below config\.train\.steps=6'),
+    ],
+)
+def test_a_wrong_config_is_told_before_the_first_step(config, tmp_path, change, message):
+    with config.unlocked():
+        config.update_from_flattened_dict(change)
+    with pytest.raises(InputError, match=message):
+        train_and_evaluate(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
