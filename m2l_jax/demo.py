@@ -34,8 +34,8 @@ def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
     from m2l_jax.checkpoint.store import load_model
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
     from m2l_jax.evaluation.metrics import log_spectral_distance, si_sdr
+    from m2l_jax.evaluation.reconstruction import reconstruct_file
     from m2l_jax.interface.settings import build
-    from m2l_jax.reconstruct import reconstruct
     from m2l_jax.training.config import TrainingConfig
     from m2l_jax.training.loop import train_and_evaluate
 
@@ -47,7 +47,7 @@ def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
     untrained_params = model.init_params(jax.random.key(settings.seed))
     untrained = trained.with_params(untrained_params)
 
-    figures = reconstruct(trained, _HELD_OUT, output)
+    figures = reconstruct_file(trained, _HELD_OUT, output)
     original = files.read(_HELD_OUT, settings.model.spectrogram.sample_rate)
     guess = untrained.decode(untrained.encode(untrained.pad(original)))[:, : original.shape[1]]
     loss_first, loss_last = _losses(settings, model, (untrained_params, params))

@@ -17,7 +17,7 @@ def test_si_sdr_of_known_noise_at_any_scale():
 
 
 def test_log_spectral_distance_of_a_gain_is_the_gain():
-    music = make_music(1) + 0.01 * np.random.default_rng(0).standard_normal((1, 44_100))
+    music = 0.1 * np.random.default_rng(0).standard_normal((1, 44_100))  # far above the floor
     assert log_spectral_distance(music, music) == 0
     assert log_spectral_distance(music, music / 10) == pytest.approx(20, abs=1e-6)
 
