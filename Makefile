@@ -1,4 +1,4 @@
-# Two commands that need nothing but Python 3.11+ and make: `make demo` and `make test`.
+# Two commands that need nothing but Python (3.11 to 3.13) and make: `make demo` and `make test`.
 # Each makes its own virtual environment in .venv; a second run reuses it.
 
 PYTHON ?= python3
@@ -9,6 +9,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo test lint clean
 
 demo: $(INSTALLED)
+	rm -rf build/demo
 	$(RUN) -m m2l_jax.demo --output=build/demo
 
 test: $(INSTALLED)
@@ -22,7 +23,7 @@ clean:
 	rm -rf $(VENV) build
 
 $(INSTALLED): requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "error: Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --requirement requirements.txt
 	$(RUN) -m pip install --quiet --editable '.[dev]' --constraint requirements.txt

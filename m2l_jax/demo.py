@@ -38,13 +38,14 @@ def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
     from m2l_jax.interface.settings import build
     from m2l_jax.training.config import TrainingConfig
     from m2l_jax.training.loop import train_and_evaluate
+    from m2l_jax.training.state import compute_once
 
     begin = time.monotonic()
     train_and_evaluate(config, output)
     settings = build(TrainingConfig, config)
     model, params = load_model(output)
     trained = EncoderDecoder(model, params)
-    untrained_params = model.init_params(jax.random.key(settings.seed))
+    untrained_params = compute_once(lambda: model.init_params(jax.random.key(settings.seed)))
     untrained = trained.with_params(untrained_params)
 
     figures = reconstruct_file(trained, _HELD_OUT, output)
@@ -54,8 +55,8 @@ def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
     summary = {
         'loss_first': loss_first,
         'loss_last': loss_last,
-        'loss_is': f'consistency loss at delta {_LOSS_DELTA} on the same '
-        f'{_LOSS_BATCHES * settings.data.batch_size} training crops, untrained and trained',
+        'loss_is': f'consistency loss at delta {_LOSS_DELTA}, untrained and trained (averaged '
+        f'weights), on the same {_LOSS_BATCHES * settings.data.batch_size} training crops',
         'si_sdr': figures['si_sdr'],
         'si_sdr_untrained': si_sdr(original, guess),
         'lsd': figures['lsd'],
@@ -101,7 +102,7 @@ def main() -> None:
     summary = run_demo(command.read_config(_CONFIG), output)
     for name, value in summary.items():
         print(f'{name:>16}  {value:.4g}' if isinstance(value, float) else f'{name:>16}  {value}')
-    print(f'Look at {output / _HELD_OUT.stem}.png and listen to {output / _HELD_OUT.stem}.wav')
+    print(f'Look at {output}/{_HELD_OUT.stem}.png and listen to {output}/{_HELD_OUT.stem}.wav')
 
 
 if __name__ == '__main__':

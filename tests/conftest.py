@@ -1,10 +1,14 @@
 """Four fake CPU devices for the whole test run, and the small things that many tests share."""
 
 import os
+import pathlib
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
+# Many tests compile the same step; so does the next run.
+CACHE = pathlib.Path(__file__).parents[1] / 'build' / 'test-cache'
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE)
 
 import numpy as np
 import pytest

@@ -20,6 +20,8 @@ AUDIO_SUFFIXES = frozenset(
 # Source samples read on either side of a partial read, so that the resampling filter has run in:
 # longer than half of soxr's high-quality filter at any rate up to 192 kHz.
 _RESAMPLING_MARGIN = 8192
+# Samples; libsndfile gives 2^63 - 1 for a length that the header leaves out.
+_LONGEST = 1 << 40
 # libsndfile misplaces a seek into the last page of an Ogg stream, whose end it trims.
 _OGG_LAST_PAGES = 1 << 16
 # libsndfile's Vorbis encoder overflows its stack on one very long write.
@@ -44,9 +46,11 @@ def read_info(path: PathLike) -> AudioInfo:
     """Reads a file's header.
 
     Raises:
-      InputError: if the file is missing or not audio.
+      InputError: if the file is missing, not audio, or of unknown length (a FLAC from a pipe).
     """
     with _open(path) as file:
+        if file.frames > _LONGEST:
+            raise InputError(f'{path} does not say how long it is: encode it again')
         return AudioInfo(os.fspath(path), file.samplerate, file.channels, file.frames)
 
 

@@ -139,6 +139,6 @@ def _raise_magnitude(channels: Array, exponent: float) -> Array:
     """
     xp = channels.__array_namespace__()
     power = xp.sum(channels * channels, axis=-1, keepdims=True)
-    audible = power > np.finfo(np.float32).tiny
-    scale = xp.where(audible, power, 1.0) ** ((exponent - 1) / 2)
-    return xp.where(audible, channels * scale, 0.0)
+    silent = power <= np.finfo(np.float32).tiny  # False for NaN, which is to stay visible
+    scale = xp.where(silent, 1.0, power) ** ((exponent - 1) / 2)
+    return xp.where(silent, 0.0, channels * scale)

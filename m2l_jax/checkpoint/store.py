@@ -1,5 +1,6 @@
 """Checkpoints on disk (Orbax): state, average and settings side by side."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -84,20 +85,18 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Music2Latent, Params]:
       InputError: if there is no checkpoint.
     """
     workdir = pathlib.Path(path)
-    if workdir.name == _FOLDER:
+    if workdir.name == _FOLDER and not (workdir / _FOLDER).is_dir():
         workdir = workdir.parent
     if not (workdir / _FOLDER).is_dir():
         raise InputError(f'{path} holds no checkpoints: pass the --workdir of a training run')
-    store = CheckpointStore(workdir)
-    step = store.latest_step()
-    if step is None:
-        raise InputError(f'{path} holds no complete checkpoint yet: let the training run write one')
-    model = Music2Latent(build(ModelConfig, store.read_config(step)['model'], 'model'))
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        jax.eval_shape(model.init_params, jax.random.key(0)),
-    )
-    params = store.restore_ema(step, shapes)
-    store.close()
-    return model, params
+    with contextlib.closing(CheckpointStore(workdir)) as store:
+        step = store.latest_step()
+        if step is None:
+            raise InputError(f'{path} holds no complete checkpoint: let the training run write one')
+        model = Music2Latent(build(ModelConfig, store.read_config(step)['model'], 'model'))
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+            jax.eval_shape(model.init_params, jax.random.key(0)),
+        )
+        return model, store.restore_ema(step, shapes)

@@ -52,6 +52,10 @@ class IndexDensity:
     log_sigma_mean: float
     log_sigma_std: float
 
+    def __post_init__(self):
+        if self.log_sigma_std <= 0:
+            raise InputError(f'density.log_sigma_std={self.log_sigma_std} must be above 0')
+
     def sample(self, key: jax.Array, levels: NoiseLevels, shape: tuple[int, ...] = ()) -> jax.Array:
         """Draws indices of the given shape, by the inverse of the cumulative distribution."""
         grid = np.linspace(0.0, 1.0, _GRID_CELLS + 1)

@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 
 # A crop is redrawn when it is silent, damaged or not finite. So many misses in a row for a single
 # row mean that hardly anything in the corpus can be used.
-_MAX_ATTEMPTS = 200
+_MAX_ATTEMPTS = 2000
 _SILENT_DRAWS_TO_REPORT = 20
 
 
@@ -131,7 +131,6 @@ class CropReader:
     def __init__(self, corpus: Corpus, seed: int, min_rms: float):
         self.corpus = corpus
         self.reported: dict[str, str] = {}  # path -> why crops of it were rejected
-        self.failure: InputError | None = None
         self._seed = seed
         self._min_rms = min_rms
         starts = [
@@ -139,6 +138,7 @@ class CropReader:
         ]
         self._ends = np.cumsum(starts)
         self._silent_draws: collections.Counter[str] = collections.Counter()
+        self._sounding: set[str] = set()
         self._lock = threading.Lock()
 
     def draw(self, step: int, row: int, attempt: int = 0) -> Crop:
@@ -171,25 +171,25 @@ class CropReader:
                 continue
             if self._is_usable(crop, channels):
                 return channels[crop.channel]
-        self.failure = InputError(
+        raise InputError(
             f'{_MAX_ATTEMPTS} crops drawn in a row cannot be used (silent below RMS '
             f'{self._min_rms}, damaged or not finite): check data.path or lower data.min_rms'
         )
-        raise self.failure
 
     def _is_usable(self, crop: Crop, channels: np.ndarray) -> bool:
         path = crop.file.path
         if not np.all(np.isfinite(channels)):
             self._report(path, f'{path} holds NaN or infinite samples: replace or remove it')
             return False
-        if np.sqrt(np.mean(channels[crop.channel] ** 2)) >= self._min_rms:
-            self._silent_draws[path] = -1  # it has sound: its pauses are nothing to report
-            return True
-        if self._silent_draws[path] >= 0:
-            self._silent_draws[path] += 1
-        if self._silent_draws[path] == _SILENT_DRAWS_TO_REPORT:
+        is_silent = np.sqrt(np.mean(channels[crop.channel] ** 2)) < self._min_rms
+        with self._lock:
+            if not is_silent:
+                self._sounding.add(path)  # its pauses are nothing to report
+            elif path not in self._sounding:
+                self._silent_draws[path] += 1
+        if self._silent_draws[path] >= _SILENT_DRAWS_TO_REPORT and path not in self._sounding:
             self._report(path, f'{path} is silent (RMS below {self._min_rms}): remove it')
-        return False
+        return not is_silent
 
     def _report(self, path: str, reason: str) -> None:
         with self._lock:

@@ -31,6 +31,8 @@ def read_batches(
     Raises:
       InputError: if the corpus holds hardly anything that can be used.
     """
+    tf.config.set_visible_devices([], 'GPU')  # or TensorFlow would take the memory that JAX needs
+    failures: list[Exception] = []
     if config.representation == 'spectrogram':
         shape = (spectrogram.bins, config.crop_frames, 2)
     else:
@@ -38,7 +40,11 @@ def read_batches(
 
     def load(number: np.ndarray) -> np.ndarray:
         step, row = divmod(int(number), len(rows))
-        waveform = reader.read(step, rows[row])
+        try:
+            waveform = reader.read(step, rows[row])
+        except Exception as error:
+            failures.append(error)
+            raise
         if config.representation == 'waveform':
             return waveform
         return to_spectrogram(waveform, spectrogram)
@@ -61,4 +67,6 @@ def read_batches(
         yield from dataset.as_numpy_iterator()
     except tf.errors.OpError:
         # TensorFlow reports an exception of `load` as its own, with the stack trace as its text.
-        raise reader.failure or RuntimeError('the input pipeline failed') from None
+        if not failures:
+            raise
+        raise failures[0] from None

@@ -4,7 +4,8 @@ import numpy as np
 
 from m2l_jax.interface.errors import InputError
 
-_WINDOW, _HOP = 2048, 512
+LEAST_SAMPLES = _WINDOW = 2048
+_HOP = 512
 _POWER_FLOOR = 1e-10  # -100 dB: digital silence counts as this, not as minus infinity
 
 
@@ -12,21 +13,26 @@ def si_sdr(original: np.ndarray, estimate: np.ndarray) -> float:
     """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019), higher is better.
 
     Args:
-      original, estimate: `[..., samples]`, the same shape; leading axes (channels) are averaged.
+      original, estimate: `[channels, samples]`, the same shape.
 
     Returns:
-      The mean over channels; -inf for a silent estimate, nan for a silent original.
+      The mean over the channels in which the original has sound; -inf where the estimate is silent
+      in one of them, nan if the original is silent in all.
     """
     original, estimate = _as_pair(original, estimate)
     original = original - original.mean(axis=-1, keepdims=True)
     estimate = estimate - estimate.mean(axis=-1, keepdims=True)
-    with np.errstate(divide='ignore', invalid='ignore'):
-        scale = np.sum(original * estimate, axis=-1, keepdims=True) / np.sum(
-            original**2, axis=-1, keepdims=True
-        )
-        target = scale * original
-        ratio = np.sum(target**2, axis=-1) / np.sum((estimate - target) ** 2, axis=-1)
-        return float(np.mean(10 * np.log10(ratio)))
+    energy = np.sum(original**2, axis=-1)
+    sounding = energy > 0
+    if not np.any(sounding):
+        return float('nan')
+    original, estimate, energy = original[sounding], estimate[sounding], energy[sounding]
+    target = original * (np.sum(original * estimate, axis=-1) / energy)[:, None]
+    signal, distortion = (np.sum(part**2, axis=-1) for part in (target, estimate - target))
+    with np.errstate(divide='ignore'):
+        # A silent estimate is all distortion, also where both sums are 0.
+        ratios = np.where(signal > 0, 10 * np.log10(signal) - 10 * np.log10(distortion), -np.inf)
+    return float(np.mean(ratios))
 
 
 def log_spectral_distance(original: np.ndarray, estimate: np.ndarray) -> float:

@@ -4,10 +4,14 @@ import os
 import pathlib
 import time
 
+import numpy as np
+
 from m2l_jax.audio import files
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.evaluation.metrics import log_spectral_distance, si_sdr
+from m2l_jax.evaluation.metrics import LEAST_SAMPLES, log_spectral_distance, si_sdr
 from m2l_jax.evaluation.report import draw_comparison
+from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.folders import make_folder
 
 
 def reconstruct_file(
@@ -30,22 +34,41 @@ def reconstruct_file(
       `si_sdr` and `lsd` in dB, `seconds` taken (compilation included) and `real_time_factor`.
 
     Raises:
-      InputError: for a file that cannot be read, is too short, or is not finite.
+      InputError: for a file that cannot be read, is too short, silent or not finite, or that would
+        be overwritten.
     """
     sample_rate = codec.config.spectrogram.sample_rate
+    stem = pathlib.Path(audio_path).stem
+    wav_path = make_folder(output) / f'{stem}.wav'
+    if wav_path.resolve() == pathlib.Path(audio_path).resolve():
+        raise InputError(f'{wav_path} would be overwritten: choose another output folder')
     original = files.read(audio_path, sample_rate)
+    _check(original, audio_path)
     begin = time.monotonic()
     latents = codec.encode(codec.pad(original))
     reconstruction = codec.decode(latents, denoising_steps, seed)[:, : original.shape[1]]
     seconds = time.monotonic() - begin
+    if not np.all(np.isfinite(reconstruction)):
+        raise InputError(f'the checkpoint turns {audio_path} into NaN: its training diverged')
+    files.write(wav_path, reconstruction, sample_rate)
     figures = {
         'si_sdr': si_sdr(original, reconstruction),
         'lsd': log_spectral_distance(original, reconstruction),
         'seconds': seconds,
         'real_time_factor': original.shape[1] / sample_rate / seconds,
     }
-    stem = pathlib.Path(output) / pathlib.Path(audio_path).stem
-    files.write(stem.with_suffix('.wav'), reconstruction, sample_rate)
-    title = f'{stem.name}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB'
-    draw_comparison(stem.with_suffix('.png'), original, reconstruction, sample_rate, title)
+    title = f'{stem}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB'
+    draw_comparison(wav_path.parent / f'{stem}.png', original, reconstruction, sample_rate, title)
     return figures
+
+
+def _check(waveform: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Refuses audio whose reconstruction could not be measured."""
+    if waveform.shape[1] < LEAST_SAMPLES:
+        raise InputError(
+            f'{path} has {waveform.shape[1]} samples, too few to measure: {LEAST_SAMPLES} at least'
+        )
+    if not np.all(np.isfinite(waveform)):
+        raise InputError(f'{path} holds NaN or infinite samples: mend or replace it')
+    if not np.any(waveform):
+        raise InputError(f'{path} is silent: there is nothing to reconstruct')

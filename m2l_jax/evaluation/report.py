@@ -3,13 +3,10 @@
 import os
 import pathlib
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from m2l_jax.evaluation.metrics import power_spectrogram_db
-
-matplotlib.use('Agg')
-from matplotlib import pyplot  # after the backend is chosen
 
 _LOWEST_DB, _HIGHEST_DB = -100, -10
 
@@ -29,9 +26,8 @@ def draw_comparison(
       sample_rate: in Hz.
       title: shown on top.
     """
-    figure, axes = pyplot.subplots(
-        4, 1, figsize=(12, 10), sharex=True, height_ratios=(1, 3, 1, 3), layout='constrained'
-    )
+    figure = Figure(figsize=(12, 10), layout='constrained')
+    axes = figure.subplots(4, 1, sharex=True, height_ratios=(1, 3, 1, 3))
     figure.suptitle(title)
     signals = (('Original', original), ('Reconstruction', reconstruction))
     for (name, signal), (waveform_axis, spectrogram_axis) in zip(
@@ -43,7 +39,6 @@ def draw_comparison(
     figure.colorbar(image, ax=axes[1::2], label='level in dB')
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
 
 
 def _draw_waveform(axis, name: str, signal: np.ndarray, sample_rate: int) -> None:

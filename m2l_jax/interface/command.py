@@ -64,6 +64,14 @@ def _configure_logging() -> None:
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(arguments)
+    except ModuleNotFoundError as error:
+        if error.name != 'configs':
+            raise
+        _fail('the configs import each other from the folder `configs`: run from the one above it')
+    except TypeError as error:
+        if 'get_config' not in str(error):
+            raise
+        _fail('this --config takes no :argument')
     except (AttributeError, KeyError) as error:
         # An override of a field that the config lacks: ml_collections raises these from inside
         # the flag parser, with the nearest valid name on the message's second line.

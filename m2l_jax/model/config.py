@@ -61,17 +61,46 @@ class ModelConfig:
                 raise InputError(
                     f'model.{name}={getattr(self, name)!r} must be one of {", ".join(_DTYPES)}'
                 )
-        for channels, attends in zip(self.channels, self.attention, strict=True):
-            if channels % 4 or (attends and channels % self.attention_heads):
+        self._check_sizes()
+        for channels in (*self.channels, self.bottleneck_channels):
+            groups = min(channels // 4, 32)
+            if not groups or channels % groups:
                 raise InputError(
-                    f'model.base_channels={self.base_channels} gives a level {channels} channels, '
-                    f'which must be a multiple of 4 and of attention_heads={self.attention_heads}'
+                    f'{channels} channels, of model.base_channels={self.base_channels} or '
+                    'model.bottleneck_channels, do not split into groups of 4 or into 32 groups'
+                )
+        for channels, attends in zip(self.channels, self.attention, strict=True):
+            if attends and channels % self.attention_heads:
+                raise InputError(
+                    f'model.attention_heads={self.attention_heads} does not divide the '
+                    f'{channels} channels of a level with attention'
                 )
         if self.spectrogram.bins % self.frequency_downsampling:
             raise InputError(
                 f'model.downsampling divides frequency by {self.frequency_downsampling}, '
                 f'which does not divide the {self.spectrogram.bins} bins of model.spectrogram'
             )
+
+    def _check_sizes(self):
+        for name in (
+            'base_channels',
+            'attention_heads',
+            'encoder_blocks',
+            'decoder_blocks',
+            'unet_blocks',
+            'bottleneck_channels',
+            'bottleneck_blocks',
+            'latent_channels',
+        ):
+            if getattr(self, name) < 1:
+                raise InputError(f'model.{name}={getattr(self, name)} must be at least 1')
+        if self.embedding_channels < 4 or self.embedding_channels % 2:
+            raise InputError(
+                f'model.embedding_channels={self.embedding_channels} must be even and at least 4'
+            )
+        for factor in (factor for factors in self.downsampling for factor in factors):
+            if factor < 1 or (factor > 1 and factor % 2):
+                raise InputError(f'model.downsampling has the factor {factor}: use 1 or even ones')
 
     @property
     def channels(self) -> tuple[int, ...]:

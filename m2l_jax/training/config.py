@@ -45,6 +45,8 @@ class TrainingConfig:
     train: LoopConfig
 
     def __post_init__(self):
+        if self.seed < 0:
+            raise InputError(f'config.seed={self.seed} must be at least 0')
         multiple = self.model.time_downsampling
         if self.data.crop_frames % multiple:
             raise InputError(

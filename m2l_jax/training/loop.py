@@ -1,7 +1,9 @@
 """Training from a config to a checkpoint."""
 
+import contextlib
 import dataclasses
 import logging
+import math
 import os
 from typing import Any
 
@@ -12,6 +14,7 @@ from m2l_jax.checkpoint.store import CheckpointStore
 from m2l_jax.data import index
 from m2l_jax.data.pipeline import read_batches
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.folders import make_folder
 from m2l_jax.interface.settings import build, differences
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
@@ -20,11 +23,12 @@ from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.monitor import Monitor
 from m2l_jax.training.state import (
     TrainState,
+    compute_once,
     create_state,
     learning_rate_schedule,
     make_optimizer,
 )
-from m2l_jax.training.step import make_train_step
+from m2l_jax.training.step import Metrics, TrainStep, make_train_step
 
 _logger = logging.getLogger(__name__)
 
@@ -39,17 +43,16 @@ def train_and_evaluate(
       workdir: folder for checkpoints and TensorBoard files; made if missing.
 
     Raises:
-      InputError: for a mistake in config, data or workdir, before the first step.
+      InputError: for a mistake in config, data or workdir, before the first step; later, if the
+        loss is no longer finite or the data has become unusable.
     """
     settings = build(TrainingConfig, config)
     mesh = meshes.make_mesh()
-    rows = meshes.local_rows(settings.data.batch_size, mesh)
+    meshes.local_rows(settings.data.batch_size, mesh)  # refuses a batch that cannot be divided
     learning_rate = learning_rate_schedule(settings.optimizer, settings.train.steps)
     reader = open_corpus(settings)
     model = Music2Latent(settings.model)
     optimizer = make_optimizer(settings.optimizer, settings.train.steps)
-    store = CheckpointStore(workdir, settings.train.keep_checkpoints)
-    state = _create_or_restore(settings, model, optimizer, mesh, store, workdir)
     train_step = make_train_step(
         model,
         settings.consistency,
@@ -61,22 +64,38 @@ def train_and_evaluate(
         mesh,
     )
 
-    first = int(state.step)
-    steps = range(first, settings.train.steps)
-    batches = read_batches(reader, settings.data, settings.model.spectrogram, steps, rows)
-    monitor = Monitor(
-        workdir, first, settings.train.steps, settings.train.log_every, settings.batch_seconds
-    )
-    for step, batch in zip(steps, batches, strict=True):
-        state, metrics = train_step(state, meshes.to_global_batch(batch, mesh))
-        done = step + 1
-        monitor.after_step(done, metrics)
-        if done % settings.train.checkpoint_every == 0 or done == settings.train.steps:
-            _save(store, done, state, settings)
-    monitor.close()
-    store.close()
+    store = CheckpointStore(make_folder(workdir), settings.train.keep_checkpoints)
+    with contextlib.closing(store):  # also when it ends early: a save may be under way
+        state = _create_or_restore(settings, model, optimizer, mesh, store, workdir)
+        state = _run_steps(settings, state, train_step, reader, mesh, store, workdir)
     if reader.reported:
         _logger.warning('%d files had crops that could not be used', len(reader.reported))
+    return state
+
+
+def _run_steps(
+    settings: TrainingConfig,
+    state: TrainState,
+    train_step: TrainStep,
+    reader: index.CropReader,
+    mesh: jax.sharding.Mesh,
+    store: CheckpointStore,
+    workdir: str | os.PathLike[str],
+) -> TrainState:
+    """From the state's step to the last, with metrics and checkpoints on the way."""
+    rows = meshes.local_rows(settings.data.batch_size, mesh)
+    loop = settings.train
+    first = int(state.step)
+    steps = range(first, loop.steps)
+    batches = read_batches(reader, settings.data, settings.model.spectrogram, steps, rows)
+    monitor = Monitor(workdir, first, loop.steps, loop.log_every, settings.batch_seconds)
+    with contextlib.closing(monitor):
+        for step, batch in zip(steps, batches, strict=True):
+            state, metrics = train_step(state, meshes.to_global_batch(batch, mesh))
+            done = step + 1
+            monitor.after_step(done, metrics)
+            if done % loop.checkpoint_every == 0 or done == loop.steps:
+                _save(store, done, state, metrics, settings)
     return state
 
 
@@ -108,9 +127,7 @@ def _create_or_restore(
 
     step = store.latest_step()
     if step is None:
-        # Hundreds of small random draws, each run once: optimising them takes twice as long as not.
-        options = {'xla_backend_optimization_level': 0}
-        state = jax.jit(create, out_shardings=sharding, compiler_options=options)()
+        state = compute_once(create, sharding)
         size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         _logger.info('starting a model of %s parameters on %d devices', f'{size:,}', mesh.size)
         return state
@@ -136,12 +153,25 @@ def _check_resumable(
     if changed:
         raise InputError(
             f'{workdir} holds a checkpoint of another model ({"; ".join(changed)}): '
-            'pass another --workdir, or the config that it was trained with'
+            'choose another folder, or the config that it was trained with'
         )
     old = build(TrainingConfig, saved, f'{workdir}: config')
     for line in differences(dataclasses.replace(old, model=settings.model), settings):
         _logger.warning('resuming with another %s', line)
 
 
-def _save(store: CheckpointStore, step: int, state: TrainState, settings: TrainingConfig) -> None:
+def _save(
+    store: CheckpointStore,
+    step: int,
+    state: TrainState,
+    metrics: Metrics,
+    settings: TrainingConfig,
+) -> None:
+    """Writes a checkpoint, but never one of a training that has diverged."""
+    loss = float(metrics['loss'])
+    if not math.isfinite(loss):
+        raise InputError(
+            f'the loss is {loss} at step {step}: training has diverged; resume from the last '
+            'checkpoint with a lower config.optimizer.learning_rate'
+        )
     store.save(step, state.replace(ema_params=None), state.ema_params, settings)

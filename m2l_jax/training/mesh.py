@@ -12,8 +12,13 @@ ROWS = PartitionSpec(AXIS)  # batches: the first axis is cut
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A one-axis mesh of the given devices, by default of all devices of all processes."""
-    return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
+    """A one-axis mesh of the given devices, by default of all devices of all processes.
+
+    Each process's devices stand together, and so do the rows of the batch that it feeds.
+    """
+    chosen = jax.devices() if devices is None else devices
+    ordered = sorted(chosen, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(ordered), (AXIS,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

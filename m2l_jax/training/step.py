@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.consistency.loss import consistency_loss
 from m2l_jax.consistency.noise import IndexDensity, StepSchedule, teacher_index
+from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.training.mesh import AXIS, REPLICATED, ROWS
 from m2l_jax.training.state import TrainState, ema_rate
@@ -18,6 +19,7 @@ from m2l_jax.training.state import TrainState, ema_rate
 _SATURATED = 0.99
 
 Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,10 @@ class ConsistencyConfig:
     density: IndexDensity
     schedule: StepSchedule
     huber_scale: float
+
+    def __post_init__(self):
+        if self.huber_scale <= 0:
+            raise InputError(f'config.consistency.huber_scale={self.huber_scale} must be above 0')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +127,7 @@ def make_train_step(
     steps: int,
     seed: int,
     mesh: Mesh,
-) -> Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]:
+) -> TrainStep:
     """Compiles (state, batch) -> (state, metrics) for the mesh; the state's buffers are donated.
 
     The batch is `[B, F, T, 2]` spectrograms or `[B, N]` waveforms over the mesh; state and metrics

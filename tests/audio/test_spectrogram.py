@@ -1,8 +1,12 @@
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import m2l_jax
+from m2l_jax.audio import files
 from m2l_jax.audio.spectrogram import SpectrogramConfig, to_spectrogram, to_waveform
 from m2l_jax.interface.errors import InputError
 from tests.conftest import make_music
@@ -49,6 +53,23 @@ def test_inverse_restores_the_waveform_away_from_its_ends(jit):
     error = np.asarray(restored[..., inner] - waveform[..., inner])
     assert 10 * np.log10(np.sum(waveform[..., inner] ** 2) / np.sum(error**2)) > 90
     assert restored.shape == (1, 2, CONFIG.samples(CONFIG.frames(44_100)))
+
+
+def test_inverse_restores_the_bundled_music():
+    path = pathlib.Path(m2l_jax.__file__).parent / 'assets' / 'heldout' / 'greensleeves.ogg'
+    waveform = files.read(path, 44_100)
+    restored = to_waveform(to_spectrogram(waveform, CONFIG), CONFIG)
+    inner = slice(2048, restored.shape[-1] - 2048)
+    error = restored[:, inner] - waveform[:, inner]
+    assert 10 * np.log10(np.sum(waveform[:, inner] ** 2) / np.sum(error**2)) > 90
+
+
+def test_nan_stays_visible():
+    broken = make_music(0.2)[0]
+    broken[4000] = np.nan
+    spectrogram = to_spectrogram(broken, CONFIG)
+    assert np.isnan(spectrogram).any()
+    assert np.isnan(to_waveform(spectrogram, CONFIG)).any()
 
 
 def test_inverse_clips():

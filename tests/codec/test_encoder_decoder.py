@@ -8,14 +8,14 @@ from m2l_jax.codec import encoder_decoder
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.training.state import compute_once
 from tests.conftest import make_music
 
 
 @pytest.fixture(scope='module')
 def codec(tiny_config):
     model = Music2Latent(tiny_config)
-    init = jax.jit(model.init_params, compiler_options={'xla_backend_optimization_level': 0})
-    return EncoderDecoder(model, init(jax.random.key(0)))
+    return EncoderDecoder(model, compute_once(lambda: model.init_params(jax.random.key(0))))
 
 
 def test_latents_are_the_models_scaled_and_channel_major(codec):

@@ -11,6 +11,7 @@ from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.model.unet import noise_embedding, preconditioning
+from m2l_jax.training.state import compute_once
 from tests.conftest import make_music
 from tests.model.test_layers import perturbed
 
@@ -24,9 +25,7 @@ def model(tiny_config):
 
 @pytest.fixture(scope='module')
 def params(model):
-    options = {'xla_backend_optimization_level': 0}  # many small draws, each run once
-    init = jax.jit(model.init_params, compiler_options=options)
-    return perturbed(init(jax.random.key(0)), 0.1)
+    return perturbed(compute_once(lambda: model.init_params(jax.random.key(0))), 0.1)
 
 
 @pytest.fixture(scope='module')
@@ -116,9 +115,36 @@ def test_batch_rows_are_independent(model, params, spectrogram):
     np.testing.assert_allclose(both[1:], alone, atol=1e-5)
 
 
-def test_features_are_channel_major_and_lead_to_the_latents(model, params, spectrogram):
-    features = apply(model, params, 'features', spectrogram)
+def test_features_are_channel_major(model, params, spectrogram):
+    """Index c·F + f, of the last normalisation's output."""
+    features, captured = model.apply(
+        {'params': params}, spectrogram, method='features', capture_intermediates=True
+    )
+    deepest = captured['intermediates']['encoder']['norms_4']['__call__'][0]  # [B, F, T, C]
+    bins = model.config.deepest_bins
     assert features.shape == (2, FRAMES // 8, model.config.feature_channels)
+    for channel, bin in ((0, 1), (1, 0), (5, 17)):
+        np.testing.assert_array_equal(
+            features[:, :, channel * bins + bin], deepest[:, bin, :, channel]
+        )
+
+
+def test_decoder_unflattens_frequency_major(model):
+    """Index f·C + c; at initialisation the block after it is the identity."""
+    params = compute_once(lambda: model.init_params(jax.random.key(0)))
+    latents = jax.random.normal(jax.random.key(1), (1, 2, 8))
+    pyramid, captured = model.apply(
+        {'params': params}, latents, method='pyramid', capture_intermediates=True
+    )
+    flat = captured['intermediates']['decoder']['bottleneck_out']['__call__'][0]
+    channels = model.config.channels[-1]
+    for bin, channel in ((0, 1), (1, 0), (17, 5)):
+        np.testing.assert_allclose(
+            pyramid[-1][:, bin, :, channel], flat[:, :, bin * channels + channel], atol=1e-6
+        )
+
+
+def test_latents_are_inside_the_unit_cube(model, params, spectrogram):
     latents = apply(model, params, 'encode', spectrogram)
     assert latents.shape == (2, FRAMES // 8, 8)
     assert np.max(np.abs(latents)) < 1
@@ -158,7 +184,11 @@ def test_a_wrong_shape_is_told(model, params, shape):
 @pytest.mark.parametrize(
     ('field', 'value', 'message'),
     [
-        ('base_channels', 6, 'must be a multiple of 4'),
+        ('base_channels', 36, 'do not split into groups of 4 or into 32 groups'),
+        ('bottleneck_channels', 2, 'do not split into groups'),
+        ('unet_blocks', 0, 'model.unet_blocks=0 must be at least 1'),
+        ('embedding_channels', 2, 'must be even and at least 4'),
+        ('downsampling', ((3, 1),) * 4, 'has the factor 3'),
         ('attention', (True,), 'model.attention needs 5 entries'),
         ('dtype', 'float8', "model.dtype='float8' must be one of"),
         ('attention_heads', 3, 'attention_heads=3'),

@@ -8,6 +8,7 @@ from configs import demo
 from m2l_jax.checkpoint.store import load_model
 from m2l_jax.interface.errors import InputError
 from m2l_jax.training.loop import train_and_evaluate
+from m2l_jax.training.monitor import Monitor
 from tests.conftest import make_music
 
 
@@ -53,23 +54,31 @@ def test_training_resumes_to_the_last_bit(config, tmp_path, monkeypatch, music_f
     broken[0, ::500] = np.nan
     soundfile.write(music_folder / 'nan.wav', broken.T, 44_100, subtype='FLOAT')
 
+    steps = {}
+
+    def record(run, die_at=None):
+        """Notes the metrics of each step of a run, and ends it after the given one."""
+        steps[run] = {}
+
+        def after_step(self, step, metrics):
+            write_metrics(self, step, metrics)
+            steps[run][step] = {name: float(value) for name, value in metrics.items()}
+            if step == die_at:
+                raise Killed
+
+        monkeypatch.setattr(Monitor, 'after_step', after_step)
+
+    write_metrics = Monitor.after_step
+    record('whole')
     whole = train_and_evaluate(config, tmp_path / 'whole')
-
-    from m2l_jax.training import monitor
-
-    after_step = monitor.Monitor.after_step
-
-    def die_after_five(self, step, metrics):
-        after_step(self, step, metrics)
-        if step == 5:
-            raise Killed
-
-    monkeypatch.setattr(monitor.Monitor, 'after_step', die_after_five)
+    record('killed', die_at=5)
     with pytest.raises(Killed):
         train_and_evaluate(config, tmp_path / 'parts')
-    monkeypatch.setattr(monitor.Monitor, 'after_step', after_step)
+    record('resumed')
     resumed = train_and_evaluate(config, tmp_path / 'parts')
-
+    assert list(steps['killed']) == [1, 2, 3, 4, 5]
+    assert list(steps['resumed']) == [4, 5, 6]
+    assert steps['killed'] | steps['resumed'] == steps['whole']
     assert int(whole.step) == 6
     assert_identical(whole, resumed)
     scalars = read_scalars(tmp_path / 'whole')
@@ -93,6 +102,9 @@ def test_training_resumes_to_the_last_bit(config, tmp_path, monkeypatch, music_f
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
+        ({'seed': -1}, r'config\.seed=-1 must be at least 0'),
+        ({'optimizer.ema_decay': 1.0}, r'ema_decay=1\.0 must be at least 0 and below 1'),
+        ({'consistency.density.log_sigma_std': 0.0}, r'log_sigma_std=0\.0 must be above 0'),
         ({'data.path': None}, r'config\.data\.path is not set: pass --config\.data\.path=VALUE'),
         ({'data.path': '/nowhere'}, '/nowhere does not exist'),
         ({'data.batch_size': 6}, 'batch_size=6 is not divisible by 4 devices'),
@@ -108,3 +120,28 @@ def test_a_wrong_config_is_told_before_the_first_step(config, tmp_path, change, 
     with pytest.raises(InputError, match=message):
         train_and_evaluate(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_diverged_training_is_told_and_never_saved(config, tmp_path):
+    with config.unlocked():
+        config.optimizer.update(learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(InputError, match=r'the loss is nan at step \d: training has diverged'):
+        train_and_evaluate(config, tmp_path / 'run')
+    with pytest.raises(InputError, match='holds no complete checkpoint'):
+        load_model(tmp_path / 'run')
+
+
+def test_waveforms_train_as_spectrograms_do(config, tmp_path):
+    train_and_evaluate(config, tmp_path / 'spectrogram')
+    with config.unlocked():
+        config.data.representation = 'waveform'
+    train_and_evaluate(config, tmp_path / 'waveform')
+    first, second = (read_scalars(tmp_path / name) for name in ('spectrogram', 'waveform'))
+    for step, point in first['loss'].items():
+        np.testing.assert_allclose(point.float_val[0], second['loss'][step].float_val[0], rtol=1e-5)
+
+
+def test_a_workdir_that_is_a_file_is_told(config, tmp_path):
+    (tmp_path / 'run').touch()
+    with pytest.raises(InputError, match='run cannot be made a folder'):
+        train_and_evaluate(config, tmp_path / 'run')

@@ -9,13 +9,12 @@ from m2l_jax.consistency.noise import IndexDensity, StepSchedule
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
-from m2l_jax.training.state import create_state
+from m2l_jax.training.state import compute_once, create_state
 from m2l_jax.training.step import ConsistencyConfig, compute_loss, draw, make_train_step
 from tests.conftest import make_music
 from tests.model.test_layers import perturbed
 
 CONSISTENCY = ConsistencyConfig(IndexDensity(-1.1, 2.0), StepSchedule(1.0, 3.0), 0.00054)
-OPTIONS = {'xla_backend_optimization_level': 0}
 STEPS = 10
 
 
@@ -28,7 +27,7 @@ def model(tiny_config):
 def state(model):
     """A state whose zero-initialised layers are not zero, or their gradients would be hidden."""
     make = lambda: create_state(model, optax.sgd(1.0), jax.random.key(0))  # noqa: E731
-    state = jax.jit(make, compiler_options=OPTIONS)()
+    state = compute_once(make)
     params = perturbed(state.params, 0.1)
     return state.replace(params=params, ema_params=params, step=jnp.asarray(3))
 

@@ -1,0 +1,61 @@
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.evaluation.reconstruction import reconstruct_file
+from m2l_jax.interface.errors import InputError
+from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.training.state import compute_once
+from tests.conftest import make_music
+
+
+@pytest.fixture(scope='module')
+def codec(tiny_config):
+    model = Music2Latent(tiny_config)
+    return EncoderDecoder(model, compute_once(lambda: model.init_params(jax.random.key(0))))
+
+
+def test_writes_audio_and_picture_under_the_files_name(codec, tmp_path):
+    path = tmp_path / '01. a song.v2.wav'
+    soundfile.write(path, make_music(0.5, channels=2).T, 44_100)
+    figures = reconstruct_file(codec, path, tmp_path / 'out')
+    written = {file.name for file in (tmp_path / 'out').iterdir()}
+    assert written == {'01. a song.v2.wav', '01. a song.v2.png'}
+    assert soundfile.info(tmp_path / 'out' / path.name).frames == 22_050
+    assert set(figures) == {'si_sdr', 'lsd', 'seconds', 'real_time_factor'}
+    assert np.all(np.isfinite(list(figures.values())))
+
+
+@pytest.mark.parametrize(
+    ('waveform', 'message'),
+    [
+        (np.zeros(0), 'has 0 samples, too few to measure: 2048 at least'),
+        (np.zeros(44_100), 'is silent: there is nothing to reconstruct'),
+        (np.full(44_100, np.nan), 'holds NaN or infinite samples'),
+    ],
+)
+def test_a_file_that_cannot_be_measured_is_named(codec, tmp_path, waveform, message):
+    path = tmp_path / 'a.wav'
+    soundfile.write(path, waveform, 44_100, subtype='FLOAT')
+    with pytest.raises(InputError, match=rf'a\.wav {message}'):
+        reconstruct_file(codec, path, tmp_path / 'out')
+
+
+def test_the_input_is_never_overwritten(codec, tmp_path):
+    path = tmp_path / 'a.wav'
+    soundfile.write(path, make_music(0.5).T, 44_100)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r'a\.wav would be overwritten'):
+        reconstruct_file(codec, path, tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_a_diverged_model_is_told(codec, tmp_path):
+    path = tmp_path / 'a.wav'
+    soundfile.write(path, make_music(0.5).T, 44_100)
+    broken = codec.with_params(jax.tree.map(lambda leaf: leaf * np.nan, codec._params))
+    with pytest.raises(InputError, match='into NaN: its training diverged'):
+        reconstruct_file(broken, path, tmp_path / 'out')
+    assert not (tmp_path / 'out' / 'a.wav').exists()
