@@ -29,7 +29,7 @@ def si_sdr(original: np.ndarray, estimate: np.ndarray) -> float:
     original, estimate, energy = original[sounding], estimate[sounding], energy[sounding]
     target = original * (np.sum(original * estimate, axis=-1) / energy)[:, None]
     signal, distortion = (np.sum(part**2, axis=-1) for part in (target, estimate - target))
-    with np.errstate(divide='ignore'):
+    with np.errstate(divide='ignore', invalid='ignore'):
         # A silent estimate is all distortion, also where both sums are 0.
         ratios = np.where(signal > 0, 10 * np.log10(signal) - 10 * np.log10(distortion), -np.inf)
     return float(np.mean(ratios))
