@@ -155,8 +155,8 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         metrics = {
             'loss': loss,
-            'gradient_norm': optax.global_norm(gradients),
-            'update_norm': optax.global_norm(updates),
+            'gradient_norm': optax.tree.norm(gradients),
+            'update_norm': optax.tree.norm(updates),
             'learning_rate': learning_rate(state.step),
             'delta': delta,
             **_latent_metrics(latents),

@@ -63,4 +63,5 @@ def test_optimiser_takes_radams_steps():
                 (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
             )
         expected -= 0.1 * step
-        np.testing.assert_allclose(params, expected, rtol=1e-5)
+        # In float32, 1 - 0.999^t keeps five digits.
+        np.testing.assert_allclose(params, expected, rtol=1e-4)
