@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
         embedding_channels=64,
         dtype='float32',
     )
-    config.optimizer.update(learning_rate=1.5e-3, warmup_steps=20, b2=0.99, ema_decay=0.99)
+    config.optimizer.update(learning_rate=3e-3, warmup_steps=40, b2=0.99, ema_decay=0.99)
     config.data.update(path='m2l_jax/assets/train', batch_size=4, crop_frames=16, workers=2)
-    config.train.update(steps=420, log_every=20, checkpoint_every=210)
+    config.train.update(steps=360, log_every=20, checkpoint_every=180)
     return config

@@ -33,6 +33,21 @@ def noise_embedding(sigma: jax.Array, channels: int) -> jax.Array:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
+class NoiseMLP(nn.Module):
+    """Two linear layers, each followed by SiLU, on the noise embedding."""
+
+    dtype: str
+    param_dtype: str
+
+    @nn.compact
+    def __call__(self, embedding: jax.Array) -> jax.Array:
+        """`[B, E]` to `[B, E]`."""
+        types = (self.dtype, self.param_dtype)
+        width = embedding.shape[-1]
+        h = nn.silu(linear(width, width, *types, name='linear_0')(embedding))
+        return nn.silu(linear(width, width, *types, name='linear_1')(h))
+
+
 class FrequencyScale(nn.Module):
     """The adaptive frequency scaling: an MLP from the noise level to a gain a bin, 1 at first."""
 
@@ -44,25 +59,9 @@ class FrequencyScale(nn.Module):
     def __call__(self, embedding: jax.Array) -> jax.Array:
         """`[B, E]` to gains `[B, F, 1, 1]`."""
         types = (self.dtype, self.param_dtype)
-        width = embedding.shape[-1]
-        h = nn.silu(linear(width, width, *types, name='linear_0')(embedding))
-        h = nn.silu(linear(width, width, *types, name='linear_1')(h))
-        return 1 + linear(width, self.bins, *types, zero_init=True, name='out')(h)[..., None, None]
-
-
-class NoiseConditioning(nn.Module):
-    """The two-layer MLP whose output shifts every residual block of the UNet."""
-
-    dtype: str
-    param_dtype: str
-
-    @nn.compact
-    def __call__(self, embedding: jax.Array) -> jax.Array:
-        """`[B, E]` to the time embedding `[B, E]`."""
-        types = (self.dtype, self.param_dtype)
-        width = embedding.shape[-1]
-        h = nn.silu(linear(width, width, *types, name='linear_0')(embedding))
-        return nn.silu(linear(width, width, *types, name='linear_1')(h))
+        h = NoiseMLP(*types, name='hidden')(embedding)
+        out = linear(embedding.shape[-1], self.bins, *types, zero_init=True, name='out')
+        return 1 + out(h)[..., None, None]
 
 
 class ConsistencyUNet(nn.Module):
@@ -74,7 +73,7 @@ class ConsistencyUNet(nn.Module):
         config = self.config
         types = (config.dtype, config.param_dtype)
         channels, bins = config.channels, config.spectrogram.bins
-        self.conditioning = NoiseConditioning(*types)
+        self.conditioning = NoiseMLP(*types)
         self.scale_in = FrequencyScale(bins, *types)
         self.scale_out = FrequencyScale(bins, *types)
         self.conv_in = conv(2, channels[0], (3, 3), *types)
