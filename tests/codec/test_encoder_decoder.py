@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from m2l_jax.audio.spectrogram import to_spectrogram
-from m2l_jax.codec import encoder_decoder
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
@@ -43,9 +42,9 @@ def test_seed_decides_the_output(codec):
     assert np.any(one != codec.decode(latents, denoising_steps=2, seed=1))
 
 
-def test_long_audio_is_encoded_in_pieces_of_whole_frames(codec, monkeypatch):
-    monkeypatch.setattr(encoder_decoder, '_CHUNK_SECONDS', 0.2)  # two latent vectors
-    fresh = EncoderDecoder(codec._model, codec._params)
+def test_long_audio_is_encoded_in_pieces_of_whole_frames(codec):
+    fresh = codec.with_params(codec._params)
+    fresh._latents_per_chunk = 2  # instead of a minute
     music = make_music(0.5)
     latents = fresh.encode(music)
     assert latents.shape == (1, 8, 5)
