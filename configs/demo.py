@@ -11,7 +11,11 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Sizes and steps, and what must go with so few steps: a faster optimiser and average."""
+    """Sizes and steps, and what must go with so few of them.
+
+    That is a faster optimiser and average, and a teacher that stays farther from the student:
+    at the recipe's last Δ, 0.001, it takes 1000 steps from the lowest noise level to the highest.
+    """
     config = default.get_config()
     config.model.update(
         base_channels=4,
@@ -23,6 +27,7 @@ def get_config() -> ConfigDict:
         embedding_channels=64,
         dtype='float32',
     )
+    config.consistency.schedule.end_exponent = 1.5
     config.optimizer.update(learning_rate=3e-3, warmup_steps=40, b2=0.99, ema_decay=0.99)
     config.data.update(path='m2l_jax/assets/train', batch_size=4, crop_frames=16, workers=2)
     config.train.update(steps=360, log_every=20, checkpoint_every=180)
