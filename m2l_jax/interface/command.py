@@ -78,7 +78,8 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
         if 'ml_collections' not in _raised_in(error):
             raise
         message = str(error.args[0]).replace('\\n', '\n').replace("\\'", "'")
-        _fail('unknown config field ' + ': '.join(message.strip('\'"').splitlines()))
+        name, *hint = (line.strip('\'" ') for line in message.splitlines())
+        _fail(f'unknown config field {name!r}' + ''.join(f'. {line}' for line in hint))
 
 
 def _raised_in(error: BaseException) -> str:

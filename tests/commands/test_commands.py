@@ -79,7 +79,7 @@ def test_demo_trains_reconstructs_and_summarises(tmp_path):
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [
-        (['--config.data.bach_size=3'], 'unknown config field'),
+        (['--config.data.bach_size=3'], "error: unknown config field 'bach_size'"),
         (['--config.modle.dtype=x'], 'error: unknown config field \'modle\': Did you mean "model"'),
         (['--config.data.batch_size=x'], 'config.data.batch_size'),
         (['--config.data.path=/nowhere'], 'error: /nowhere does not exist'),
