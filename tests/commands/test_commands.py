@@ -80,7 +80,7 @@ def test_demo_trains_reconstructs_and_summarises(tmp_path):
     ('flags', 'message'),
     [
         (['--config.data.bach_size=3'], "error: unknown config field 'bach_size'"),
-        (['--config.modle.dtype=x'], 'error: unknown config field \'modle\': Did you mean "model"'),
+        (['--config.modle.dtype=x'], 'error: unknown config field \'modle\'. Did you mean "model"'),
         (['--config.data.batch_size=x'], 'config.data.batch_size'),
         (['--config.data.path=/nowhere'], 'error: /nowhere does not exist'),
         (['--config=configs/none.py'], 'error: --config cannot be read'),
