@@ -77,7 +77,8 @@ class GroupNorm(nn.Module):
 
     Groups of at least 4 channels, at most 32 groups. Means are taken a channel at a time before
     they are pooled into groups, and the result is one multiplication and one addition a channel:
-    on a CPU 2 to 4 times as fast as `nn.GroupNorm`, whose groups split the innermost axis.
+    on a CPU about 2 to 4 times as fast forward, and 1.3 to 3 times backward, as `nn.GroupNorm`,
+    whose groups split the innermost axis.
     """
 
     dtype: Dtype
@@ -109,7 +110,8 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """Scaled dot-product attention, `[B, N, heads, C]` each; softmax in float32.
 
     The weights are normalised after they are summed up, on N·C numbers instead of N²; on a CPU that
-    and the batched products are 2 to 3 times as fast as `jax.nn.dot_product_attention`.
+    and the batched products are about 3 times as fast forward as `jax.nn.dot_product_attention`,
+    and 1.2 to 1.3 times backward.
     """
     query, key, value = (array.swapaxes(1, 2) for array in (query, key, value))  # [B, heads, N, C]
     logits = jnp.matmul(
