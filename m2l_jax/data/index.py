@@ -8,14 +8,13 @@ import collections
 import concurrent.futures
 import dataclasses
 import logging
-import os
-import pathlib
 import threading
 
 import numpy as np
 
 from m2l_jax.audio import files
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.folders import list_files
 
 _logger = logging.getLogger(__name__)
 
@@ -91,7 +90,9 @@ def scan(path: str, sample_rate: int, crop_samples: int) -> Corpus:
     Raises:
       InputError: if a folder is missing, or no file under `path` can be used.
     """
-    paths = [file for part in path.split(',') for file in _list_audio(part.strip())]
+    paths = [
+        file for part in path.split(',') for file in list_files(part.strip(), files.AUDIO_SUFFIXES)
+    ]
     if not paths:
         kinds = ', '.join(sorted({'.wav', '.flac', '.ogg', '.mp3'} & files.AUDIO_SUFFIXES))
         raise InputError(f'no audio files in {path}: put some there ({kinds}, …) or mend data.path')
@@ -197,20 +198,6 @@ class CropReader:
                 return
             self.reported[path] = reason
         _logger.warning('skipping %s', reason)
-
-
-def _list_audio(path: str) -> list[str]:
-    if os.path.isfile(path):
-        return [path]
-    if not os.path.isdir(path):
-        raise InputError(f'{path} does not exist: mend data.path')
-    return sorted(
-        str(file)
-        for file in pathlib.Path(path).rglob('*')
-        if file.suffix.lower() in files.AUDIO_SUFFIXES
-        and not file.name.startswith('.')
-        and file.is_file()
-    )
 
 
 def _read_header(path: str) -> files.AudioInfo | str:

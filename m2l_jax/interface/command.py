@@ -63,7 +63,7 @@ def _configure_logging() -> None:
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
-        return app.parse_flags_with_usage(arguments)
+        return app.parse_flags_with_usage([_with_underscores(argument) for argument in arguments])
     except ModuleNotFoundError as error:
         if error.name != 'configs':
             raise
@@ -80,6 +80,16 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
         message = str(error.args[0]).replace('\\n', '\n').replace("\\'", "'")
         name, *hint = (line.strip('\'" ') for line in message.splitlines())
         _fail(f'unknown config field {name!r}' + ''.join(f'. {line}' for line in hint))
+
+
+def _with_underscores(argument: str) -> str:
+    """`--some-flag=value` as `--some_flag=value`: both are taken."""
+    name, equals, value = argument.partition('=')
+    return (
+        name.replace('-', '_').replace('__', '--', 1) + equals + value
+        if name.startswith('--')
+        else argument
+    )
 
 
 def _raised_in(error: BaseException) -> str:

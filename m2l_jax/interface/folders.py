@@ -1,7 +1,8 @@
-"""Folders that commands write into."""
+"""Folders that commands read from and write into."""
 
 import os
 import pathlib
+from collections.abc import Collection
 
 from m2l_jax.interface.errors import InputError
 
@@ -20,3 +21,22 @@ def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     if not os.access(folder, os.W_OK):
         raise InputError(f'{path} cannot be written into: choose another folder')
     return folder
+
+
+def list_files(path: str | os.PathLike[str], suffixes: Collection[str]) -> list[str]:
+    """A file by itself, or the files below a folder that end in one of `suffixes`, sorted.
+
+    Hidden files are left out; suffixes are lower-case and match in any case.
+
+    Raises:
+      InputError: if there is no such file or folder.
+    """
+    if os.path.isfile(path):
+        return [os.fspath(path)]
+    if not os.path.isdir(path):
+        raise InputError(f'{path} does not exist: check the path')
+    return sorted(
+        str(file)
+        for file in pathlib.Path(path).rglob('*')
+        if file.suffix.lower() in suffixes and not file.name.startswith('.') and file.is_file()
+    )

@@ -102,7 +102,7 @@ def test_rejection_does_not_shift_the_other_rows(music_folder):
 
 
 def test_a_useless_folder_is_told(tmp_path):
-    with pytest.raises(InputError, match=r'nowhere does not exist: mend data\.path'):
+    with pytest.raises(InputError, match=r'nowhere does not exist: check the path'):
         scan(str(tmp_path / 'nowhere'), 44_100, CROP)
     with pytest.raises(InputError, match='no audio files in'):
         scan(str(tmp_path), 44_100, CROP)
