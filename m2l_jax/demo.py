@@ -44,7 +44,7 @@ def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
     train_and_evaluate(config, output)
     settings = build(TrainingConfig, config)
     model, params = load_model(output)
-    trained = EncoderDecoder(model, params)
+    trained = EncoderDecoder.from_params(model, params)
     untrained_params = compute_once(lambda: model.init_params(jax.random.key(settings.seed)))
     untrained = trained.with_params(untrained_params)
 

@@ -9,7 +9,9 @@ from absl import flags
 
 from m2l_jax.interface import command
 
-_CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Workdir of a training run.')
+_CHECKPOINT = flags.DEFINE_string(
+    'checkpoint', None, 'Folder of a training run or a conversion, .pt or .safetensors file.'
+)
 _INPUT = flags.DEFINE_string('input', None, 'Audio file.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the WAV and the PNG.')
 _STEPS = flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)
@@ -23,7 +25,7 @@ def main() -> None:
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
     from m2l_jax.evaluation.reconstruction import reconstruct_file
 
-    codec = EncoderDecoder.from_checkpoint(_CHECKPOINT.value)
+    codec = EncoderDecoder(_CHECKPOINT.value)
     figures = reconstruct_file(codec, _INPUT.value, _OUTPUT.value, _STEPS.value, _SEED.value)
     print(
         f'{_INPUT.value}: SI-SDR {figures["si_sdr"]:.2f} dB, '

@@ -46,6 +46,16 @@ class CheckpointStore:
             ),
         )
 
+    def save_model(self, config: ModelConfig, params: Params) -> None:
+        """Writes a model that no training run of ours made, as step 0."""
+        self._manager.save(
+            0,
+            args=ocp.args.Composite(
+                ema=ocp.args.StandardSave(params),
+                config=ocp.args.JsonSave({'model': dataclasses.asdict(config)}),
+            ),
+        )
+
     def read_config(self, step: int) -> dict[str, Any]:
         """The settings that a checkpoint was trained with."""
         restored = self._manager.restore(
@@ -73,6 +83,23 @@ class CheckpointStore:
     def close(self) -> None:
         """Waits for what is still being written."""
         self._manager.close()
+
+
+def save_model(path: str | os.PathLike[str], config: ModelConfig, params: Params) -> None:
+    """Writes a model without the state of a training run, for `load_model` to read.
+
+    Args:
+      path: folder; made if missing.
+      config: the model's sizes.
+      params: its parameters.
+
+    Raises:
+      InputError: if the folder holds checkpoints already.
+    """
+    with contextlib.closing(CheckpointStore(path)) as store:
+        if store.latest_step() is not None:
+            raise InputError(f'{path} holds checkpoints already: choose another folder')
+        store.save_model(config, params)
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[Music2Latent, Params]:

@@ -46,7 +46,7 @@ def reconstruct_file(
     _check(original, audio_path)
     begin = time.monotonic()
     latents = codec.encode(codec.pad(original))
-    reconstruction = codec.decode(latents, denoising_steps, seed)[:, : original.shape[1]]
+    reconstruction = codec.decode(latents, denoising_steps, seed=seed)[:, : original.shape[1]]
     seconds = time.monotonic() - begin
     if not np.all(np.isfinite(reconstruction)):
         raise InputError(f'the checkpoint turns {audio_path} into NaN: its training diverged')

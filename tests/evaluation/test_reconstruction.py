@@ -14,7 +14,9 @@ from tests.conftest import make_music
 @pytest.fixture(scope='module')
 def codec(tiny_config):
     model = Music2Latent(tiny_config)
-    return EncoderDecoder(model, compute_once(lambda: model.init_params(jax.random.key(0))))
+    return EncoderDecoder.from_params(
+        model, compute_once(lambda: model.init_params(jax.random.key(0)))
+    )
 
 
 def test_writes_audio_and_picture_under_the_files_name(codec, tmp_path):

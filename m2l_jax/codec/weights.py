@@ -1,0 +1,29 @@
+"""A model from whatever it is kept in."""
+
+import os
+import pathlib
+
+from m2l_jax.checkpoint.store import load_model
+from m2l_jax.model.autoencoder import Music2Latent, Params
+from m2l_jax.torch_weights import files
+from m2l_jax.torch_weights.conversion import load_torch_model
+from m2l_jax.torch_weights.released import fetch_released
+
+
+def open_weights(
+    checkpoint: str | os.PathLike[str] | None, attention_heads: int | None = None
+) -> tuple[Music2Latent, Params]:
+    """The model in a folder or file, or the authors' released one.
+
+    Args:
+      checkpoint: a training run's folder, a converted folder, a `.pt` or a `.safetensors` file;
+        None for the released weights, which are fetched once (CC BY-NC 4.0).
+      attention_heads: see `load_torch_model`.
+
+    Raises:
+      InputError: if there is no such model, or the released one cannot be fetched.
+    """
+    path = fetch_released() if checkpoint is None else pathlib.Path(checkpoint)
+    if path.is_file() or path.suffix in files.SUFFIXES:
+        return load_torch_model(path, attention_heads)
+    return load_model(path)

@@ -1,0 +1,53 @@
+"""The weights that Music2Latent's authors released, fetched once."""
+
+import logging
+import os
+import pathlib
+
+from m2l_jax.interface.errors import InputError
+from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model
+
+_REPOSITORY = 'SonyCSLParis/music2latent'
+_FILE = 'music2latent.pt'
+_LICENCE = 'CC BY-NC 4.0: not for commercial use'
+
+_logger = logging.getLogger(__name__)
+
+
+def fetch_released() -> pathlib.Path:
+    """The released weights as a `.safetensors` file in the user's cache, converted on first use.
+
+    The cache is `$M2L_JAX_CACHE`, or `m2l_jax` in `$XDG_CACHE_HOME` or `~/.cache`. The weights are
+    not part of this project and not under its licence: they are CC BY-NC 4.0.
+
+    Raises:
+      InputError: if they cannot be fetched; it says what to do without a connection.
+    """
+    path = _cache_folder() / 'music2latent.safetensors'
+    if not path.exists():
+        _logger.warning('fetching %s from huggingface.co/%s', _FILE, _REPOSITORY)
+        model, params = load_torch_model(_download())
+        save_torch_model(path, model.config, params)
+    _logger.warning('the weights of %s are %s', _REPOSITORY, _LICENCE)
+    return path
+
+
+def _cache_folder() -> pathlib.Path:
+    if folder := os.environ.get('M2L_JAX_CACHE'):
+        return pathlib.Path(folder)
+    return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'm2l_jax'
+
+
+def _download() -> str:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return huggingface_hub.hf_hub_download(_REPOSITORY, _FILE)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f'the released weights cannot be fetched ({reason}). Fetch {_FILE} from '
+            f'https://huggingface.co/{_REPOSITORY} on a machine with a connection, and pass it as '
+            'the checkpoint'
+        ) from None

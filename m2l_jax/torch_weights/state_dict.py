@@ -1,0 +1,92 @@
+"""Parameters to the PyTorch package's state dict and back, to the last bit."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from m2l_jax.interface.errors import InputError
+from m2l_jax.model.autoencoder import Params
+from m2l_jax.model.config import ModelConfig
+from m2l_jax.torch_weights.names import name_table, tensor_shapes, unused_tensors
+
+StateDict = dict[str, np.ndarray]
+
+_NAMES_TOLD = 6
+
+
+def to_state_dict(params: Params, config: ModelConfig) -> StateDict:
+    """Names and lays out parameters as the package does, in float32; what it never uses is zero.
+
+    Raises:
+      InputError: if the package cannot build a model of these sizes.
+    """
+    _check_representable(config)
+    tensors = {}
+    for entry in name_table(config):
+        parameter = params
+        for key in entry.path:
+            parameter = parameter[key]
+        array = np.asarray(parameter, np.float32)
+        tensors[entry.tensor] = np.ascontiguousarray(entry.to_torch(array))
+    for name, shape in unused_tensors(config):
+        tensors[name] = np.zeros(shape, np.float32)
+    return tensors
+
+
+def from_state_dict(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> Params:
+    """The inverse of `to_state_dict`.
+
+    Raises:
+      InputError: if tensors are missing, unknown, or of another shape; it names them.
+    """
+    check_tensors(tensors, config)
+    params: Params = {}
+    for entry in name_table(config):
+        branch = params
+        for key in entry.path[:-1]:
+            branch = branch.setdefault(key, {})
+        branch[entry.path[-1]] = np.ascontiguousarray(entry.from_torch(tensors[entry.tensor]))
+    return params
+
+
+def check_tensors(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> None:
+    """Compares names and shapes with what a model of this config has.
+
+    Raises:
+      InputError: listing what is missing, unknown, or of another shape.
+    """
+    expected = tensor_shapes(config)
+    unused = {name for name, _ in unused_tensors(config)}
+    problems = {
+        'missing': sorted(expected.keys() - unused - tensors.keys()),
+        'unknown': sorted(tensors.keys() - expected.keys()),
+        'of another shape': [
+            f'{name} {tuple(tensors[name].shape)} instead of {shape}'
+            for name, shape in sorted(expected.items())
+            if name in tensors and tuple(tensors[name].shape) != shape
+        ],
+    }
+    told = [f'{kind}: {_enumerate(names)}' for kind, names in problems.items() if names]
+    if told:
+        raise InputError(f'the tensors are not those of a Music2Latent model; {"; ".join(told)}')
+
+
+def _enumerate(names: Collection[str]) -> str:
+    names = list(names)
+    more = len(names) - _NAMES_TOLD
+    return ', '.join(names[:_NAMES_TOLD]) + (f' and {more} more' if more > 0 else '')
+
+
+def _check_representable(config: ModelConfig) -> None:
+    if config.encoder_blocks != config.decoder_blocks:
+        raise InputError(
+            'the PyTorch package has as many blocks a level in its decoder as in its encoder: '
+            f'model.encoder_blocks={config.encoder_blocks} and '
+            f'model.decoder_blocks={config.decoder_blocks} cannot be converted'
+        )
+    for factors in config.downsampling:
+        if factors not in ((4, 1), (2, 2)):
+            raise InputError(
+                f'the PyTorch package downsamples by (4, 1) or (2, 2): {factors} of '
+                'model.downsampling cannot be converted'
+            )

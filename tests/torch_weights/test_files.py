@@ -1,0 +1,142 @@
+import importlib.util
+import os
+import pickle
+
+import jax
+import numpy as np
+import pytest
+
+from m2l_jax.checkpoint.store import load_model, save_model
+from m2l_jax.interface.errors import InputError
+from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model
+from m2l_jax.torch_weights.files import read_tensors
+from m2l_jax.torch_weights.state_dict import to_state_dict
+from tests.torch_weights.test_conversion import UNEVEN, random_params
+
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec('torch') is None,
+    reason='PyTorch is not installed: pip install -e .[torch]',
+)
+
+
+def assert_same(params, expected):
+    assert jax.tree.structure(params) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+@pytest.mark.parametrize('suffix', ['.safetensors', pytest.param('.pt', marks=needs_torch)])
+def test_a_file_holds_model_and_sizes(tmp_path, suffix):
+    params = random_params(UNEVEN)
+    save_torch_model(tmp_path / f'model{suffix}', UNEVEN, params)
+    assert [path.name for path in tmp_path.iterdir()] == [f'model{suffix}']  # nothing half-written
+    model, loaded = load_torch_model(tmp_path / f'model{suffix}')
+    assert model.config == UNEVEN
+    assert_same(loaded, params)
+
+
+def test_orbax_folder_and_back(tmp_path):
+    params = random_params(UNEVEN)
+    save_model(tmp_path / 'model', UNEVEN, params)
+    model, loaded = load_model(tmp_path / 'model')
+    assert model.config == UNEVEN
+    assert_same(loaded, params)
+    with pytest.raises(InputError, match='holds checkpoints already: choose another folder'):
+        save_model(tmp_path / 'model', UNEVEN, params)
+
+
+@needs_torch
+@pytest.mark.parametrize('wrap', [lambda state: {'gen_state_dict': state}, lambda state: state])
+def test_foreign_pickles_of_half_precision_and_numpy_numbers(tmp_path, wrap):
+    """As the released file is: NumPy scalars beside the tensors, no record of the sizes."""
+    import torch
+
+    params = jax.tree.map(lambda leaf: leaf.astype(np.float16), random_params(UNEVEN))
+    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+    tensors = to_state_dict(params, UNEVEN)
+    content = wrap({name: torch.from_numpy(array).half() for name, array in tensors.items()})
+    if 'gen_state_dict' in content:
+        content |= {'loss': np.float64(0.5), 'iteration': np.int64(3), 'best': np.float32(1)}
+    torch.save(content, tmp_path / 'foreign.pt')
+    model, loaded = load_torch_model(tmp_path / 'foreign.pt')
+    assert model.config == UNEVEN
+    assert_same(loaded, params)
+    with pytest.raises(InputError, match=r'model\.attention_heads=3 does not divide'):
+        load_torch_model(tmp_path / 'foreign.pt', attention_heads=3)
+
+
+class Malicious:
+    def __init__(self, victim):
+        self.victim = victim
+
+    def __reduce__(self):
+        return os.mkdir, (self.victim,)
+
+
+@needs_torch
+@pytest.mark.parametrize('zipped', [True, False])
+def test_a_file_that_wants_to_run_code_is_refused_and_runs_nothing(tmp_path, zipped):
+    import torch
+
+    victim, path = str(tmp_path / 'victim'), tmp_path / 'bad.pt'
+    content = {'gen_state_dict': {'conv_inp.weight': torch.ones(2)}, 'extra': Malicious(victim)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match=r'bad\.pt is refused: it asks for posix\.mkdir to be run'):
+        read_tensors(path)
+    assert not os.path.exists(victim)
+    torch.load(path, weights_only=False)  # the trap is a real one
+    assert os.path.exists(victim)
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('a.pt', b'', 'a.pt is damaged'),
+        ('a.pt', b'RIFF1234WAVEfmt ', 'a.pt is'),
+        ('a.pt', pickle.dumps([1, 2]), 'a.pt is|a.pt holds no state dict'),
+        ('a.safetensors', b'1234567890', 'a.safetensors is damaged'),
+        ('a.onnx', b'', r'a\.onnx is no file of weights: use one of \.pt, \.safetensors'),
+    ],
+)
+def test_broken_and_foreign_files_are_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_tensors(tmp_path / name)
+    assert '\n' not in str(caught.value)
+
+
+@needs_torch
+@pytest.mark.parametrize('suffix', ['.pt', '.safetensors'])
+def test_truncated_files_are_named(tmp_path, suffix):
+    path = tmp_path / f'model{suffix}'
+    save_torch_model(path, UNEVEN, random_params(UNEVEN))
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=rf'model\{suffix} is damaged'):
+        read_tensors(path)
+
+
+@needs_torch
+@pytest.mark.parametrize('content', [{'a': 1}, {'gen_state_dict': [1]}, 3])
+def test_a_pickle_without_tensors_is_named(tmp_path, content):
+    import torch
+
+    torch.save(content, tmp_path / 'a.pt')
+    with pytest.raises(InputError, match=r'a\.pt holds no state dict'):
+        read_tensors(tmp_path / 'a.pt')
+
+
+@needs_torch
+def test_whole_numbers_are_no_weights(tmp_path):
+    import torch
+
+    torch.save({'conv_inp.weight': torch.ones(2, dtype=torch.int64)}, tmp_path / 'a.pt')
+    with pytest.raises(InputError, match=r'tensor conv_inp\.weight holds no floating-point'):
+        read_tensors(tmp_path / 'a.pt')
+
+
+def test_missing_file_and_other_suffix(tmp_path):
+    with pytest.raises(InputError, match=r'none\.pt does not exist'):
+        read_tensors(tmp_path / 'none.pt')
+    with pytest.raises(InputError, match=r'weights are written to \.pt or \.safetensors files'):
+        save_torch_model(tmp_path / 'a.bin', UNEVEN, random_params(UNEVEN))
+    assert not list(tmp_path.iterdir())
