@@ -26,5 +26,5 @@ $(INSTALLED): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "error: Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --requirement requirements.txt
-	$(RUN) -m pip install --quiet --editable '.[dev]' --constraint requirements.txt
+	$(RUN) -m pip install --quiet --editable '.[dev,torch]' --constraint requirements.txt
 	touch $@

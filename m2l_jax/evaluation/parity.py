@@ -1,0 +1,210 @@
+"""This model and the PyTorch package's, stage by stage, on the same input and noise."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from m2l_jax.audio.spectrogram import to_spectrogram, to_waveform
+from m2l_jax.codec.encoder_decoder import EncoderDecoder, row_keys
+from m2l_jax.consistency.sampler import sampling_noise
+from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.model.config import ModelConfig
+from m2l_jax.model.layers import ResBlock
+from m2l_jax.torch_weights.names import name_table
+from m2l_jax.torch_weights.reference import reference_network
+from m2l_jax.torch_weights.state_dict import from_state_dict
+
+SEED = 0  # of the decoding noise
+
+Stages = dict[str, np.ndarray]
+
+# Least signal-to-noise ratio in dB, by the computation's type: latents, what is decoded from them
+# as a spectrogram, as a waveform, and everything else.
+_TOLERANCES = {
+    'float32': {'latents': 95.0, 'denoised': 85.0, 'waveform': 80.0, 'decode': 80.0, '': 90.0},
+    'bfloat16': {'latents': 35.0, 'denoised': 25.0, 'waveform': 20.0, 'decode': 20.0, '': 30.0},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StageResult:
+    """How far a stage's output is from the reference's.
+
+    Attributes:
+      name: of the stage.
+      shape: of its output, channels last.
+      max_abs_error: largest absolute difference.
+      relative_l2: norm of the difference over the norm of the reference.
+      snr: the same in dB, -20·log₁₀.
+      tolerance: the least SNR that passes, in dB.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    max_abs_error: float
+    relative_l2: float
+    snr: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the SNR reaches the tolerance; it does not if it is NaN."""
+        return self.snr >= self.tolerance
+
+
+def compare_with_reference(
+    config: ModelConfig,
+    tensors: Mapping[str, np.ndarray],
+    waveform: np.ndarray,
+    dtype: str = 'float32',
+) -> list[StageResult]:
+    """Runs both models on the audio, each on its own outputs from stage to stage.
+
+    Args:
+      config: the model's sizes.
+      tensors: its weights, as the package names them.
+      waveform: `[channels, samples]`, at the model's rate.
+      dtype: of this model's computation; the reference computes in float32.
+
+    Raises:
+      InputError: if the package is not installed, or for audio that cannot be encoded.
+    """
+    params = from_state_dict(tensors, config)
+    codec = EncoderDecoder.from_params(Music2Latent(config), params, dtype=dtype)
+    ours = _run_ours(codec, waveform)
+    with reference_network(config, tensors) as network:
+        theirs = _run_reference(network, config, waveform)
+    return [measure(name, ours[name], theirs[name], dtype) for name in theirs]
+
+
+def measure(name: str, ours: np.ndarray, reference: np.ndarray, dtype: str) -> StageResult:
+    """The errors of one stage, computed in float64."""
+    reference = np.asarray(reference, np.float64)
+    if ours.shape != reference.shape:
+        raise ValueError(f'{name}: {ours.shape} here, {reference.shape} in the reference')
+    difference = np.asarray(ours, np.float64) - reference
+    relative = float(np.linalg.norm(difference) / np.linalg.norm(reference))
+    tolerances = _TOLERANCES[dtype]
+    kind = next(kind for kind in tolerances if name.startswith(kind))
+    return StageResult(
+        name,
+        ours.shape,
+        float(np.max(np.abs(difference))),
+        relative,
+        float(-20 * np.log10(relative)) if relative else np.inf,
+        tolerances[kind],
+    )
+
+
+def _run_ours(codec: EncoderDecoder, waveform: np.ndarray) -> Stages:
+    config, model, params = codec.config, Music2Latent(codec.config), {'params': codec.params}
+    whole = (waveform.shape[1] - codec.least_samples) // codec.samples_per_latent + 1
+    frames = whole * config.time_downsampling
+    stages = {
+        'spectrogram': to_spectrogram(jnp.asarray(waveform), config.spectrogram)[:, :, :frames]
+    }
+
+    @jax.jit
+    def encode(params, spectrogram):
+        return model.apply(
+            params,
+            spectrogram,
+            method='encode',
+            capture_intermediates=lambda module, _: isinstance(module, ResBlock),
+            mutable='intermediates',
+        )
+
+    latents, captured = encode(params, stages['spectrogram'])
+    blocks = captured['intermediates']['encoder']
+    for level in range(len(config.channels)):
+        name = f'levels_{level}_{config.encoder_blocks - 1}'
+        stages[f'encoder level {level}'] = blocks[name]['__call__'][0]
+    stages['latents'] = latents
+
+    pyramid = jax.jit(lambda p, z: model.apply(p, z, method='pyramid'))(params, latents)
+    stages |= {f'pyramid level {level}': array for level, array in enumerate(pyramid)}
+    noise = _noise(config, len(waveform), frames, step=0)
+    sigma = jnp.full(len(waveform), config.noise.sigma_max)
+    denoise = jax.jit(lambda p, x, s, c: model.apply(p, x, s, c, method='denoise'))
+    stages['denoised'] = denoise(params, noise * config.noise.sigma_max, sigma, pyramid)
+    stages['waveform'] = to_waveform(stages['denoised'], config.spectrogram)
+    scaled = codec.encode(waveform, max_batch_size=len(waveform))
+    for steps in (1, 3):
+        stages[f'decode, {steps} step{"s"[: steps - 1]}'] = codec.decode(
+            scaled, steps, max_batch_size=len(waveform), seed=SEED
+        )
+    return {name: np.asarray(array, np.float32) for name, array in stages.items()}
+
+
+def _run_reference(network: Any, config: ModelConfig, waveform: np.ndarray) -> Stages:
+    import torch
+    from music2latent import audio, inference
+
+    captured = {}
+
+    def capture(name):
+        return lambda module, inputs, output: captured.update({name: output})
+
+    modules = {entry.path: entry.tensor for entry in name_table(config)}
+    for level in range(len(config.channels)):
+        block = f'levels_{level}_{config.encoder_blocks - 1}'
+        prefix = modules['encoder', block, 'conv_in', 'kernel'].removesuffix('.conv1.weight')
+        network.get_submodule(prefix).register_forward_hook(capture(f'encoder level {level}'))
+
+    rows = len(waveform)
+    with torch.no_grad():
+        spectrogram = audio.to_representation_encoder(torch.from_numpy(waveform))
+        frames = spectrogram.shape[-1] // config.time_downsampling * config.time_downsampling
+        spectrogram = spectrogram[..., :frames]
+        latents = network.encoder(spectrogram)
+        stages = {'spectrogram': spectrogram, **captured, 'latents': latents}
+        pyramid = network.decoder(latents)
+        stages |= {f'pyramid level {level}': array for level, array in enumerate(pyramid)}
+        noise = torch.from_numpy(_channels_first(_noise(config, rows, frames, step=0)))
+        sigma = config.noise.sigma_max
+        stages['denoised'] = network(latents, noise * sigma, sigma, pyramid)
+        stages['waveform'] = audio.to_waveform(stages['denoised'])
+    trainer = mock.Mock(gen=network)
+    network.to = lambda device: network  # stays where it is
+    scaled = inference.encode_audio_inference(waveform, trainer, 60 * 44100, rows, 'cpu')
+    for steps in (1, 3):
+        with injected_noise(_noise(config, rows, frames, step) for step in range(steps + 1)):
+            stages[f'decode, {steps} step{"s"[: steps - 1]}'] = inference.decode_latent_inference(
+                scaled, trainer, 60 * 44100, rows, steps, 'cpu'
+            )
+    return {name: _channels_last(np.asarray(array)) for name, array in stages.items()}
+
+
+@contextlib.contextmanager
+def injected_noise(noises: Iterator[np.ndarray]) -> Iterator[None]:
+    """Makes PyTorch's normal generator return the given `[B, F, T, 2]`, one after another."""
+    import torch
+
+    noises = iter(noises)
+
+    def draw(*args, **kwargs):
+        return torch.from_numpy(_channels_first(next(noises)))
+
+    with mock.patch.object(torch, 'randn', draw), mock.patch.object(torch, 'randn_like', draw):
+        yield
+
+
+def _noise(config: ModelConfig, rows: int, frames: int, step: int) -> np.ndarray:
+    """What `EncoderDecoder.decode` draws for a single chunk."""
+    keys = row_keys(SEED, [(0, row) for row in range(rows)])
+    return np.asarray(sampling_noise(keys, step, (config.spectrogram.bins, frames, 2)))
+
+
+def _channels_first(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(array, -1, 1))
+
+
+def _channels_last(array: np.ndarray) -> np.ndarray:
+    """`[B, C, ...]` to `[B, ..., C]`; a waveform `[B, N]` stays."""
+    return np.moveaxis(array, 1, -1) if array.ndim > 2 else array
