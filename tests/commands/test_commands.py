@@ -9,7 +9,10 @@ import sys
 import pytest
 import soundfile
 
+from m2l_jax.corpus.store import read_latents
+from m2l_jax.torch_weights.conversion import save_torch_model
 from tests.conftest import make_music
+from tests.torch_weights.test_conversion import UNEVEN, random_params
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = (
@@ -99,3 +102,58 @@ def test_reconstruct_tells_a_missing_checkpoint_in_a_line(tmp_path):
     result = run('reconstruct', f'--checkpoint={tmp_path}', '--input=a.wav', f'--output={output}')
     assert_told(result, 'holds no checkpoints: pass the --workdir of a training run')
     assert not output.exists()
+
+
+@pytest.fixture(scope='module')
+def converted(tmp_path_factory):
+    """A small model as .safetensors, and the same converted to a folder by the command."""
+    folder = tmp_path_factory.mktemp('converted')
+    save_torch_model(folder / 'model.safetensors', UNEVEN, random_params(UNEVEN))
+    result = run('convert', f'--from={folder / "model.safetensors"}', f'--to={folder / "orbax"}')
+    assert result.returncode == 0, result.stderr
+    assert 'parameters' in result.stdout
+    return folder
+
+
+def test_convert_there_and_back_is_exact(converted, tmp_path):
+    result = run('convert', f'--from={converted / "orbax"}', f'--to={tmp_path / "b.safetensors"}')
+    assert result.returncode == 0, result.stderr
+    one, two = converted / 'model.safetensors', tmp_path / 'b.safetensors'
+    assert one.read_bytes() == two.read_bytes()
+    result = run('convert', f'--from={one}', f'--to={two}')
+    assert_told(result, 'b.safetensors exists already: remove it or choose another name')
+
+
+@pytest.mark.parametrize('kind', ['npz', 'npy'])
+def test_encode_and_decode_a_folder(converted, tmp_path, kind):
+    music = tmp_path / 'music' / 'deep'
+    music.mkdir(parents=True)
+    soundfile.write(music / 'a.wav', make_music(0.5, 48_000, channels=2).T, 48_000)
+    soundfile.write(music / 'b.flac', make_music(0.5).T, 44_100)
+    (music / 'broken.ogg').write_bytes(b'nothing')
+    flags = (f'--checkpoint={converted / "orbax"}', f'--output={tmp_path / "out"}')
+    result = run('encode', f'--input={tmp_path / "music"}', '--pad', f'--format={kind}', *flags)
+    assert_told(result, 'broken.ogg cannot be read as audio')
+    assert '1 of 3 files could not be encoded' in result.stderr
+    assert 'a.wav: resampled from 48000 to 44100 Hz' in result.stderr
+    stored = read_latents(tmp_path / 'out' / 'deep' / f'a.{kind}')
+    assert (stored.samples, stored.sample_rate, stored.scale) == (22_050, 44_100, 0.06)
+    assert stored.latents.shape[:2] == (2, UNEVEN.latent_channels)
+
+    result = run(
+        'decode', f'--input={tmp_path / "out"}', *flags[:1], f'--output={tmp_path / "wav"}'
+    )
+    assert result.returncode == 0, result.stderr
+    info = soundfile.info(tmp_path / 'wav' / 'deep' / 'a.wav')
+    assert (info.frames, info.channels, info.samplerate) == (22_050, 2, 44_100)
+
+    save_torch_model(tmp_path / 'other.safetensors', UNEVEN, random_params(UNEVEN, seed=1))
+    flags = (f'--checkpoint={tmp_path / "other.safetensors"}', f'--output={tmp_path / "no"}')
+    result = run('decode', f'--input={tmp_path / "out" / "deep" / f"b.{kind}"}', *flags)
+    assert_told(result, 'pass the one that it was encoded with')
+
+
+def test_compare_wants_one_model():
+    assert_told(run('compare'), 'pass either --torch-checkpoint=FILE or --random')
+    result = run('compare', '--torch-checkpoint=none.pt')
+    assert_told(result, 'none.pt does not exist or is not a file')
