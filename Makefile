@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+TORCH_INSTALLED := $(VENV)/.installed-torch
 
 .PHONY: demo test lint clean
 
@@ -12,7 +13,7 @@ demo: $(INSTALLED)
 	rm -rf build/demo
 	$(RUN) -m m2l_jax.demo --output=build/demo
 
-test: $(INSTALLED)
+test: $(TORCH_INSTALLED)
 	$(RUN) -m pytest
 
 lint: $(INSTALLED)
@@ -26,5 +27,10 @@ $(INSTALLED): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "error: Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --requirement requirements.txt
+	$(RUN) -m pip install --quiet --editable '.[dev]' --constraint requirements.txt
+	touch $@
+
+# For the tests only: the PyTorch package that the numbers are compared with.
+$(TORCH_INSTALLED): $(INSTALLED)
 	$(RUN) -m pip install --quiet --editable '.[dev,torch]' --constraint requirements.txt
 	touch $@

@@ -9,6 +9,7 @@ full-size reference with random weights in all layers, also in those that start 
 """
 
 import json
+import math
 import pathlib
 import sys
 
@@ -79,6 +80,8 @@ def _as_json(stages) -> str:
     import dataclasses
 
     rows = [{**dataclasses.asdict(stage), 'passed': stage.passed} for stage in stages]
+    for row in rows:  # JSON has no infinity, which is the SNR of equal numbers
+        row['snr'] = row['snr'] if math.isfinite(row['snr']) else None
     return json.dumps({'dtype': _DTYPE.value, 'stages': rows}, indent=2)
 
 

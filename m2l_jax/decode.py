@@ -30,9 +30,11 @@ def main() -> None:
     """Parses the flags and decodes every file."""
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
     from m2l_jax.corpus import store, worker
+    from m2l_jax.interface.paths import make_folder
 
     jobs = worker.plan_jobs(_INPUT.value, store.SUFFIXES, _OUTPUT.value, f'.{_FORMAT.value}')
     codec = EncoderDecoder(_CHECKPOINT.value, dtype=_DTYPE.value)
+    make_folder(_OUTPUT.value)
     options = {
         'denoising_steps': _STEPS.value,
         'seed': _SEED.value,

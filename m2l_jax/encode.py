@@ -3,9 +3,9 @@
     python -m m2l_jax.encode --checkpoint=DIR --input=song.flac --output=latents
     python -m m2l_jax.encode --checkpoint=music2latent.pt --input=FOLDER --output=latents
 
-Writes an .npz a file (or .npy with a .json beside it), a folder's tree mirrored, with sample rate,
-length, scale and model id. A file that cannot be encoded is named, the others are done, and the
-exit code is 1. Without --checkpoint the authors' released weights are fetched (CC BY-NC 4.0).
+Writes an .npz a file (or .npy with a .npy.json beside it), a folder's tree mirrored, with sample
+rate, length, scale and model id. A file that cannot be encoded is named, the others are done, and
+the exit code is 1. Without --checkpoint the authors' released weights are fetched (CC BY-NC 4.0).
 """
 
 import sys
@@ -37,9 +37,11 @@ def main() -> None:
     from m2l_jax.audio.files import AUDIO_SUFFIXES
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
     from m2l_jax.corpus import worker
+    from m2l_jax.interface.paths import make_folder
 
     jobs = worker.plan_jobs(_INPUT.value, AUDIO_SUFFIXES, _OUTPUT.value, f'.{_FORMAT.value}')
     codec = EncoderDecoder(_CHECKPOINT.value, dtype=_DTYPE.value)
+    make_folder(_OUTPUT.value)
     chunking = {'max_waveform_length': _LENGTH.value, 'max_batch_size': _BATCH.value}
     failures = worker.run_jobs(
         jobs, lambda path, target: worker.encode_file(codec, path, target, _PAD.value, **chunking)

@@ -10,6 +10,7 @@ import soundfile
 import soxr
 
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.paths import replaced_file
 
 PathLike = str | os.PathLike[str]
 
@@ -93,7 +94,7 @@ def write(path: PathLike, waveform: np.ndarray, sample_rate: int) -> None:
     WAV and FLAC get 24 bits. The file appears under its name only once it is complete.
 
     Raises:
-      InputError: for a suffix that libsndfile cannot write.
+      InputError: for a suffix that libsndfile cannot write, or a place that cannot be written to.
     """
     path = pathlib.Path(path)
     kind = path.suffix[1:].upper()
@@ -101,17 +102,14 @@ def write(path: PathLike, waveform: np.ndarray, sample_rate: int) -> None:
         raise InputError(f'{path}: cannot write {path.suffix!r} files; use .wav, .flac or .ogg')
     subtype = 'PCM_24' if kind in ('WAV', 'FLAC') else None
     waveform = np.atleast_2d(np.asarray(waveform))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
-        with soundfile.SoundFile(
+    with (
+        replaced_file(path) as partial,
+        soundfile.SoundFile(
             partial, 'w', sample_rate, waveform.shape[0], subtype, format=kind
-        ) as file:
-            for begin in range(0, waveform.shape[1], _WRITE_BLOCK):
-                file.write(waveform[:, begin : begin + _WRITE_BLOCK].T)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        ) as file,
+    ):
+        for begin in range(0, waveform.shape[1], _WRITE_BLOCK):
+            file.write(waveform[:, begin : begin + _WRITE_BLOCK].T)
 
 
 def _open(path: PathLike) -> soundfile.SoundFile:

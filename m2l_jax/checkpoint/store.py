@@ -35,6 +35,10 @@ class CheckpointStore:
         """Step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
+    def has_state(self, step: int) -> bool:
+        """Whether training can go on from a checkpoint; not from a converted model."""
+        return (pathlib.Path(self._manager.directory) / str(step) / 'state').is_dir()
+
     def save(self, step: int, state: Any, ema_params: Params, config: Any) -> None:
         """Writes a checkpoint in the background; `config` is a settings dataclass."""
         self._manager.save(

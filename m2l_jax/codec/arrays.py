@@ -31,7 +31,7 @@ def as_waveform(path_or_audio: Any, sample_rate: int) -> np.ndarray:
         waveform, name = _as_floats(path_or_audio, 'audio', 'divide PCM by its full scale'), 'audio'
     if waveform.ndim == 1:
         waveform = waveform[None]
-    if waveform.ndim != 2:
+    if waveform.ndim != 2 or not len(waveform):
         raise InputError(
             f'audio has shape {waveform.shape}; it must be [channels, samples] or [samples]'
         )

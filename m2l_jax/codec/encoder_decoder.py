@@ -31,14 +31,15 @@ Row = tuple[int, int]  # chunk and audio channel
 class EncoderDecoder:
     """A model with its parameters, compiled once for each length of audio that it meets.
 
-    A drop-in for the class of that name in the PyTorch package: same shapes, scale, cropping and
-    chunks. Audio channels are independent rows. Audio longer than a chunk is cut, with hard seams,
-    and the last chunk completed from the start of the audio; what that adds is cut off again.
+    A drop-in for the class of that name in the PyTorch package: `encode` and `decode` have the same
+    arguments, shapes, scale, cropping and chunks. Audio channels are independent rows. Audio longer
+    than a chunk is cut, with hard seams, and the last chunk completed from the start of the audio;
+    what that adds is cut off again.
 
     Args:
       checkpoint: folder of a training run or a conversion, `.pt` or `.safetensors` file. Without
         one the authors' released weights are fetched once; these are CC BY-NC 4.0.
-      dtype: of the computation, 'float32' (the reference's, for encoding) or 'bfloat16'.
+      dtype: of the computation, 'float32' or 'bfloat16', whatever the model was trained in.
 
     Raises:
       InputError: if the checkpoint cannot be read, or not be fetched.
@@ -85,8 +86,9 @@ class EncoderDecoder:
 
     @functools.cached_property
     def model_id(self) -> str:
-        """A fingerprint of the parameters, to tell which model latents are of."""
-        digest = hashlib.sha256()
+        """A fingerprint of sizes and parameters, to tell which model latents are of."""
+        sizes = dataclasses.replace(self.config, dtype='float32')
+        digest = hashlib.sha256(repr(sizes).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.asarray(leaf, np.float32).tobytes())
@@ -166,6 +168,8 @@ class EncoderDecoder:
           InputError: for another shape, integers, or numbers that are not finite.
         """
         latents = as_latents(latent, self.config.latent_channels)
+        if denoising_steps < 1:
+            raise InputError(f'denoising_steps={denoising_steps} must be at least 1')
         frames = latents.shape[2]
         chunks = cut(frames, self._latents_in_chunk(max_waveform_length))
         decoded = []

@@ -13,7 +13,7 @@ from m2l_jax.codec.arrays import as_waveform
 from m2l_jax.codec.encoder_decoder import LATENT_SCALE, EncoderDecoder
 from m2l_jax.corpus.store import StoredLatents, read_latents, write_latents
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.folders import list_files, make_folder
+from m2l_jax.interface.paths import list_files
 
 Jobs = list[tuple[pathlib.Path, pathlib.Path]]
 
@@ -37,7 +37,7 @@ def plan_jobs(
             f'no files to work on in {source}: they end in {", ".join(sorted(suffixes))}'
         )
     folder = root if root.is_dir() else root.parent
-    output = make_folder(output)
+    output = pathlib.Path(output)
     jobs = [(path, output / path.relative_to(folder).with_suffix(suffix)) for path in inputs]
     taken: dict[pathlib.Path, pathlib.Path] = {}
     for path, target in jobs:

@@ -14,7 +14,7 @@ import numpy as np
 
 from m2l_jax.audio import files
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.folders import list_files
+from m2l_jax.interface.paths import list_files
 
 _logger = logging.getLogger(__name__)
 

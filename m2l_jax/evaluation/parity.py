@@ -13,6 +13,7 @@ import numpy as np
 from m2l_jax.audio.spectrogram import to_spectrogram, to_waveform
 from m2l_jax.codec.encoder_decoder import EncoderDecoder, row_keys
 from m2l_jax.consistency.sampler import sampling_noise
+from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.model.layers import ResBlock
@@ -21,6 +22,8 @@ from m2l_jax.torch_weights.reference import reference_network
 from m2l_jax.torch_weights.state_dict import from_state_dict
 
 SEED = 0  # of the decoding noise
+
+_LONGEST_SECONDS = 60  # a chunk
 
 Stages = dict[str, np.ndarray]
 
@@ -77,6 +80,12 @@ def compare_with_reference(
     """
     params = from_state_dict(tensors, config)
     codec = EncoderDecoder.from_params(Music2Latent(config), params, dtype=dtype)
+    seconds = waveform.shape[1] / config.spectrogram.sample_rate
+    if waveform.shape[1] < codec.least_samples or seconds > _LONGEST_SECONDS:
+        raise InputError(
+            f'{seconds:.2f} s of audio cannot be compared: '
+            f'{codec.least_samples} samples to {_LONGEST_SECONDS} s can'
+        )
     ours = _run_ours(codec, waveform)
     with reference_network(config, tensors) as network:
         theirs = _run_reference(network, config, waveform)
@@ -89,7 +98,8 @@ def measure(name: str, ours: np.ndarray, reference: np.ndarray, dtype: str) -> S
     if ours.shape != reference.shape:
         raise ValueError(f'{name}: {ours.shape} here, {reference.shape} in the reference')
     difference = np.asarray(ours, np.float64) - reference
-    relative = float(np.linalg.norm(difference) / np.linalg.norm(reference))
+    norm = np.linalg.norm(difference)
+    relative = float(norm / np.linalg.norm(reference)) if norm else 0.0
     tolerances = _TOLERANCES[dtype]
     kind = next(kind for kind in tolerances if name.startswith(kind))
     return StageResult(
@@ -170,13 +180,14 @@ def _run_reference(network: Any, config: ModelConfig, waveform: np.ndarray) -> S
         sigma = config.noise.sigma_max
         stages['denoised'] = network(latents, noise * sigma, sigma, pyramid)
         stages['waveform'] = audio.to_waveform(stages['denoised'])
+    chunk = _LONGEST_SECONDS * config.spectrogram.sample_rate
     trainer = mock.Mock(gen=network)
     network.to = lambda device: network  # stays where it is
-    scaled = inference.encode_audio_inference(waveform, trainer, 60 * 44100, rows, 'cpu')
+    scaled = inference.encode_audio_inference(waveform, trainer, chunk, rows, 'cpu')
     for steps in (1, 3):
         with injected_noise(_noise(config, rows, frames, step) for step in range(steps + 1)):
             stages[f'decode, {steps} step{"s"[: steps - 1]}'] = inference.decode_latent_inference(
-                scaled, trainer, 60 * 44100, rows, steps, 'cpu'
+                scaled, trainer, chunk, rows, steps, 'cpu'
             )
     return {name: _channels_last(np.asarray(array)) for name, array in stages.items()}
 

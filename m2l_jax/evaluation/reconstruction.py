@@ -11,7 +11,7 @@ from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.metrics import LEAST_SAMPLES, log_spectral_distance, si_sdr
 from m2l_jax.evaluation.report import draw_comparison
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.folders import make_folder
+from m2l_jax.interface.paths import make_folder
 
 
 def reconstruct_file(

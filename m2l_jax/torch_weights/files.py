@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.paths import replaced_file
 from m2l_jax.interface.settings import build
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.torch_weights.state_dict import StateDict
@@ -43,9 +44,8 @@ def read_tensors(path: PathLike) -> tuple[StateDict, ModelConfig | None]:
         tensors, config = _read_pickle(path)
     else:
         raise InputError(f'{path} is no file of weights: use one of {", ".join(SUFFIXES)}')
-    if config is None:
-        return tensors, None
-    return tensors, build(ModelConfig, json.loads(config), f'{path}: model')
+    tensors = {name: _to_float32(tensor, f'{path}: {name}') for name, tensor in tensors.items()}
+    return tensors, None if config is None else _parse_config(config, path)
 
 
 def write_tensors(path: PathLike, tensors: Mapping[str, np.ndarray], config: ModelConfig) -> None:
@@ -57,23 +57,18 @@ def write_tensors(path: PathLike, tensors: Mapping[str, np.ndarray], config: Mod
       InputError: for another suffix.
     """
     path = pathlib.Path(path)
+    if path.suffix not in SUFFIXES:
+        raise InputError(f'{path}: weights are written to {" or ".join(SUFFIXES)} files')
     text = json.dumps(dataclasses.asdict(config))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
-        if path.suffix == '.safetensors':
+    torch = import_torch(path) if path.suffix == '.pt' else None
+    with replaced_file(path) as partial:
+        if torch is None:
             from safetensors.numpy import save_file
 
             save_file(dict(tensors), partial, metadata={_CONFIG: text})
-        elif path.suffix == '.pt':
-            torch = _import_torch(path)
+        else:
             state = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
             torch.save({_TENSORS: state, _CONFIG: text}, partial)
-        else:
-            raise InputError(f'{path}: weights are written to {" or ".join(SUFFIXES)} files')
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read_safetensors(path: pathlib.Path) -> tuple[StateDict, str | None]:
@@ -81,27 +76,39 @@ def _read_safetensors(path: pathlib.Path) -> tuple[StateDict, str | None]:
 
     try:
         with safe_open(path, framework='numpy') as file:
-            tensors = {name: _to_float32(file.get_tensor(name), name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, (file.metadata() or {}).get(_CONFIG)
     except (SafetensorError, OSError) as error:
         raise InputError(f'{path} is damaged ({error}): copy or download it again') from None
 
 
 def _read_pickle(path: pathlib.Path) -> tuple[StateDict, str | None]:
-    torch = _import_torch(path)
+    torch = import_torch(path)
     try:
         with _numpy_scalars_allowed(torch):
             content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(_why_refused(path, str(error))) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+    except Exception as error:  # whatever a damaged pickle makes of the reader
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f'{path} is damaged ({reason}): copy or download it again') from None
     state = content.get(_TENSORS, content) if isinstance(content, Mapping) else content
-    if not isinstance(state, Mapping) or not all(map(torch.is_tensor, state.values())):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and torch.is_tensor(tensor) and tensor.layout == torch.strided
+        for name, tensor in state.items()
+    ):
         raise InputError(f'{path} holds no state dict, by itself or as {_TENSORS!r}')
-    config = content.get(_CONFIG)
-    return {name: _to_float32(tensor, name) for name, tensor in state.items()}, config
+    return dict(state), content.get(_CONFIG)
+
+
+def _parse_config(text: Any, path: pathlib.Path) -> ModelConfig:
+    try:
+        fields = json.loads(text)
+    except (TypeError, ValueError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise InputError(f'{path} has a damaged record of its sizes ({_CONFIG}): convert it again')
+    return build(ModelConfig, fields, f'{path}: model')
 
 
 @contextlib.contextmanager
@@ -131,17 +138,19 @@ def _why_refused(path: pathlib.Path, message: str) -> str:
 
 
 def _to_float32(tensor: Any, name: str) -> np.ndarray:
-    """A NumPy copy; float16 and bfloat16 fit into float32 exactly."""
+    """A NumPy copy; float16 and bfloat16 fit into float32 exactly, float64 is rounded."""
     if hasattr(tensor, 'detach'):
-        if not tensor.is_floating_point():
-            raise InputError(f'tensor {name} holds no floating-point numbers: these are no weights')
-        return tensor.detach().float().numpy()
-    if not np.issubdtype(tensor.dtype, np.floating) and tensor.dtype.name != 'bfloat16':
-        raise InputError(f'tensor {name} holds no floating-point numbers: these are no weights')
-    return tensor.astype(np.float32)
+        is_float, convert = tensor.is_floating_point(), lambda: tensor.detach().float().numpy()
+    else:
+        is_float = np.issubdtype(tensor.dtype, np.floating) or tensor.dtype.name == 'bfloat16'
+        convert = lambda: tensor.astype(np.float32)  # noqa: E731
+    if not is_float:
+        raise InputError(f'{name} holds no floating-point numbers: these are no weights')
+    return convert()
 
 
-def _import_torch(path: pathlib.Path) -> Any:
+def import_torch(path: PathLike) -> Any:
+    """PyTorch, or an InputError that says what `path` needs it for."""
     try:
         import torch
     except ImportError:

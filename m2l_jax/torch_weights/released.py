@@ -6,6 +6,7 @@ import pathlib
 
 from m2l_jax.interface.errors import InputError
 from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model
+from m2l_jax.torch_weights.files import import_torch
 
 _REPOSITORY = 'SonyCSLParis/music2latent'
 _FILE = 'music2latent.pt'
@@ -26,6 +27,7 @@ def fetch_released() -> pathlib.Path:
     path = _cache_folder() / 'music2latent.safetensors'
     if not path.exists():
         _logger.warning('fetching %s from huggingface.co/%s', _FILE, _REPOSITORY)
+        import_torch(_FILE)  # before anything is downloaded in vain
         model, params = load_torch_model(_download())
         save_torch_model(path, model.config, params)
     _logger.warning('the weights of %s are %s', _REPOSITORY, _LICENCE)
@@ -40,11 +42,10 @@ def _cache_folder() -> pathlib.Path:
 
 def _download() -> str:
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return huggingface_hub.hf_hub_download(_REPOSITORY, _FILE)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # of the hub, its HTTP client, or the disk
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f'the released weights cannot be fetched ({reason}). Fetch {_FILE} from '

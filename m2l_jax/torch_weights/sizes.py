@@ -24,11 +24,11 @@ def infer_config(shapes: Shapes, attention_heads: int = 4) -> ModelConfig:
     """
     levels = _levels(shapes, 'down_layers.{}.conv1.weight')
     encoder_levels = _levels(shapes, 'encoder.down_layers.{}.conv1.weight')
-    channels = [_shape(shapes, f'down_layers.{blocks[0]}.conv1.weight')[0] for blocks in levels]
+    channels = [_shape(shapes, f'down_layers.{blocks[0]}.conv1.weight', 4)[0] for blocks in levels]
     if any(width % channels[0] for width in channels):
         raise InputError(f'levels of {channels} channels are not multiples of the first one')
-    bins = _shape(shapes, 'encoder.gain.scale')[2]
-    width, _, _ = _shape(shapes, 'encoder.bottleneck_layers.0.weight')
+    bins = _shape(shapes, 'encoder.gain.scale', 4)[2]
+    width, _, _ = _shape(shapes, 'encoder.bottleneck_layers.0.weight', 3)
     encoder_blocks = _same_everywhere(encoder_levels, 'encoder.down_layers')
     return ModelConfig(
         base_channels=channels[0],
@@ -46,8 +46,8 @@ def infer_config(shapes: Shapes, attention_heads: int = 4) -> ModelConfig:
             re.fullmatch(r'decoder\.bottleneck_layers\.\d+\.conv1\.weight', name) is not None
             for name in shapes
         ),
-        latent_channels=_shape(shapes, 'encoder.conv_out.weight')[0],
-        embedding_channels=_shape(shapes, 'emb_proj.0.weight')[1],
+        latent_channels=_shape(shapes, 'encoder.conv_out.weight', 3)[0],
+        embedding_channels=_shape(shapes, 'emb_proj.0.weight', 2)[1],
         spectrogram=SpectrogramConfig(window=2 * bins, hop=bins // 2),
     )
 
@@ -76,18 +76,24 @@ def _levels(shapes: Shapes, block: str) -> list[list[int]]:
 def _same_everywhere(levels: list[list[int]], layer: str) -> int:
     counts = {len(blocks) for blocks in levels}
     if len(counts) > 1:
-        raise InputError(f'{layer} has levels of different depths, which ModelConfig cannot hold')
+        raise InputError(
+            f'{layer} has {[len(blocks) for blocks in levels]} blocks at its levels: tensors are '
+            'missing, or it is a model that ModelConfig cannot hold'
+        )
     return counts.pop()
 
 
 def _factors(shapes: Shapes, name: str) -> tuple[int, int]:
-    kernel = _shape(shapes, name)[2:]
+    kernel = _shape(shapes, name, 4)[2:]
     if kernel not in _FACTORS:
         raise InputError(f'{name} has a kernel of {kernel}: no downsampling of Music2Latent')
     return _FACTORS[kernel]
 
 
-def _shape(shapes: Shapes, name: str) -> tuple[int, ...]:
+def _shape(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
     if name not in shapes:
         raise InputError(f'there is no tensor {name}: this is not a Music2Latent model')
-    return tuple(shapes[name])
+    shape = tuple(shapes[name])
+    if len(shape) != dimensions or 0 in shape:
+        raise InputError(f'{name} has shape {shape}: this is not a Music2Latent model')
+    return shape

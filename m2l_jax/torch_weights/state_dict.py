@@ -84,6 +84,11 @@ def _check_representable(config: ModelConfig) -> None:
             f'model.encoder_blocks={config.encoder_blocks} and '
             f'model.decoder_blocks={config.decoder_blocks} cannot be converted'
         )
+    if config.spectrogram.window != 4 * config.spectrogram.hop:
+        raise InputError(
+            'the PyTorch package has a window of four hops: model.spectrogram.window='
+            f'{config.spectrogram.window} and hop={config.spectrogram.hop} cannot be converted'
+        )
     for factors in config.downsampling:
         if factors not in ((4, 1), (2, 2)):
             raise InputError(

@@ -14,7 +14,7 @@ from m2l_jax.checkpoint.store import CheckpointStore
 from m2l_jax.data import index
 from m2l_jax.data.pipeline import read_batches
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.folders import make_folder
+from m2l_jax.interface.paths import make_folder
 from m2l_jax.interface.settings import build, differences
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
@@ -132,6 +132,11 @@ def _create_or_restore(
         _logger.info('starting a model of %s parameters on %d devices', f'{size:,}', mesh.size)
         return state
 
+    if not store.has_state(step):
+        raise InputError(
+            f'{workdir} holds a converted model without the state of a training run: '
+            'choose another --workdir'
+        )
     _check_resumable(settings, store.read_config(step), workdir)
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

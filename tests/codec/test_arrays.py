@@ -30,6 +30,7 @@ def test_a_file_of_another_rate_is_resampled_and_says_so(tmp_path, caplog):
     [
         (np.zeros((1, 2, 3)), r'audio has shape \(1, 2, 3\); it must be \[channels, samples\]'),
         (np.zeros(9000, np.int16), 'audio must be floating-point numbers, not int16: divide PCM'),
+        (np.zeros((0, 9000)), r'audio has shape \(0, 9000\)'),
         (np.array([0, np.inf]), 'audio holds NaN or infinite samples'),
     ],
 )

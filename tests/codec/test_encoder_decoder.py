@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,6 +101,21 @@ def test_other_parameters_share_the_model(codec):
     zeros = jax.tree.map(jnp.zeros_like, codec.params)
     assert not np.any(codec.with_params(zeros).encode(make_music(0.5)))
     assert np.any(codec.encode(make_music(0.5)))
+
+
+def test_no_denoising_is_told(codec):
+    with pytest.raises(InputError, match='denoising_steps=0 must be at least 1'):
+        codec.decode(np.zeros((1, 8, 2), np.float32), 0)
+
+
+def test_the_fingerprint_is_of_sizes_and_parameters_and_not_of_the_dtype(codec):
+    same = EncoderDecoder.from_params(codec._model, codec.params, dtype='bfloat16')
+    assert same.model_id == codec.model_id
+    config = dataclasses.replace(codec.config, attention_heads=1)
+    other = EncoderDecoder.from_params(Music2Latent(config), codec.params)
+    assert other.model_id != codec.model_id
+    zeros = jax.tree.map(jnp.zeros_like, codec.params)
+    assert codec.with_params(zeros).model_id != codec.model_id
 
 
 def test_too_short_audio_is_told(codec):

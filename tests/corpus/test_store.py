@@ -36,14 +36,36 @@ def test_broken_files_are_named(tmp_path, suffix):
 
 def test_a_missing_or_broken_record_is_named(tmp_path):
     write_latents(tmp_path / 'a.npy', STORED)
-    record = tmp_path / 'a.json'
+    record = tmp_path / 'a.npy.json'
     fields = json.loads(record.read_text())
     record.write_text(json.dumps({**fields, 'model': 1, 'scale': None})[:-5])
-    with pytest.raises(InputError, match=r'a\.json is damaged'):
+    with pytest.raises(InputError, match=r'a\.npy\.json is damaged'):
         read_latents(tmp_path / 'a.npy')
     record.unlink()
-    with pytest.raises(InputError, match=r'a\.json does not exist'):
+    with pytest.raises(InputError, match=r'a\.npy\.json does not exist'):
         read_latents(tmp_path / 'a.npy')
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'scale': None}, 'scale is None'),
+        ({'samples': 1.5}, r'samples is 1\.5'),
+        ({'sample_rate': 0}, 'sample_rate is 0'),
+    ],
+)
+def test_a_wrong_record_is_named(tmp_path, change, message):
+    write_latents(tmp_path / 'a.npy', STORED)
+    record = tmp_path / 'a.npy.json'
+    record.write_text(json.dumps({**json.loads(record.read_text()), **change}))
+    with pytest.raises(InputError, match=message):
+        read_latents(tmp_path / 'a.npy')
+
+
+def test_a_record_does_not_take_the_place_of_a_users_file(tmp_path):
+    (tmp_path / 'a.json').write_text('mine')
+    write_latents(tmp_path / 'a.npy', STORED)
+    assert (tmp_path / 'a.json').read_text() == 'mine'
 
 
 def test_pickled_arrays_are_not_run(tmp_path):

@@ -114,6 +114,7 @@ def test_unused_tensors_may_be_missing():
     ('change', 'message'),
     [
         ({'decoder_blocks': 1}, 'model.encoder_blocks=2 and model.decoder_blocks=1'),
+        ({'spectrogram': SpectrogramConfig(window=256, hop=128)}, 'a window of four hops'),
         ({'downsampling': ((2, 1), (4, 1))}, r'\(2, 1\) of model.downsampling'),
     ],
 )
@@ -121,6 +122,15 @@ def test_sizes_that_the_package_lacks_are_refused(change, message):
     config = dataclasses.replace(UNEVEN, **change)
     with pytest.raises(InputError, match=message):
         to_state_dict(random_params(config), config)
+
+
+def test_a_tensor_of_another_rank_is_named():
+    shapes = tensor_shapes(UNEVEN) | {'encoder.gain.scale': (128,)}
+    with pytest.raises(InputError, match=r'encoder\.gain\.scale has shape \(128,\)'):
+        infer_config(shapes)
+    del shapes['down_layers.1.conv1.weight']
+    with pytest.raises(InputError, match=r'down_layers has \[2, 3, 3\] blocks at its levels'):
+        infer_config(shapes | {'encoder.gain.scale': (1, 1, 128, 1)})
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from m2l_jax.torch_weights.conversion import save_torch_model
 from m2l_jax.torch_weights.released import fetch_released
 from tests.torch_weights.test_conversion import UNEVEN, random_params
 
+pytest.importorskip('torch', reason='PyTorch is missing: pip install -e .[torch]')
+
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):

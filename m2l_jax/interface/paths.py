@@ -1,8 +1,9 @@
-"""Folders that commands read from and write into."""
+"""Files and folders that commands read and write."""
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from m2l_jax.interface.errors import InputError
 
@@ -40,3 +41,26 @@ def list_files(path: str | os.PathLike[str], suffixes: Collection[str]) -> list[
         for file in pathlib.Path(path).rglob('*')
         if file.suffix.lower() in suffixes and not file.name.startswith('.') and file.is_file()
     )
+
+
+@contextlib.contextmanager
+def replaced_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Yields a name to write to; the file takes `path` once the block has ended without an error.
+
+    Until then `path` is what it was, and after an error nothing is left. The name is this
+    process's own, so that others may write the same file. Missing folders are made.
+
+    Raises:
+      InputError: if the file cannot be written: no permission, no space, a file for a folder.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f'{path} cannot be written ({error.strerror or error})') from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

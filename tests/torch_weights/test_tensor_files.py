@@ -106,6 +106,19 @@ def test_broken_and_foreign_files_are_named(tmp_path, name, content, message):
 
 
 @needs_torch
+@pytest.mark.parametrize('length', [1, 3, 20, 200, 2000, 20_000])
+def test_truncated_old_pickles_are_named(tmp_path, length):
+    import torch
+
+    path = tmp_path / 'old.pt'
+    torch.save({'a.weight': torch.ones(9000)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(InputError, match=r'old\.pt is') as caught:
+        read_tensors(path)
+    assert '\n' not in str(caught.value)
+
+
+@needs_torch
 @pytest.mark.parametrize('suffix', ['.pt', '.safetensors'])
 def test_truncated_files_are_named(tmp_path, suffix):
     path = tmp_path / f'model{suffix}'
@@ -130,7 +143,7 @@ def test_whole_numbers_are_no_weights(tmp_path):
     import torch
 
     torch.save({'conv_inp.weight': torch.ones(2, dtype=torch.int64)}, tmp_path / 'a.pt')
-    with pytest.raises(InputError, match=r'tensor conv_inp\.weight holds no floating-point'):
+    with pytest.raises(InputError, match=r'a\.pt: conv_inp\.weight holds no floating-point'):
         read_tensors(tmp_path / 'a.pt')
 
 
