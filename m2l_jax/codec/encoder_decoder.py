@@ -124,7 +124,7 @@ class EncoderDecoder:
 
         Raises:
           InputError: for a file that cannot be read, another shape, integers, too few samples, or
-            samples that are not finite.
+            samples that are not finite; and if the model itself gives NaN.
         """
         waveform = as_waveform(path_or_audio, self.config.spectrogram.sample_rate)
         if waveform.shape[1] < self.least_samples:
@@ -142,7 +142,7 @@ class EncoderDecoder:
             )
             for rows in _batches(len(chunks), len(waveform), max_batch_size)
         ]
-        return _join(encoded, len(waveform))[..., :latents]
+        return _check_finite(_join(encoded, len(waveform))[..., :latents])
 
     def decode(
         self,
@@ -165,7 +165,8 @@ class EncoderDecoder:
           `[channels, 4096·frames + 1536]`, float32 in [-1, 1], at the model's sample rate.
 
         Raises:
-          InputError: for another shape, integers, or numbers that are not finite.
+          InputError: for another shape, integers, or numbers that are not finite; and if the model
+            itself gives NaN.
         """
         latents = as_latents(latent, self.config.latent_channels)
         if denoising_steps < 1:
@@ -182,7 +183,7 @@ class EncoderDecoder:
             )
         spectrogram = _join([rows.swapaxes(2, 3) for rows in decoded], len(latents)).swapaxes(2, 3)
         used = spectrogram[:, :, : frames * self.config.time_downsampling]
-        return to_waveform(used, self.config.spectrogram)
+        return to_waveform(_check_finite(used), self.config.spectrogram)
 
     @functools.cached_property
     def _overlap(self) -> int:
@@ -245,6 +246,13 @@ def _batches(chunks: int, channels: int, size: int | None) -> Iterator[list[Row]
         raise InputError(f'max_batch_size={size} must be at least 1')
     rows = [(chunk, channel) for chunk in range(chunks) for channel in range(channels)]
     return (rows[begin : begin + size] for begin in range(0, len(rows), size))
+
+
+def _check_finite(array: np.ndarray) -> np.ndarray:
+    """The same array, unless the model has made NaN of finite numbers."""
+    if not np.all(np.isfinite(array)):
+        raise InputError('the model gives NaN: its training diverged, use another checkpoint')
+    return array
 
 
 def _gather(array: np.ndarray, pieces: list[Piece]) -> np.ndarray:

@@ -58,6 +58,6 @@ def test_a_diverged_model_is_told(codec, tmp_path):
     path = tmp_path / 'a.wav'
     soundfile.write(path, make_music(0.5).T, 44_100)
     broken = codec.with_params(jax.tree.map(lambda leaf: leaf * np.nan, codec.params))
-    with pytest.raises(InputError, match='into NaN: its training diverged'):
+    with pytest.raises(InputError, match='the model gives NaN: its training diverged'):
         reconstruct_file(broken, path, tmp_path / 'out')
     assert not (tmp_path / 'out' / 'a.wav').exists()
