@@ -43,6 +43,10 @@ def _cache_folder() -> pathlib.Path:
 def _download() -> str:
     import huggingface_hub
 
+    # The hub tells of each of its attempts, twice; what a user needs is the line below.
+    hub_logger = logging.getLogger('huggingface_hub')
+    level = hub_logger.level
+    hub_logger.setLevel(logging.CRITICAL)
     try:
         return huggingface_hub.hf_hub_download(_REPOSITORY, _FILE)
     except Exception as error:  # of the hub, its HTTP client, or the disk
@@ -52,3 +56,5 @@ def _download() -> str:
             f'https://huggingface.co/{_REPOSITORY} on a machine with a connection, and pass it as '
             'the checkpoint'
         ) from None
+    finally:
+        hub_logger.setLevel(level)

@@ -1,3 +1,4 @@
+import contextlib
 import importlib.util
 import os
 import pickle
@@ -6,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from m2l_jax.checkpoint.store import load_model, save_model
+from m2l_jax.checkpoint.store import CheckpointStore, load_model, save_model
 from m2l_jax.interface.errors import InputError
 from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model
 from m2l_jax.torch_weights.files import read_tensors
@@ -40,6 +41,8 @@ def test_orbax_folder_and_back(tmp_path):
     model, loaded = load_model(tmp_path / 'model')
     assert model.config == UNEVEN
     assert_same(loaded, params)
+    with contextlib.closing(CheckpointStore(tmp_path / 'model')) as store:
+        assert not store.has_state(0)  # so that training does not try to go on from it
     with pytest.raises(InputError, match='holds checkpoints already: choose another folder'):
         save_model(tmp_path / 'model', UNEVEN, params)
 
