@@ -42,11 +42,11 @@ def _cache_folder() -> pathlib.Path:
 
 def _download() -> str:
     import huggingface_hub
+    from huggingface_hub.utils import logging as hub_logging
 
     # The hub tells of each of its attempts, twice; what a user needs is the line below.
-    hub_logger = logging.getLogger('huggingface_hub')
-    level = hub_logger.level
-    hub_logger.setLevel(logging.CRITICAL)
+    verbosity = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.CRITICAL)
     try:
         return huggingface_hub.hf_hub_download(_REPOSITORY, _FILE)
     except Exception as error:  # of the hub, its HTTP client, or the disk
@@ -57,4 +57,4 @@ def _download() -> str:
             'the checkpoint'
         ) from None
     finally:
-        hub_logger.setLevel(level)
+        hub_logging.set_verbosity(verbosity)
