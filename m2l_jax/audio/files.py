@@ -102,14 +102,18 @@ def write(path: PathLike, waveform: np.ndarray, sample_rate: int) -> None:
         raise InputError(f'{path}: cannot write {path.suffix!r} files; use .wav, .flac or .ogg')
     subtype = 'PCM_24' if kind in ('WAV', 'FLAC') else None
     waveform = np.atleast_2d(np.asarray(waveform))
-    with (
-        replaced_file(path) as partial,
-        soundfile.SoundFile(
-            partial, 'w', sample_rate, waveform.shape[0], subtype, format=kind
-        ) as file,
-    ):
-        for begin in range(0, waveform.shape[1], _WRITE_BLOCK):
-            file.write(waveform[:, begin : begin + _WRITE_BLOCK].T)
+    try:
+        with (
+            replaced_file(path) as partial,
+            soundfile.SoundFile(
+                partial, 'w', sample_rate, waveform.shape[0], subtype, format=kind
+            ) as file,
+        ):
+            for begin in range(0, waveform.shape[1], _WRITE_BLOCK):
+                file.write(waveform[:, begin : begin + _WRITE_BLOCK].T)
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.rstrip('.')
+        raise InputError(f'{path} cannot be written ({reason})') from None
 
 
 def _open(path: PathLike) -> soundfile.SoundFile:

@@ -37,7 +37,7 @@ class CheckpointStore:
 
     def has_state(self, step: int) -> bool:
         """Whether training can go on from a checkpoint; not from a converted model."""
-        return (pathlib.Path(self._manager.directory) / str(step) / 'state').is_dir()
+        return (self._manager.directory / str(step) / 'state').is_dir()
 
     def save(self, step: int, state: Any, ema_params: Params, config: Any) -> None:
         """Writes a checkpoint in the background; `config` is a settings dataclass."""

@@ -18,7 +18,9 @@ from m2l_jax.codec.chunks import Piece, cut
 from m2l_jax.codec.weights import open_weights
 from m2l_jax.consistency.sampler import sample
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.settings import differences
 from m2l_jax.model.autoencoder import Music2Latent, Params
+from m2l_jax.model.config import ModelConfig
 
 LATENT_SCALE = 0.06  # standard deviation of the released model's latents on music
 
@@ -87,8 +89,10 @@ class EncoderDecoder:
     @functools.cached_property
     def model_id(self) -> str:
         """A fingerprint of sizes and parameters, to tell which model latents are of."""
-        sizes = dataclasses.replace(self.config, dtype='float32')
-        digest = hashlib.sha256(repr(sizes).encode())
+        # Only what is not the default, so that a field added later leaves old fingerprints as they
+        # are; and not the precision, in which the same model can be computed.
+        default = ModelConfig(dtype=self.config.dtype)
+        digest = hashlib.sha256('; '.join(differences(default, self.config)).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.asarray(leaf, np.float32).tobytes())

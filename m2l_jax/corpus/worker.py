@@ -79,10 +79,7 @@ def encode_file(
     """
     rate = codec.config.spectrogram.sample_rate
     waveform = as_waveform(path, rate)
-    if pad:
-        encoded = codec.encode(codec.pad(waveform), **chunking)
-    else:
-        encoded = codec.encode(waveform, **chunking)
+    encoded = codec.encode(codec.pad(waveform) if pad else waveform, **chunking)
     samples = waveform.shape[1]
     write_latents(target, StoredLatents(encoded, rate, samples, LATENT_SCALE, codec.model_id))
     return f'{samples / rate:.1f} s of audio, latents {"×".join(map(str, encoded.shape))}'

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest import mock
@@ -24,6 +25,7 @@ from m2l_jax.torch_weights.state_dict import from_state_dict
 SEED = 0  # of the decoding noise
 
 _LONGEST_SECONDS = 60  # a chunk
+_DECODES = {1: 'decode, 1 step', 3: 'decode, 3 steps'}
 
 Stages = dict[str, np.ndarray]
 
@@ -145,10 +147,8 @@ def _run_ours(codec: EncoderDecoder, waveform: np.ndarray) -> Stages:
     stages['denoised'] = denoise(params, noise * config.noise.sigma_max, sigma, pyramid)
     stages['waveform'] = to_waveform(stages['denoised'], config.spectrogram)
     scaled = codec.encode(waveform, max_batch_size=len(waveform))
-    for steps in (1, 3):
-        stages[f'decode, {steps} step{"s"[: steps - 1]}'] = codec.decode(
-            scaled, steps, max_batch_size=len(waveform), seed=SEED
-        )
+    for steps, name in _DECODES.items():
+        stages[name] = codec.decode(scaled, steps, max_batch_size=len(waveform), seed=SEED)
     return {name: np.asarray(array, np.float32) for name, array in stages.items()}
 
 
@@ -181,12 +181,11 @@ def _run_reference(network: Any, config: ModelConfig, waveform: np.ndarray) -> S
         stages['denoised'] = network(latents, noise * sigma, sigma, pyramid)
         stages['waveform'] = audio.to_waveform(stages['denoised'])
     chunk = _LONGEST_SECONDS * config.spectrogram.sample_rate
-    trainer = mock.Mock(gen=network)
-    network.to = lambda device: network  # stays where it is
+    trainer = types.SimpleNamespace(gen=network)
     scaled = inference.encode_audio_inference(waveform, trainer, chunk, rows, 'cpu')
-    for steps in (1, 3):
+    for steps, name in _DECODES.items():
         with injected_noise(_noise(config, rows, frames, step) for step in range(steps + 1)):
-            stages[f'decode, {steps} step{"s"[: steps - 1]}'] = inference.decode_latent_inference(
+            stages[name] = inference.decode_latent_inference(
                 scaled, trainer, chunk, rows, steps, 'cpu'
             )
     return {name: _channels_last(np.asarray(array)) for name, array in stages.items()}

@@ -84,12 +84,10 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
 
 def _with_underscores(argument: str) -> str:
     """`--some-flag=value` as `--some_flag=value`: both are taken."""
-    name, equals, value = argument.partition('=')
-    return (
-        name.replace('-', '_').replace('__', '--', 1) + equals + value
-        if name.startswith('--')
-        else argument
-    )
+    if not argument.startswith('--'):
+        return argument
+    name, equals, value = argument.removeprefix('--').partition('=')
+    return '--' + name.replace('-', '_') + equals + value
 
 
 def _raised_in(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""The one exception that means "the user can mend this", and what it quotes of others."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,9 @@ class InputError(ValueError):
     The message is one line that names the file or field and the mend. Commands print it without
     a stack trace and exit with code 1; library callers catch it as a ``ValueError``.
     """
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's message, or the error's name where it has none."""
+    message = str(error).strip()
+    return message.splitlines()[0] if message else type(error).__name__

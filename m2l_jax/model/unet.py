@@ -65,7 +65,7 @@ class FrequencyScale(nn.Module):
 
 
 class ConsistencyUNet(nn.Module):
-    """UNet whose levels add the decoder's pyramid through 1×1 convolutions ."""
+    """UNet whose levels add the decoder's pyramid through 1×1 convolutions."""
 
     config: ModelConfig
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.paths import replaced_file
 from m2l_jax.interface.settings import build
 from m2l_jax.model.config import ModelConfig
@@ -90,8 +90,9 @@ def _read_pickle(path: pathlib.Path) -> tuple[StateDict, str | None]:
     except pickle.UnpicklingError as error:
         raise InputError(_why_refused(path, str(error))) from None
     except Exception as error:  # whatever a damaged pickle makes of the reader
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f'{path} is damaged ({reason}): copy or download it again') from None
+        raise InputError(
+            f'{path} is damaged ({first_line(error)}): copy or download it again'
+        ) from None
     state = content.get(_TENSORS, content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and torch.is_tensor(tensor) and tensor.layout == torch.strided

@@ -4,7 +4,7 @@ import logging
 import os
 import pathlib
 
-from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model
 from m2l_jax.torch_weights.files import import_torch
 
@@ -50,9 +50,8 @@ def _download() -> str:
     try:
         return huggingface_hub.hf_hub_download(_REPOSITORY, _FILE)
     except Exception as error:  # of the hub, its HTTP client, or the disk
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f'the released weights cannot be fetched ({reason}). Fetch {_FILE} from '
+            f'the released weights cannot be fetched ({first_line(error)}). Fetch {_FILE} from '
             f'https://huggingface.co/{_REPOSITORY} on a machine with a connection, and pass it as '
             'the checkpoint'
         ) from None

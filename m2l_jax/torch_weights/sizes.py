@@ -22,8 +22,8 @@ def infer_config(shapes: Shapes, attention_heads: int = 4) -> ModelConfig:
     Raises:
       InputError: if a tensor that a size is read from is missing, or sizes contradict each other.
     """
-    levels = _levels(shapes, 'down_layers.{}.conv1.weight')
-    encoder_levels = _levels(shapes, 'encoder.down_layers.{}.conv1.weight')
+    levels = _levels(shapes, 'down_layers')
+    encoder_levels = _levels(shapes, 'encoder.down_layers')
     channels = [_shape(shapes, f'down_layers.{blocks[0]}.conv1.weight', 4)[0] for blocks in levels]
     if any(width % channels[0] for width in channels):
         raise InputError(f'levels of {channels} channels are not multiples of the first one')
@@ -52,13 +52,12 @@ def infer_config(shapes: Shapes, attention_heads: int = 4) -> ModelConfig:
     )
 
 
-def _levels(shapes: Shapes, block: str) -> list[list[int]]:
+def _levels(shapes: Shapes, layers: str) -> list[list[int]]:
     """Numbers of the residual blocks in a list of layers, a list for each level.
 
     A level ends where the list has a downsampling, whose convolution is called `c`.
     """
-    layer, _, _ = block.partition('.{}')
-    pattern = re.compile(re.escape(layer) + r'\.(\d+)\.(conv1|c)\.weight')
+    pattern = re.compile(re.escape(layers) + r'\.(\d+)\.(conv1|c)\.weight')
     found = sorted(
         (int(match[1]), match[2]) for match in map(pattern.fullmatch, shapes) if match is not None
     )
@@ -69,7 +68,7 @@ def _levels(shapes: Shapes, block: str) -> list[list[int]]:
         else:
             levels[-1].append(number)
     if not all(levels):
-        raise InputError(f'no tensors {block.format("*")}: this is not a Music2Latent model')
+        raise InputError(f'no tensors {layers}.*.conv1.weight: this is not a Music2Latent model')
     return levels
 
 

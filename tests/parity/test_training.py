@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from tests.parity.small import CONFIG, require_reference
 
@@ -122,14 +123,24 @@ def learning_rate(step):
     return low + (high - low) * 0.5 * (1 + np.cos(np.pi * (step - warmup) / (STEPS - warmup)))
 
 
-def test_optimizer_and_average_are_pytorchs_on_the_same_gradients():
+@pytest.mark.parametrize(
+    ('b2', 'tolerance'),
+    [
+        (0.9, 1e-5),
+        # RAdam's rectification is the difference of two large numbers on the first steps that have
+        # it, the larger the nearer b2 is to 1. optax takes it in float32 and PyTorch in float64:
+        # the sixth update is 1 % off, the fiftieth 4e-4.
+        (0.999, 2e-3),
+    ],
+)
+def test_optimizer_and_average_are_pytorchs_on_the_same_gradients(b2, tolerance):
     random = np.random.default_rng(0)
     # Small, for their float32 to resolve the first steps, whose rate is hardly above 0.
     start = 1e-3 * random.standard_normal((5, 40)).astype(np.float32)
-    optimizer = make_optimizer(OPTIMIZER, STEPS)
+    optimizer = make_optimizer(dataclasses.replace(OPTIMIZER, b2=b2), STEPS)
     params, opt_state, average = jnp.asarray(start), optimizer.init(jnp.asarray(start)), start
     theirs = torch.nn.Parameter(torch.from_numpy(start.copy()))
-    radam = torch.optim.RAdam([theirs], betas=(OPTIMIZER.b1, OPTIMIZER.b2))
+    radam = torch.optim.RAdam([theirs], betas=(OPTIMIZER.b1, b2))
     their_average = theirs.detach().clone()
     for step in range(STEPS):
         # Of very different sizes, as a network's are.
@@ -145,12 +156,12 @@ def test_optimizer_and_average_are_pytorchs_on_the_same_gradients():
         radam.step()
         kept = min(OPTIMIZER.ema_decay, (1 + step) / (10 + step))
         their_average = kept * their_average + (1 - kept) * theirs.detach()
-        # RAdam's rectification is the difference of two large numbers on the first steps that have
-        # it; optax takes it in float32 and PyTorch in float64. It is 1 % off on the sixth step.
         moved = theirs.detach().numpy() - start
-        assert np.linalg.norm(params - start - moved) <= 2e-3 * np.linalg.norm(moved)
+        assert np.linalg.norm(params - start - moved) <= tolerance * np.linalg.norm(moved)
     assert np.linalg.norm(moved) > 1e-3
-    np.testing.assert_allclose(average, their_average, rtol=1e-3, atol=1e-5)
+    average_moved = their_average.numpy() - start
+    error = np.linalg.norm(average - start - average_moved)
+    assert error <= tolerance * np.linalg.norm(average_moved)
 
 
 def test_the_losses_of_fifty_steps_stay_together():
