@@ -41,7 +41,8 @@ class EncoderDecoder:
     Args:
       checkpoint: folder of a training run or a conversion, `.pt` or `.safetensors` file. Without
         one the authors' released weights are fetched once; these are CC BY-NC 4.0.
-      dtype: of the computation, 'float32' or 'bfloat16', whatever the model was trained in.
+      dtype: of the computation, whatever the model was trained in: 'float32', in full on
+        accelerators too, or 'bfloat16', much faster there.
 
     Raises:
       InputError: if the checkpoint cannot be read, or not be fetched.
@@ -215,19 +216,24 @@ class EncoderDecoder:
             axis=1,
         )
 
+    def _apply(self, params: Params, *inputs: Any, method: str) -> Any:
+        # Left alone, TPUs and GPUs multiply float32 in fewer bits.
+        precision = 'highest' if self.config.dtype == 'float32' else 'default'
+        with jax.default_matmul_precision(precision):
+            return self._model.apply({'params': params}, *inputs, method=method)
+
     def _encode_spectrogram(self, params: Params, spectrogram: jax.Array, method: str) -> jax.Array:
-        encoded = self._model.apply({'params': params}, spectrogram, method=method)
+        encoded = self._apply(params, spectrogram, method=method)
         encoded = encoded.swapaxes(1, 2)  # [B, C, T/8]
         return encoded / LATENT_SCALE if method == 'encode' else encoded
 
     def _decode_latents(
         self, params: Params, latents: jax.Array, keys: jax.Array, steps: int
     ) -> jax.Array:
-        apply = functools.partial(self._model.apply, {'params': params})
-        pyramid = apply(latents.swapaxes(1, 2) * LATENT_SCALE, method='pyramid')
+        pyramid = self._apply(params, latents.swapaxes(1, 2) * LATENT_SCALE, method='pyramid')
         frames = latents.shape[2] * self.config.time_downsampling
         return sample(
-            lambda noisy, sigma: apply(noisy, sigma, pyramid, method='denoise'),
+            lambda noisy, sigma: self._apply(params, noisy, sigma, pyramid, method='denoise'),
             keys,
             (self.config.spectrogram.bins, frames, 2),
             self.config.noise,

@@ -88,7 +88,8 @@ def compare_with_reference(
             f'{seconds:.2f} s of audio cannot be compared: '
             f'{codec.least_samples} samples to {_LONGEST_SECONDS} s can'
         )
-    ours = _run_ours(codec, waveform)
+    with jax.default_matmul_precision('highest'):  # also on TPUs and GPUs
+        ours = _run_ours(codec, waveform)
     with reference_network(config, tensors) as network:
         theirs = _run_reference(network, config, waveform)
     return [measure(name, ours[name], theirs[name], dtype) for name in theirs]

@@ -81,6 +81,14 @@ def test_bfloat16_stays_near_float32(codec):
     assert 1e-4 < relative <= 10 ** (-35 / 20)
 
 
+def test_float32_is_multiplied_in_full_on_every_device(codec):
+    for dtype, asked in (('float32', True), ('bfloat16', False)):
+        other = EncoderDecoder.from_params(codec._model, codec.params, dtype=dtype)
+        spectrogram = jnp.zeros((1, other.config.spectrogram.bins, 8, 2))
+        lowered = other._encode_rows.lower(other.params, spectrogram, method='encode').as_text()
+        assert ('precision = [HIGHEST, HIGHEST]' in lowered) == asked
+
+
 def test_a_minute_is_645_latents(codec):
     assert codec._latents_in_chunk(None) == 645
 
