@@ -28,6 +28,8 @@ class ModelConfig:
       embedding_channels: width of the noise-level embedding and of the layers fed by it.
       dtype: of the computation; statistics, softmax and loss stay float32.
       param_dtype: of the parameters.
+      remat: whether training computes the inside of each residual block anew in the backward pass,
+        a third more work, instead of keeping it in memory.
       spectrogram: the audio representation.
       noise: the range of noise levels.
     """
@@ -46,6 +48,7 @@ class ModelConfig:
     embedding_channels: int = 256
     dtype: str = 'float32'
     param_dtype: str = 'float32'
+    remat: bool = False
     spectrogram: SpectrogramConfig = SpectrogramConfig()
     noise: NoiseLevels = NoiseLevels()
 

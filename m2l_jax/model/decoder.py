@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.model.layers import ResBlock, Upsample, conv
+from m2l_jax.model.layers import Upsample, conv, res_block
 
 
 class Decoder(nn.Module):
@@ -17,13 +17,10 @@ class Decoder(nn.Module):
         types = (config.dtype, config.param_dtype)
         width = config.bottleneck_channels
         self.conv_in = conv(config.latent_channels, width, (1,), *types)
-        self.bottleneck = [ResBlock(width, *types) for _ in range(config.bottleneck_blocks)]
+        self.bottleneck = [res_block(config, width) for _ in range(config.bottleneck_blocks)]
         self.bottleneck_out = conv(width, config.feature_channels, (1,), *types)
         self.levels = [
-            [
-                ResBlock(width, *types, config.attention_heads if attends else 0)
-                for _ in range(config.decoder_blocks)
-            ]
+            [res_block(config, width, attends) for _ in range(config.decoder_blocks)]
             for width, attends in zip(config.channels, config.attention, strict=True)
         ]
         # ups[level] leads from level + 1 to level.

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.model.layers import Downsample, GroupNorm, ResBlock, conv
+from m2l_jax.model.layers import Downsample, GroupNorm, conv, res_block
 
 
 class Encoder(nn.Module):
@@ -21,10 +21,7 @@ class Encoder(nn.Module):
             'gain', nn.initializers.ones, (config.spectrogram.bins,), config.param_dtype
         )
         self.levels = [
-            [
-                ResBlock(width, *types, config.attention_heads if attends else 0)
-                for _ in range(config.encoder_blocks)
-            ]
+            [res_block(config, width, attends) for _ in range(config.encoder_blocks)]
             for width, attends in zip(channels, config.attention, strict=True)
         ]
         self.norms = [GroupNorm(*types) for _ in channels]
@@ -34,7 +31,7 @@ class Encoder(nn.Module):
         ]
         width = config.bottleneck_channels
         self.bottleneck_in = conv(config.feature_channels, width, (1,), *types)
-        self.bottleneck = [ResBlock(width, *types) for _ in range(config.bottleneck_blocks)]
+        self.bottleneck = [res_block(config, width) for _ in range(config.bottleneck_blocks)]
         self.norm_out = GroupNorm(*types)
         self.conv_out = conv(width, config.latent_channels, (1,), *types)
 

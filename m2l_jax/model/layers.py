@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from m2l_jax.model.config import ModelConfig
+
 Dtype = str | jnp.dtype
 
 _EPSILON = 1e-5
@@ -198,6 +200,13 @@ class ResBlock(nn.Module):
         if self.attention_heads:
             x = FrequencyAttention(self.attention_heads, *types, name='attention')(x)
         return x
+
+
+def res_block(config: ModelConfig, channels: int, attends: bool = False) -> ResBlock:
+    """A residual block as the config wants it: its precision, heads and use of memory."""
+    block = nn.remat(ResBlock) if config.remat else ResBlock
+    heads = config.attention_heads if attends else 0
+    return block(channels, config.dtype, config.param_dtype, heads)
 
 
 class Downsample(nn.Module):

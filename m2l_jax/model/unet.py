@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from m2l_jax.consistency.noise import NoiseLevels
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.model.layers import Downsample, GroupNorm, ResBlock, Upsample, conv, linear
+from m2l_jax.model.layers import Downsample, GroupNorm, Upsample, conv, linear, res_block
 
 
 def preconditioning(
@@ -85,7 +85,7 @@ class ConsistencyUNet(nn.Module):
             ]
 
         def block(width, attends):
-            return ResBlock(width, *types, config.attention_heads if attends else 0)
+            return res_block(config, width, attends)
 
         def cross(width, attends):
             return conv(width, width, (1, 1), *types)

@@ -26,11 +26,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, REPLICATED)
 
 
-def local_rows(batch_size: int, mesh: Mesh) -> range:
-    """Rows of the global batch that this process feeds.
+def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
+    """Makes sure that the devices can share a batch, and each of them take its rows in parts.
 
     Raises:
-      InputError: if the batch cannot be divided among the devices.
+      InputError: naming the field to change.
     """
     if batch_size % mesh.size:
         nearest = max(1, round(batch_size / mesh.size)) * mesh.size
@@ -38,6 +38,16 @@ def local_rows(batch_size: int, mesh: Mesh) -> range:
             f'config.data.batch_size={batch_size} is not divisible by {mesh.size} devices: '
             f'use a multiple, e.g. {nearest}'
         )
+    rows = batch_size // mesh.size
+    if rows % parts:
+        raise InputError(
+            f"config.train.accumulate={parts} does not divide a device's {rows} rows "
+            f'(config.data.batch_size={batch_size} over {mesh.size} devices)'
+        )
+
+
+def local_rows(batch_size: int, mesh: Mesh) -> range:
+    """Rows of the global batch that this process feeds."""
     per_process = batch_size // jax.process_count()
     first = jax.process_index() * per_process
     return range(first, first + per_process)

@@ -23,6 +23,7 @@ class OptimizerConfig:
       warmup_steps: steps over which the rate rises linearly from 0.
       b1, b2: RAdam's decay rates.
       ema_decay: of the moving average, once it has warmed up.
+      clip_norm: norm to which larger gradients are scaled down; 0 leaves them as they are.
     """
 
     learning_rate: float
@@ -31,8 +32,11 @@ class OptimizerConfig:
     b1: float
     b2: float
     ema_decay: float
+    clip_norm: float
 
     def __post_init__(self):
+        if self.clip_norm < 0:
+            raise InputError(f'config.optimizer.clip_norm={self.clip_norm} must be at least 0')
         for name in ('b1', 'b2', 'ema_decay'):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(
@@ -42,9 +46,15 @@ class OptimizerConfig:
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything a checkpoint needs for training to go on as if it had not stopped."""
+    """Everything a checkpoint needs for training to go on as if it had not stopped.
+
+    `step` counts batches. Those whose gradient was not finite changed nothing but the counts:
+    `skipped` has all of them, `skipped_in_row` those since the last update.
+    """
 
     step: jax.Array
+    skipped: jax.Array
+    skipped_in_row: jax.Array
     params: Params
     ema_params: Params
     opt_state: optax.OptState
@@ -71,8 +81,11 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """RAdam, without weight decay or clipping."""
-    return optax.radam(learning_rate_schedule(config, steps), b1=config.b1, b2=config.b2)
+    """RAdam without weight decay, behind the clipping of the gradient."""
+    # The same structure with and without, so that a run may go on with another setting.
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    radam = optax.radam(learning_rate_schedule(config, steps), b1=config.b1, b2=config.b2)
+    return optax.chain(clip, radam)
 
 
 def compute_once(function: Callable[[], Any], sharding: Any = None) -> Any:
@@ -91,6 +104,8 @@ def create_state(
     params = model.init_params(key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        skipped_in_row=jnp.zeros((), jnp.int32),
         params=params,
         # A copy: the step donates its buffers, and two leaves must not share one.
         ema_params=jax.tree.map(jnp.copy, params),

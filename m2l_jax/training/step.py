@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,8 @@ from m2l_jax.training.state import TrainState, ema_rate
 _SATURATED = 0.99
 
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]
+Fetch = Callable[[Any, jax.Array], jax.Array]  # (data, step) -> this device's rows
+TrainStep = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +79,11 @@ def draw(
     return jax.vmap(draw_row)(rows)
 
 
+def step_key(seed: int, step: jax.Array | int) -> jax.Array:
+    """The key of all that a step draws."""
+    return jax.random.fold_in(jax.random.key(seed), step)
+
+
 def compute_loss(
     params: Params,
     model: Music2Latent,
@@ -127,65 +134,141 @@ def make_train_step(
     steps: int,
     seed: int,
     mesh: Mesh,
+    accumulate: int = 1,
+    data_specs: Any = ROWS,
+    fetch: Fetch = lambda data, step: data,
 ) -> TrainStep:
-    """Compiles (state, batch) -> (state, metrics) for the mesh; the state's buffers are donated.
+    """Compiles (state, data) -> (state, metrics) for the mesh; the state's buffers are donated.
 
-    The batch is `[B, F, T, 2]` spectrograms or `[B, N]` waveforms over the mesh; state and metrics
-    are replicated.
+    State and metrics are replicated. Where loss or gradient are not finite, the state keeps all but
+    its counts.
+
+    Args:
+      accumulate: parts in which each device takes its rows, one after another, to save memory; the
+        gradient is their mean.
+      data_specs: how the data lie on the mesh.
+      fetch: what makes of them, on each device, its rows of the batch: `[b, F, T, 2]` spectrograms
+        or `[b, N]` waveforms.
     """
 
-    def mean_loss(params, spectrogram, draws, delta):
-        losses, latents = compute_loss(
-            params, model, spectrogram, draws, delta, consistency.huber_scale
-        )
-        # Averaged over the mesh *inside* the differentiated function: shard_map sums the gradient
-        # of replicated parameters over the devices, and of the mean that is the mean's gradient.
-        return jax.lax.pmean(jnp.mean(losses), AXIS), latents
-
-    def step_on_each_device(state: TrainState, batch: jax.Array) -> tuple[TrainState, Metrics]:
+    def part_gradient(params, delta, key, batch, rows):
+        """Loss, moments of latents and levels, and gradient of some rows of this device."""
         spectrogram = batch if batch.ndim == 4 else to_spectrogram(batch, model.config.spectrogram)
-        rows = jax.lax.axis_index(AXIS) * batch.shape[0] + jnp.arange(batch.shape[0])
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
         draws = draw(key, rows, spectrogram.shape[1:], model, consistency.density)
+
+        def mean_loss(params):
+            losses, latents = compute_loss(
+                params, model, spectrogram, draws, delta, consistency.huber_scale
+            )
+            return jnp.mean(losses), _latent_moments(latents)
+
+        (loss, moments), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params)
+        return {'loss': loss, 'moments': moments, 'gradient': gradient}
+
+    def step_on_each_device(state: TrainState, data: Any) -> tuple[TrainState, Metrics]:
+        batch = fetch(data, state.step)
+        rows = jax.lax.axis_index(AXIS) * batch.shape[0] + jnp.arange(batch.shape[0])
+        key = step_key(seed, state.step)
         delta = consistency.schedule.delta(state.step / steps)
-        (loss, latents), gradients = jax.value_and_grad(mean_loss, has_aux=True)(
-            state.params, spectrogram, draws, delta
+        # Told to differ from device to device, parameters get each device's own gradient: it is
+        # averaged once, below, and not for each part.
+        params = jax.lax.pcast(state.params, AXIS, to='varying')
+        local = mean_over_parts(
+            lambda batch, rows: part_gradient(params, delta, key, batch, rows),
+            accumulate,
+            (batch, rows),
         )
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = {
-            'loss': loss,
-            'gradient_norm': optax.tree.norm(gradients),
-            'update_norm': optax.tree.norm(updates),
-            'learning_rate': learning_rate(state.step),
+        mean = jax.lax.pmean(local, AXIS)
+        updates = state.step - state.skipped
+        updated, metrics = _update(state, updates, mean['gradient'], optimizer, ema_decay)
+        finite = jnp.isfinite(mean['loss']) & jnp.isfinite(metrics['gradient_norm'])
+        state = _keep_if(finite, updated, state)
+        return state, {
+            'loss': mean['loss'],
+            'learning_rate': learning_rate(updates),
             'delta': delta,
-            **_latent_metrics(latents),
+            'skipped_updates': state.skipped,
+            'skipped_in_row': state.skipped_in_row,
+            **metrics,
+            **_latent_metrics(mean['moments']),
         }
-        ema_params = optax.incremental_update(
-            params, state.ema_params, ema_rate(state.step, ema_decay)
-        )
-        return TrainState(state.step + 1, params, ema_params, opt_state), metrics
 
     sharded = jax.shard_map(
         step_on_each_device,
         mesh=mesh,
-        in_specs=(REPLICATED, ROWS),
+        in_specs=(REPLICATED, data_specs),
         out_specs=(REPLICATED, REPLICATED),
     )
     return jax.jit(sharded, donate_argnums=0)
 
 
-def _latent_metrics(latents: jax.Array) -> Metrics:
-    """Spread of the latents, and how many are stuck at the ends of tanh, over the whole mesh."""
-    mean, mean_square, saturated = jax.lax.pmean(
-        (
-            jnp.mean(latents),
-            jnp.mean(latents**2),
-            jnp.mean((jnp.abs(latents) > _SATURATED).astype(jnp.float32)),
-        ),
-        AXIS,
+def mean_over_parts(function: Callable[..., Any], parts: int, arrays: tuple[jax.Array, ...]) -> Any:
+    """Mean of a function's results over equal parts of the arrays' rows, one part at a time.
+
+    Inside `shard_map` only: the results differ from device to device.
+    """
+    if parts == 1:
+        return function(*arrays)
+    split = [array.reshape(parts, -1, *array.shape[1:]) for array in arrays]  # [parts, B/parts, …]
+    shapes = jax.eval_shape(function, *(array[0] for array in split))
+    zeros = jax.tree.map(
+        lambda shape: jax.lax.pcast(jnp.zeros(shape.shape, shape.dtype), AXIS, to='varying'), shapes
     )
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, function(*part)), None
+
+    total, _ = jax.lax.scan(add, zeros, split)
+    return jax.tree.map(lambda leaf: leaf / parts, total)
+
+
+def _update(
+    state: TrainState,
+    updates: jax.Array,
+    gradient: Params,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+) -> tuple[TrainState, Metrics]:
+    """The state after one more than `updates`, and the norms of the gradient and of the move."""
+    moved, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, moved)
+    rate = ema_rate(updates, ema_decay)
+    updated = state.replace(
+        step=state.step + 1,
+        skipped_in_row=jnp.zeros_like(state.skipped_in_row),
+        params=params,
+        ema_params=optax.incremental_update(params, state.ema_params, rate),
+        opt_state=opt_state,
+    )
+    norms = {
+        'gradient_norm': optax.tree.norm(gradient),
+        'update_norm': optax.tree.norm(moved),
+    }
+    return updated, norms
+
+
+def _keep_if(finite: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
+    """The updated state, or else the old one with the skipped update counted."""
+    skipped = state.replace(
+        step=state.step + 1,
+        skipped=state.skipped + 1,
+        skipped_in_row=state.skipped_in_row + 1,
+    )
+    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, skipped)
+
+
+def _latent_moments(latents: jax.Array) -> dict[str, jax.Array]:
     return {
-        'latent_std': jnp.sqrt(jnp.maximum(mean_square - mean**2, 0.0)),
-        'latents_saturated': saturated,
+        'mean': jnp.mean(latents),
+        'mean_square': jnp.mean(latents**2),
+        'saturated': jnp.mean((jnp.abs(latents) > _SATURATED).astype(jnp.float32)),
+    }
+
+
+def _latent_metrics(moments: dict[str, jax.Array]) -> Metrics:
+    """Spread of the latents, and how many are stuck at the ends of tanh."""
+    variance = moments['mean_square'] - moments['mean'] ** 2
+    return {
+        'latent_std': jnp.sqrt(jnp.maximum(variance, 0.0)),
+        'latents_saturated': moments['saturated'],
     }

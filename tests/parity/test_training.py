@@ -39,6 +39,7 @@ OPTIMIZER = OptimizerConfig(
     b1=0.9,
     b2=0.999,
     ema_decay=0.9,
+    clip_norm=0.0,
 )
 # For fifty steps, which PyTorch takes one layer at a time.
 SMALLER = dataclasses.replace(

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -18,6 +19,7 @@ CONFIG = OptimizerConfig(
     b1=0.9,
     b2=0.999,
     ema_decay=0.9999,
+    clip_norm=0.0,
 )
 
 
@@ -44,7 +46,7 @@ def test_average_follows_the_reference_decay():
 
 def test_optimiser_takes_radams_steps():
     """Liu et al. 2020, algorithm 2, in float64, a parameter and a constant rate at a time."""
-    config = OptimizerConfig(0.1, 0.1, 0, 0.9, 0.999, 0.99)
+    config = OptimizerConfig(0.1, 0.1, 0, 0.9, 0.999, 0.99, 0.0)
     optimizer = make_optimizer(config, 100)
     params, state = jnp.array(1.0), optimizer.init(jnp.array(1.0))
     expected, first, second = 1.0, 0.0, 0.0
@@ -65,3 +67,16 @@ def test_optimiser_takes_radams_steps():
         expected -= 0.1 * step
         # In float32, 1 - 0.999^t keeps five digits.
         np.testing.assert_allclose(params, expected, rtol=1e-4)
+
+
+def test_clipping_scales_a_large_gradient_down_and_changes_no_structure():
+    plain, clipped = (
+        make_optimizer(OptimizerConfig(0.1, 0.1, 0, 0.9, 0.999, 0.99, norm), 100)
+        for norm in (0.0, 2.0)
+    )
+    params = jnp.zeros(2)
+    assert jax.tree.structure(plain.init(params)) == jax.tree.structure(clipped.init(params))
+    large, scaled = jnp.array([30.0, 40.0]), jnp.array([1.2, 1.6])
+    moved, _ = clipped.update(large, clipped.init(params), params)
+    expected, _ = plain.update(scaled, plain.init(params), params)
+    np.testing.assert_allclose(moved, expected, rtol=1e-5)

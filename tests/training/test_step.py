@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,10 +40,10 @@ def waveforms(model):
     return make_music(1, channels=4)[:, 4000 : 4000 + samples]
 
 
-def run_step(model, state, batch, devices):
+def run_step(model, state, batch, devices, accumulate=1):
     mesh = meshes.make_mesh(jax.devices()[:devices])
     step = make_train_step(
-        model, CONSISTENCY, optax.sgd(1.0), lambda count: 1.0, 0.5, STEPS, 7, mesh
+        model, CONSISTENCY, optax.sgd(1.0), lambda count: 1.0, 0.5, STEPS, 7, mesh, accumulate
     )
     state = jax.device_put(jax.tree.map(np.asarray, state), meshes.replicated(mesh))
     return jax.tree.map(np.asarray, step(state, meshes.to_global_batch(batch, mesh)))
@@ -62,16 +64,46 @@ def test_four_devices_give_the_loss_and_gradients_of_one(model, state, waveforms
     """With SGD at rate 1 the parameters' change is the gradient."""
     one, one_metrics = on_one_device
     four, four_metrics = run_step(model, state, waveforms, 4)
+    assert_same_step(state, one, one_metrics, four, four_metrics)
+
+
+def assert_same_step(state, one, one_metrics, other, other_metrics):
     for name, value in one_metrics.items():
-        np.testing.assert_allclose(four_metrics[name], value, rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(other_metrics[name], value, rtol=1e-5, err_msg=name)
     gradients = [
         jax.tree.map(lambda new, old: new - old, result.params, state.params)
-        for result in (one, four)
+        for result in (one, other)
     ]
     pairs = zip(*map(jax.tree.leaves, gradients), strict=True)
     scale = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(gradients[0])))
     assert max(np.linalg.norm(a - b) for a, b in pairs) / scale < 1e-5
     assert min(np.linalg.norm(leaf) for leaf in jax.tree.leaves(gradients[0])) > 0
+
+
+def test_rows_in_parts_and_recomputed_blocks_give_the_same(model, state, waveforms, on_one_device):
+    """Two devices, their two rows one after the other, the insides of blocks computed anew."""
+    frugal = Music2Latent(dataclasses.replace(model.config, remat=True))
+    result, metrics = run_step(frugal, state, waveforms, 2, accumulate=2)
+    assert_same_step(state, *on_one_device, result, metrics)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_but_the_counts(model, state, waveforms):
+    broken = waveforms.copy()
+    broken[2, 5000] = np.nan
+    skipped, metrics = run_step(model, state, broken, 1)
+    assert not np.isfinite(metrics['loss'])
+    assert (metrics['skipped_updates'], metrics['skipped_in_row']) == (1, 1)
+    counts = {'step': state.step + 1, 'skipped': 1, 'skipped_in_row': 1}
+    for ours, expected in zip(
+        jax.tree.leaves(skipped), jax.tree.leaves(state.replace(**counts)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, expected)
+    # The next good batch is the fifth, but the fourth update.
+    updated, metrics = run_step(model, skipped, waveforms, 1)
+    assert (updated.step, updated.skipped, updated.skipped_in_row) == (5, 1, 0)
+    assert (metrics['skipped_updates'], metrics['skipped_in_row']) == (1, 0)
+    mean = jax.tree.map(lambda old, new: old * 4 / 13 + new * 9 / 13, state.params, updated.params)
+    assert distance(updated.ema_params, mean) < 1e-5
 
 
 def test_a_step_equals_the_loss_written_out(model, state, waveforms, on_one_device):
@@ -149,8 +181,11 @@ def test_noise_belongs_to_the_global_row(model):
 
 def test_an_indivisible_batch_is_told():
     mesh = meshes.make_mesh()
+    meshes.check_batch(8, 2, mesh)
     assert meshes.local_rows(8, mesh) == range(8)
     with pytest.raises(
         InputError, match=r'batch_size=6 is not divisible by 4 devices: .* e\.g\. 8'
     ):
-        meshes.local_rows(6, mesh)
+        meshes.check_batch(6, 1, mesh)
+    with pytest.raises(InputError, match=r"accumulate=3 does not divide a device's 2 rows"):
+        meshes.check_batch(8, 3, mesh)
