@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from m2l_jax.audio.spectrogram import SpectrogramConfig, to_spectrogram
-from m2l_jax.data.index import CropReader, DataConfig
+from m2l_jax.data.config import DataConfig
+from m2l_jax.data.crops import CropReader
 
 
 def read_batches(
@@ -36,7 +37,7 @@ def read_batches(
     if config.representation == 'spectrogram':
         shape = (spectrogram.bins, config.crop_frames, 2)
     else:
-        shape = (reader.corpus.crop_samples,)
+        shape = (spectrogram.samples(config.crop_frames),)
 
     def load(number: np.ndarray) -> np.ndarray:
         step, row = divmod(int(number), len(rows))

@@ -3,7 +3,8 @@ import pytest
 import soundfile
 
 from m2l_jax.audio.spectrogram import SpectrogramConfig, to_spectrogram
-from m2l_jax.data.index import CropReader, DataConfig, scan
+from m2l_jax.data.config import Collection, DataConfig
+from m2l_jax.data.crops import CropReader, open_collections
 from m2l_jax.data.pipeline import read_batches
 from m2l_jax.interface.errors import InputError
 
@@ -13,7 +14,9 @@ FRAMES = 8
 
 def make_config(representation, workers=2):
     return DataConfig(
-        path='',
+        path='/music',
+        mix=(),
+        resident=False,
         batch_size=4,
         crop_frames=FRAMES,
         min_rms=0.001,
@@ -24,7 +27,8 @@ def make_config(representation, workers=2):
 
 
 def open_reader(folder):
-    return CropReader(scan(str(folder), 44_100, SPECTROGRAM.samples(FRAMES)), 0, 0.001)
+    mix = [Collection('music', str(folder), 1.0)]
+    return CropReader(open_collections(mix, 44_100, SPECTROGRAM.samples(FRAMES)), 0, 0.001)
 
 
 def read(folder, steps, rows, representation='waveform', workers=2):
@@ -61,7 +65,7 @@ def test_neither_workers_nor_hosts_nor_the_start_change_a_batch(music_folder):
 
 def test_a_corpus_that_runs_dry_is_told(tmp_path):
     soundfile.write(tmp_path / 'silent.wav', np.zeros(100_000), 44_100)
-    with pytest.raises(InputError, match='crops drawn in a row cannot be used'):
+    with pytest.raises(InputError, match=r'crops drawn in a row from .* cannot be used'):
         read(tmp_path, range(1), range(4))
 
 

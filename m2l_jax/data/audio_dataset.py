@@ -1,0 +1,160 @@
+"""TFDS datasets as a source of training crops: prepared ones, and any public one with audio."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import soxr
+
+from m2l_jax.interface.errors import InputError, first_line
+
+PREFIX = 'tfds:'
+
+_AUDIO, _SAMPLE_RATE = 'audio', 'sample_rate'
+_SPLIT = 'train'
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordPlace:
+    """A crop's place in a record, whose length and channels only reading it tells.
+
+    Attributes:
+      item: the record.
+      number: of the record.
+      start: how far along the record's possible starts, in [0, 1).
+      channel: how far along its channels, in [0, 1).
+    """
+
+    item: str
+    number: int
+    start: float
+    channel: float
+
+
+class AudioDataset:
+    """The records of a dataset with an `audio` feature; each is as likely to be drawn.
+
+    Reads single records in any order, which TFDS offers for the array_record format; TensorFlow is
+    not needed for it.
+    """
+
+    skipped: tuple[str, ...] = ()
+    samples: int | None = None
+
+    def __init__(self, path: str, sample_rate: int, crop_samples: int):
+        """Opens a prepared dataset's folder or `tfds:NAME[SPLIT]`; raises InputError."""
+        self._path, self._split = _split_of(path)
+        self._sample_rate = sample_rate
+        self._crop_samples = crop_samples
+        builder = _open_builder(self._path)
+        self._feature_rate = _check_features(builder.info.features, self._path)
+        self._records = _open_records(builder, self._path, self._split)
+
+    def describe(self) -> str:
+        """One line for the log."""
+        return f'{len(self._records)} records of {self._path} ({self._split})'
+
+    def draw(self, random: np.random.Generator) -> RecordPlace:
+        """A random crop's place."""
+        number = int(random.integers(len(self._records)))
+        return RecordPlace(self._item(number), number, random.random(), random.random())
+
+    def read(self, place: RecordPlace) -> np.ndarray:
+        """The crop, `[samples]`, float32.
+
+        Raises:
+          InputError: if the record is damaged, or shorter than a crop.
+        """
+        waveform = self._read(place.number)
+        starts = waveform.shape[1] - self._crop_samples + 1
+        if starts < 1:
+            raise InputError(
+                f'{place.item} is shorter than a crop ({self._crop_samples} samples at '
+                f'{self._sample_rate} Hz)'
+            )
+        channel = waveform[int(place.channel * len(waveform))]
+        start = int(place.start * starts)
+        return channel[start : start + self._crop_samples]
+
+    def items(self) -> Iterator[tuple[str, np.ndarray | str]]:
+        """Every record's name, and its waveform `[channels, samples]` or why it cannot be read."""
+        for number in range(len(self._records)):
+            try:
+                yield self._item(number), self._read(number)
+            except InputError as error:
+                yield self._item(number), str(error)
+
+    def _item(self, number: int) -> str:
+        return f'{self._path}[{self._split}][{number}]'
+
+    def _read(self, number: int) -> np.ndarray:
+        """A whole record, `[channels, samples]`, at the rate wanted."""
+        try:
+            record = self._records[number]
+        except Exception as error:  # whatever the record reader, TFDS or protobuf make of it
+            raise InputError(
+                f'{self._item(number)} cannot be read ({first_line(error)}): prepare it again'
+            ) from None
+        waveform = _as_waveform(record[_AUDIO])
+        if not np.all(np.isfinite(waveform)):
+            raise InputError(f'{self._item(number)} holds NaN or infinite samples')
+        rate = int(record.get(_SAMPLE_RATE, 0)) or self._feature_rate
+        if rate == self._sample_rate:
+            return waveform
+        return np.ascontiguousarray(soxr.resample(waveform.T, rate, self._sample_rate).T)
+
+
+def _split_of(path: str) -> tuple[str, str]:
+    match = re.fullmatch(r'(.*)\[([^\]]+)\]', path)
+    return (match[1], match[2]) if match else (path, _SPLIT)
+
+
+def _open_builder(path: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        if path.startswith(PREFIX):
+            return tfds.builder(path.removeprefix(PREFIX), try_gcs=False)
+        return tfds.builder_from_directory(path)
+    except Exception as error:  # TFDS has no common class of what may be wrong
+        raise InputError(f'{path} is no dataset that TFDS can open ({first_line(error)})') from None
+
+
+def _check_features(features: Any, path: str) -> int:
+    """The sample rate that the `audio` feature tells, or 0 where each record has its own."""
+    if _AUDIO not in features:
+        raise InputError(
+            f'{path} has no feature {_AUDIO!r}, only {", ".join(sorted(features))}: '
+            'take a dataset of audio'
+        )
+    rate = getattr(features[_AUDIO], 'sample_rate', None)
+    if rate is None and _SAMPLE_RATE not in features:
+        raise InputError(f'{path} does not tell its sample rate: build it again with `prepare`')
+    return int(rate or 0)
+
+
+def _open_records(builder: Any, path: str, split: str) -> Any:
+    if split not in builder.info.splits:
+        has = ', '.join(sorted(builder.info.splits)) or 'none: download and prepare it first'
+        raise InputError(f'{path} has no split {split!r} (it has {has}): pass {path}[SPLIT]')
+    try:
+        records = builder.as_data_source(split)
+    except Exception as error:
+        raise InputError(
+            f'{path} cannot be read record by record ({first_line(error)}): '
+            "prepare it with file_format='array_record'"
+        ) from None
+    if not len(records):
+        raise InputError(f'{path} has no records in {split!r}')
+    return records
+
+
+def _as_waveform(audio: Any) -> np.ndarray:
+    """`[samples]` or `[samples, channels]`, integers of 16 bits or floats, to `[channels, N]`."""
+    audio = np.asarray(audio)
+    if np.issubdtype(audio.dtype, np.integer):  # TFDS keeps 16-bit samples as int64 too
+        audio = audio / np.float32(1 << 15)
+    audio = audio.astype(np.float32, copy=False)
+    return audio[None] if audio.ndim == 1 else np.ascontiguousarray(audio.T)
