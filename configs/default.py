@@ -8,7 +8,7 @@ The other configs in this folder override a few fields of this one.
 
 import dataclasses
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from m2l_jax.model.config import ModelConfig
 
@@ -33,9 +33,12 @@ def get_config() -> ConfigDict:
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.ema_decay = 0.9999
+    config.optimizer.clip_norm = 0.0  # 0: no clipping
 
     config.data = ConfigDict()
-    config.data.path = config_dict.placeholder(str)  # folders or files, commas between
+    config.data.path = ''  # folders or files, commas between, or a prepared dataset
+    config.data.mix = ()  # or several: (('music', '/data/music', 0.7), ('speech', ...))
+    config.data.resident = False  # or the whole corpus in device memory
     config.data.batch_size = 16  # over all devices of all hosts
     config.data.crop_frames = 64  # 34,304 samples, 0.78 s
     config.data.min_rms = 0.001
@@ -48,4 +51,15 @@ def get_config() -> ConfigDict:
     config.train.log_every = 100
     config.train.checkpoint_every = 10_000
     config.train.keep_checkpoints = 3
+    config.train.accumulate = 1
+    config.train.stop_after_skipped = 10
+    config.train.best_metric = 'mr_stft'
+
+    config.evaluation = ConfigDict()
+    config.evaluation.path = ''  # folders or files, commas between; none: no evaluation
+    config.evaluation.every = 10_000
+    config.evaluation.clips = 16
+    config.evaluation.seconds = 10.0
+    config.evaluation.media_clips = 4
+    config.evaluation.denoising_steps = 1
     return config

@@ -31,4 +31,5 @@ def test_default_is_the_papers_recipe():
         'b1': 0.9,
         'b2': 0.999,
         'ema_decay': 0.9999,
+        'clip_norm': 0.0,
     }

@@ -2,14 +2,17 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 import pathlib
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
@@ -21,15 +24,33 @@ class CheckpointStore:
     """The checkpoints of one training run, `workdir/checkpoints/<step>/`.
 
     Each holds three items: `state` (all that training needs to go on), `ema` (the averaged
-    parameters, all that inference needs) and `config` (the settings, as JSON).
+    parameters, all that inference needs) and `config` (the settings, as JSON). A checkpoint takes
+    its name only once it is complete.
+
+    Args:
+      workdir: the training run's folder.
+      keep: how many of the newest to keep, and the best besides; None to delete nothing, for
+        reading while another process may be writing.
+      score: of an evaluation's figures, higher for better.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], keep: int | None = None):
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        keep: int | None = None,
+        score: Callable[[Mapping[str, float]], float] | None = None,
+    ):
         self._manager = ocp.CheckpointManager(
             pathlib.Path(workdir).absolute() / _FOLDER,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=_preservation(keep, score),
+                best_fn=score,
+                cleanup_tmp_directories=keep is not None,  # what a killed process left
+            ),
             item_names=('state', 'ema', 'config'),
         )
+        # Orbax logs, with a stack trace, the errors of its threads, which it raises as well.
+        logging.getLogger('absl').addFilter(_has_no_trace)
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint, or None."""
@@ -39,16 +60,36 @@ class CheckpointStore:
         """Whether training can go on from a checkpoint; not from a converted model."""
         return (self._manager.directory / str(step) / 'state').is_dir()
 
-    def save(self, step: int, state: Any, ema_params: Params, config: Any) -> None:
-        """Writes a checkpoint in the background; `config` is a settings dataclass."""
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                ema=ocp.args.StandardSave(ema_params),
-                config=ocp.args.JsonSave(dataclasses.asdict(config)),
-            ),
-        )
+    def save(
+        self,
+        step: int,
+        state: Any,
+        ema_params: Params,
+        config: Any,
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
+        """Writes a checkpoint in the background.
+
+        Args:
+          step: steps done.
+          state: all that training needs to go on, but for the average.
+          ema_params: the averaged parameters.
+          config: a settings dataclass.
+          figures: of the evaluation at this step, if there was one.
+
+        Raises:
+          InputError: if this or an earlier checkpoint could not be written.
+        """
+        with self._told():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    ema=ocp.args.StandardSave(ema_params),
+                    config=ocp.args.JsonSave(dataclasses.asdict(config)),
+                ),
+                metrics=None if figures is None else dict(figures),
+            )
 
     def save_model(self, config: ModelConfig, params: Params) -> None:
         """Writes a model that no training run of ours made, as step 0."""
@@ -85,8 +126,50 @@ class CheckpointStore:
         return restored['ema']
 
     def close(self) -> None:
-        """Waits for what is still being written."""
-        self._manager.close()
+        """Waits for what is still being written; raises InputError if that fails."""
+        with self._told():
+            try:
+                self._manager.wait_until_finished()
+            finally:
+                self._manager.close()
+                logging.getLogger('absl').removeFilter(_has_no_trace)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tells in one line of what kept a checkpoint from being written, a full disk above all."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:  # TensorStore's are ValueErrors
+            step = self.latest_step()
+            kept = 'there is none before it' if step is None else f'that of step {step} is whole'
+            raise InputError(
+                f'a checkpoint could not be written into {self._manager.directory} '
+                f'({_cause(error)}); {kept}'
+            ) from error
+
+
+def _preservation(
+    keep: int | None, score: Callable[[Mapping[str, float]], float] | None
+) -> ocp.checkpoint_managers.PreservationPolicy | None:
+    if keep is None:
+        return None
+    newest = ocp.checkpoint_managers.LatestN(keep)
+    if score is None:
+        return newest
+    best = ocp.checkpoint_managers.BestN(
+        get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False
+    )
+    return ocp.checkpoint_managers.AnyPreservationPolicy([newest, best])
+
+
+def _has_no_trace(record: logging.LogRecord) -> bool:
+    return record.exc_info is None
+
+
+def _cause(error: Exception) -> str:
+    """What the system said, where TensorStore has wrapped it into the names of its files."""
+    found = re.search(r': ([^:]*) \[os_error_code', str(error))
+    return found[1] if found else first_line(error)
 
 
 def save_model(path: str | os.PathLike[str], config: ModelConfig, params: Params) -> None:

@@ -11,9 +11,10 @@ from absl import flags as absl_flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.errors import InputError, Interrupted
 
 EXIT_INPUT_ERROR = 1
+EXIT_INTERRUPTED = 75  # as in sysexits.h: the same command, run again, goes on
 
 
 def define_config(default: str | None = None) -> absl_flags.FlagHolder:
@@ -37,7 +38,10 @@ def read_config(flag: absl_flags.FlagHolder) -> ml_collections.ConfigDict:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parses the flags and calls `main`; an InputError becomes one line and exit code 1."""
+    """Parses the flags and calls `main`.
+
+    An InputError becomes one line and exit code 1; an Interrupted, one line and exit code 75.
+    """
     _configure_logging()
 
     def guarded_main(positional: Sequence[str]) -> None:
@@ -47,6 +51,9 @@ def run(main: Callable[[], None]) -> None:
             main()
         except InputError as error:
             _fail(str(error))
+        except Interrupted as error:
+            print(error, file=sys.stderr)
+            sys.exit(EXIT_INTERRUPTED)
 
     app.run(guarded_main, flags_parser=_parse_flags)
 

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this", and what it quotes of others."""
+"""The exceptions that end a command without a stack trace, and what they quote of others."""
 
 
 class InputError(ValueError):
@@ -7,6 +7,10 @@ class InputError(ValueError):
     The message is one line that names the file or field and the mend. Commands print it without
     a stack trace and exit with code 1; library callers catch it as a ``ValueError``.
     """
+
+
+class Interrupted(Exception):
+    """Work that stopped because it was asked to, with all of it saved; the message says so."""
 
 
 def first_line(error: Exception) -> str:

@@ -2,11 +2,14 @@
 
 import dataclasses
 
-from m2l_jax.data.index import DataConfig
+from m2l_jax.data.config import DataConfig
+from m2l_jax.evaluation.held_out import EvaluationConfig
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.training.state import OptimizerConfig
 from m2l_jax.training.step import ConsistencyConfig
+
+BEST_METRICS = ('si_sdr', 'lsd', 'mr_stft')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,19 +21,30 @@ class LoopConfig:
       log_every: steps between two rows of metrics.
       checkpoint_every: steps between two checkpoints; the last step is always saved.
       keep_checkpoints: how many of the newest are kept.
+      accumulate: parts in which each device takes its rows, to save memory.
+      stop_after_skipped: updates skipped in a row, for a loss or gradient that is not finite, after
+        which training stops.
+      best_metric: figure of the held-out clips by which one more checkpoint is kept, the best:
+        'si_sdr', 'lsd' or 'mr_stft'.
     """
 
     steps: int
     log_every: int
     checkpoint_every: int
     keep_checkpoints: int
+    accumulate: int
+    stop_after_skipped: int
+    best_metric: str
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                raise InputError(
-                    f'config.train.{field.name}={getattr(self, field.name)} must be at least 1'
-                )
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, int) and value < 1:
+                raise InputError(f'config.train.{name}={value} must be at least 1')
+        if self.best_metric not in BEST_METRICS:
+            raise InputError(
+                f'config.train.best_metric={self.best_metric!r} must be one of '
+                f'{", ".join(BEST_METRICS)}'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +57,7 @@ class TrainingConfig:
     optimizer: OptimizerConfig
     data: DataConfig
     train: LoopConfig
+    evaluation: EvaluationConfig
 
     def __post_init__(self):
         if self.seed < 0:

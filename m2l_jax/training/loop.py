@@ -5,30 +5,29 @@ import dataclasses
 import logging
 import math
 import os
-from typing import Any
+from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import ml_collections
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from m2l_jax.checkpoint.store import CheckpointStore
-from m2l_jax.data import index
-from m2l_jax.data.pipeline import read_batches
-from m2l_jax.interface.errors import InputError
+from m2l_jax.evaluation.held_out import HeldOutClips
+from m2l_jax.interface.errors import InputError, Interrupted
 from m2l_jax.interface.paths import make_folder
-from m2l_jax.interface.settings import build, differences
+from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
-from m2l_jax.model.config import ModelConfig
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
+from m2l_jax.training.feed import Feed, open_feed
+from m2l_jax.training.interruption import Interruption
 from m2l_jax.training.monitor import Monitor
-from m2l_jax.training.state import (
-    TrainState,
-    compute_once,
-    create_state,
-    learning_rate_schedule,
-    make_optimizer,
-)
-from m2l_jax.training.step import Metrics, TrainStep, make_train_step
+from m2l_jax.training.resume import create_or_restore
+from m2l_jax.training.state import TrainState, learning_rate_schedule, make_optimizer
+from m2l_jax.training.step import Metrics, TrainStep, draw, make_train_step, step_key
 
 _logger = logging.getLogger(__name__)
 
@@ -43,15 +42,17 @@ def train_and_evaluate(
       workdir: folder for checkpoints and TensorBoard files; made if missing.
 
     Raises:
-      InputError: for a mistake in config, data or workdir, before the first step; later, if the
-        loss is no longer finite or the data has become unusable.
+      InputError: for a mistake in config, data or workdir, before the first step; later, if update
+        after update has to be skipped, the data have become unusable, or the disk is full.
+      Interrupted: on SIGTERM or SIGINT, once the state is saved.
     """
     settings = build(TrainingConfig, config)
     mesh = meshes.make_mesh()
-    meshes.local_rows(settings.data.batch_size, mesh)  # refuses a batch that cannot be divided
+    meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
     learning_rate = learning_rate_schedule(settings.optimizer, settings.train.steps)
-    reader = open_corpus(settings)
     model = Music2Latent(settings.model)
+    held_out = _open_held_out(settings, model)
+    feed = open_feed(settings, mesh)
     optimizer = make_optimizer(settings.optimizer, settings.train.steps)
     train_step = make_train_step(
         model,
@@ -62,121 +63,143 @@ def train_and_evaluate(
         settings.train.steps,
         settings.seed,
         mesh,
+        settings.train.accumulate,
+        feed.specs,
+        feed.fetch,
     )
 
-    store = CheckpointStore(make_folder(workdir), settings.train.keep_checkpoints)
-    with contextlib.closing(store):  # also when it ends early: a save may be under way
-        state = _create_or_restore(settings, model, optimizer, mesh, store, workdir)
-        state = _run_steps(settings, state, train_step, reader, mesh, store, workdir)
-    if reader.reported:
-        _logger.warning('%d files had crops that could not be used', len(reader.reported))
+    store = CheckpointStore(make_folder(workdir), settings.train.keep_checkpoints, _score(settings))
+    interruption = Interruption(mesh)
+    # The store is closed also when training ends early: a save may be under way.
+    with interruption.watched(), contextlib.closing(store):
+        state = create_or_restore(settings, model, optimizer, mesh, store, workdir)
+        loop = settings.train
+        first = int(state.step)
+        monitor = Monitor(workdir, first, loop.steps, loop.log_every, settings.batch_seconds)
+        with contextlib.closing(monitor):
+            run = _Run(settings, train_step, feed, mesh, store, monitor, held_out, interruption)
+            state = run.go_on(state)
+    if feed.reported:
+        _logger.warning('%d files or records could not be used throughout', len(feed.reported))
     return state
 
 
-def _run_steps(
-    settings: TrainingConfig,
-    state: TrainState,
-    train_step: TrainStep,
-    reader: index.CropReader,
-    mesh: jax.sharding.Mesh,
-    store: CheckpointStore,
-    workdir: str | os.PathLike[str],
-) -> TrainState:
-    """From the state's step to the last, with metrics and checkpoints on the way."""
-    rows = meshes.local_rows(settings.data.batch_size, mesh)
-    loop = settings.train
-    first = int(state.step)
-    steps = range(first, loop.steps)
-    batches = read_batches(reader, settings.data, settings.model.spectrogram, steps, rows)
-    monitor = Monitor(workdir, first, loop.steps, loop.log_every, settings.batch_seconds)
-    with contextlib.closing(monitor):
-        for step, batch in zip(steps, batches, strict=True):
-            state, metrics = train_step(state, meshes.to_global_batch(batch, mesh))
+@dataclasses.dataclass
+class _Run:
+    """The parts of a run that is under way."""
+
+    settings: TrainingConfig
+    train_step: TrainStep
+    feed: Feed
+    mesh: Mesh
+    store: CheckpointStore
+    monitor: Monitor
+    held_out: HeldOutClips | None
+    interruption: Interruption
+
+    def go_on(self, state: TrainState) -> TrainState:
+        """From the state's step to the last, with metrics, evaluations and checkpoints."""
+        loop = self.settings.train
+        steps = range(int(state.step), loop.steps)
+        previous: Metrics | None = None
+        for step, data in zip(steps, self.feed.batches(steps), strict=True):
+            state, metrics = self.train_step(state, data)
             done = step + 1
-            monitor.after_step(done, metrics)
-            if done % loop.checkpoint_every == 0 or done == loop.steps:
-                _save(store, done, state, metrics, settings)
-    return state
-
-
-def open_corpus(settings: TrainingConfig) -> index.CropReader:
-    """Scans the data, reports what is skipped, and makes sure that there is a crop to train on."""
-    spectrogram = settings.model.spectrogram
-    corpus = index.scan(settings.data.path, spectrogram.sample_rate, settings.crop_samples)
-    _logger.info('%s', corpus.describe())
-    for _, reason in corpus.skipped:
-        _logger.warning('skipping %s', reason)
-    reader = index.CropReader(corpus, settings.seed, settings.data.min_rms)
-    reader.read(0, 0)
-    return reader
-
-
-def _create_or_restore(
-    settings: TrainingConfig,
-    model: Music2Latent,
-    optimizer: Any,
-    mesh: jax.sharding.Mesh,
-    store: CheckpointStore,
-    workdir: str | os.PathLike[str],
-) -> TrainState:
-    """The state to start from, on every device of the mesh."""
-    sharding = meshes.replicated(mesh)
-
-    def create() -> TrainState:
-        return create_state(model, optimizer, jax.random.key(settings.seed))
-
-    step = store.latest_step()
-    if step is None:
-        state = compute_once(create, sharding)
-        size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        _logger.info('starting a model of %s parameters on %d devices', f'{size:,}', mesh.size)
+            if previous is not None:
+                self._check_skipped(step, previous)
+            previous = metrics
+            self.monitor.after_step(done, metrics)
+            is_last = done == loop.steps
+            stops = self.interruption.agreed() and not is_last
+            figures = self._evaluate(done, state, is_last)
+            if done % loop.checkpoint_every == 0 or is_last or stops:
+                self._save(done, state, metrics, figures, is_last or stops)
+            if stops:
+                raise Interrupted(
+                    f'stopped and saved at step {done} of {loop.steps}: run the same command '
+                    'again to go on'
+                )
         return state
 
-    if not store.has_state(step):
+    def _evaluate(self, done: int, state: TrainState, is_last: bool) -> dict[str, float] | None:
+        """The figures on held-out clips, in every process, where an evaluation is due."""
+        if self.held_out is None:
+            return None
+        if done % self.settings.evaluation.every and not is_last:
+            return None
+        figures = {}
+        if jax.process_index() == 0:
+            evaluation = self.held_out.evaluate(state.ema_params)
+            self.monitor.write_evaluation(done, evaluation)
+            figures = evaluation.scalars
+        metric = self.settings.train.best_metric
+        value = np.float64(figures.get(f'evaluation/{metric}', 0))
+        # All must agree on which checkpoint is the best.
+        return {metric: float(multihost_utils.broadcast_one_to_all(value))}
+
+    def _save(
+        self,
+        done: int,
+        state: TrainState,
+        metrics: Metrics,
+        figures: Mapping[str, float] | None,
+        must: bool,
+    ) -> None:
+        """Writes a checkpoint, but in passing none of a state that does not learn any more."""
+        self._check_skipped(done, metrics)
+        if int(metrics['skipped_in_row']) and not must:
+            _logger.warning('no checkpoint at step %d: its update was skipped', done)
+            return
+        settings = self.settings
+        self.store.save(done, state.replace(ema_params=None), state.ema_params, settings, figures)
+
+    def _check_skipped(self, done: int, metrics: Metrics) -> None:
+        """Stops where too many updates in a row were skipped, and says what the last one saw."""
+        skipped = int(metrics['skipped_in_row'])
+        if skipped < self.settings.train.stop_after_skipped:
+            return
+        step = done - 1
+        settings = self.settings
+        rows = jnp.arange(settings.data.batch_size)
+        model = Music2Latent(settings.model)
+        key = step_key(settings.seed, step)
+        draws = draw(key, rows, (), model, settings.consistency.density)
+        sigma = np.asarray(settings.model.noise.sigma(draws.index))
         raise InputError(
-            f'{workdir} holds a converted model without the state of a training run: '
-            'choose another --workdir'
+            f'{skipped} updates in a row were skipped, for loss or gradient were not finite, up to '
+            f'step {done} (loss {float(metrics["loss"])}, sigma {sigma.min():.4g} to '
+            f'{sigma.max():.4g}, batch from {_listed(self.feed.items(step))}): training has '
+            'diverged; go on from the last checkpoint with a lower '
+            'config.optimizer.learning_rate, or set config.optimizer.clip_norm'
         )
-    _check_resumable(settings, store.read_config(step), workdir)
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(create),
+
+
+def _open_held_out(settings: TrainingConfig, model: Music2Latent) -> HeldOutClips | None:
+    if not settings.evaluation.path:
+        return None
+    consistency = settings.consistency
+    return HeldOutClips(
+        settings.evaluation,
+        model,
+        settings.data.crop_frames,
+        consistency.huber_scale,
+        float(consistency.schedule.delta(1.0)),
     )
-    _logger.info('resuming %s at step %d', workdir, step)
-    without_ema, ema_params = store.restore(
-        step, shapes.replace(ema_params=None), shapes.ema_params
-    )
-    return without_ema.replace(ema_params=ema_params)
 
 
-def _check_resumable(
-    settings: TrainingConfig, saved: dict[str, Any], workdir: str | os.PathLike[str]
-) -> None:
-    """Refuses to resume a model of another size; tells of other changed settings."""
-    saved_model = build(ModelConfig, saved['model'], f'{workdir}: config.model')
-    changed = differences(saved_model, settings.model, 'config.model')
-    if changed:
-        raise InputError(
-            f'{workdir} holds a checkpoint of another model ({"; ".join(changed)}): '
-            'choose another folder, or the config that it was trained with'
-        )
-    old = build(TrainingConfig, saved, f'{workdir}: config')
-    for line in differences(dataclasses.replace(old, model=settings.model), settings):
-        _logger.warning('resuming with another %s', line)
+def _score(settings: TrainingConfig):
+    """How a checkpoint's figures rank it, higher for better; None without evaluation."""
+    if not settings.evaluation.path:
+        return None
+    metric = settings.train.best_metric
+    sign = 1 if metric == 'si_sdr' else -1  # the others are distances
+
+    def score(figures: Mapping[str, float]) -> float:
+        value = sign * figures.get(metric, -sign * math.inf)
+        return -math.inf if math.isnan(value) else value
+
+    return score
 
 
-def _save(
-    store: CheckpointStore,
-    step: int,
-    state: TrainState,
-    metrics: Metrics,
-    settings: TrainingConfig,
-) -> None:
-    """Writes a checkpoint, but never one of a training that has diverged."""
-    loss = float(metrics['loss'])
-    if not math.isfinite(loss):
-        raise InputError(
-            f'the loss is {loss} at step {step}: training has diverged; resume from the last '
-            'checkpoint with a lower config.optimizer.learning_rate'
-        )
-    store.save(step, state.replace(ema_params=None), state.ema_params, settings)
+def _listed(items: list[str]) -> str:
+    return ', '.join(dict.fromkeys(items))

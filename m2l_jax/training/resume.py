@@ -1,0 +1,81 @@
+"""The state that training starts from: a fresh one, or that of the newest checkpoint."""
+
+import dataclasses
+import logging
+import os
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from m2l_jax.checkpoint.store import CheckpointStore
+from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.settings import build, differences
+from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.model.config import ModelConfig
+from m2l_jax.training import mesh as meshes
+from m2l_jax.training.config import TrainingConfig
+from m2l_jax.training.state import TrainState, compute_once, create_state
+
+_logger = logging.getLogger(__name__)
+
+
+def create_or_restore(
+    settings: TrainingConfig,
+    model: Music2Latent,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    store: CheckpointStore,
+    workdir: str | os.PathLike[str],
+) -> TrainState:
+    """The state to start from, on every device of the mesh.
+
+    Raises:
+      InputError: if `workdir` holds a model of another size, or one without a state.
+    """
+    sharding = meshes.replicated(mesh)
+
+    def create() -> TrainState:
+        return create_state(model, optimizer, jax.random.key(settings.seed))
+
+    step = store.latest_step()
+    if step is None:
+        state = compute_once(create, sharding)
+        size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        _logger.info('starting a model of %s parameters on %d devices', f'{size:,}', mesh.size)
+        return state
+
+    if not store.has_state(step):
+        raise InputError(
+            f'{workdir} holds a converted model without the state of a training run: '
+            'choose another --workdir'
+        )
+    _check_resumable(settings, store.read_config(step), workdir)
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(create),
+    )
+    _logger.info('resuming %s at step %d', workdir, step)
+    without_ema, ema_params = store.restore(
+        step, shapes.replace(ema_params=None), shapes.ema_params
+    )
+    return without_ema.replace(ema_params=ema_params)
+
+
+def _check_resumable(
+    settings: TrainingConfig, saved: dict[str, Any], workdir: str | os.PathLike[str]
+) -> None:
+    """Refuses to resume a model of another size; tells of other changed settings."""
+    model = build(ModelConfig, saved['model'], f'{workdir}: config.model')
+    # How the same model is computed may change.
+    model = dataclasses.replace(model, dtype=settings.model.dtype, remat=settings.model.remat)
+    changed = differences(model, settings.model, 'config.model')
+    if changed:
+        raise InputError(
+            f'{workdir} holds a checkpoint of another model ({"; ".join(changed)}): '
+            'choose another folder, or the config that it was trained with'
+        )
+    old = build(TrainingConfig, saved, f'{workdir}: config')
+    for line in differences(old, settings):
+        _logger.warning('resuming with another %s', line)
