@@ -7,7 +7,6 @@ from m2l_jax.evaluation.metrics import (
     power_spectrogram_db,
     si_sdr,
 )
-from m2l_jax.evaluation.report import draw_comparison
 from m2l_jax.interface.errors import InputError
 from tests.conftest import make_music
 
@@ -75,9 +74,3 @@ def test_signals_of_other_lengths_are_told():
         si_sdr(np.zeros((1, 4096)), np.zeros((1, 4095)))
     with pytest.raises(InputError, match='with at least 2048 samples'):
         multi_resolution_stft_distance(np.ones((1, 2047)), np.ones((1, 2047)))
-
-
-def test_picture_is_written(tmp_path):
-    music = make_music(1, channels=2)
-    draw_comparison(tmp_path / 'new' / 'a.png', music, music / 2, 44_100, 'title')
-    assert (tmp_path / 'new' / 'a.png').read_bytes().startswith(b'\x89PNG')
