@@ -26,7 +26,7 @@ def draw_comparison(
     """
     figure = Figure(figsize=(12, 10), layout='constrained')
     axes = figure.subplots(4, 1, sharex=True, height_ratios=(1, 3, 1, 3))
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a file's name may hold dollars
     signals = (('Original', original), ('Reconstruction', reconstruction))
     for (name, signal), (waveform_axis, spectrogram_axis) in zip(
         signals, (axes[:2], axes[2:]), strict=True

@@ -8,7 +8,7 @@ from m2l_jax.evaluation.report import draw_comparison, save_picture, to_pixels
 @pytest.fixture
 def figure():
     noise = 0.1 * np.random.default_rng(0).standard_normal((2, 44_100))
-    return draw_comparison(noise, 0 * noise, 44_100, 'title')
+    return draw_comparison(noise, 0 * noise, 44_100, r'\of {$ a $2 bill')
 
 
 def test_picture_is_written(figure, tmp_path):
