@@ -9,7 +9,7 @@ import numpy as np
 from m2l_jax.audio import files
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.metrics import LEAST_SAMPLES, log_spectral_distance, si_sdr
-from m2l_jax.evaluation.report import draw_comparison
+from m2l_jax.evaluation.report import draw_comparison, save_picture
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import make_folder
 
@@ -56,7 +56,8 @@ def reconstruct_file(
         'real_time_factor': original.shape[1] / sample_rate / seconds,
     }
     title = f'{stem}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB'
-    draw_comparison(wav_path.parent / f'{stem}.png', original, reconstruction, sample_rate, title)
+    figure = draw_comparison(original, reconstruction, sample_rate, title)
+    save_picture(wav_path.parent / f'{stem}.png', figure)
     return figures
 
 

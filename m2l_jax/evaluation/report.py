@@ -4,31 +4,29 @@ import os
 import pathlib
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from m2l_jax.evaluation.metrics import power_spectrogram_db
 
 _LOWEST_DB, _HIGHEST_DB = -100, -10
+_FILE_DPI, _LOG_DPI = 110, 75
 
 
 def draw_comparison(
-    path: str | os.PathLike[str],
-    original: np.ndarray,
-    reconstruction: np.ndarray,
-    sample_rate: int,
-    title: str,
-) -> None:
-    """Writes a PNG: the original's waveform and spectrogram above the reconstruction's.
+    original: np.ndarray, reconstruction: np.ndarray, sample_rate: int, title: str
+) -> Figure:
+    """The original's waveform and spectrogram above the reconstruction's.
 
     Args:
-      path: of the PNG.
-      original, reconstruction: `[channels, samples]`; channels are mixed for the picture.
+      original, reconstruction: `[channels, samples]`, at least 2048 samples; channels are mixed for
+        the picture.
       sample_rate: in Hz.
       title: shown on top.
     """
     figure = Figure(figsize=(12, 10), layout='constrained')
     axes = figure.subplots(4, 1, sharex=True, height_ratios=(1, 3, 1, 3))
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a file's name may hold dollars
     signals = (('Original', original), ('Reconstruction', reconstruction))
     for (name, signal), (waveform_axis, spectrogram_axis) in zip(
         signals, (axes[:2], axes[2:]), strict=True
@@ -37,8 +35,21 @@ def draw_comparison(
         image = _draw_spectrogram(spectrogram_axis, signal, sample_rate)
     axes[-1].set_xlabel('time in s')
     figure.colorbar(image, ax=axes[1::2], label='level in dB')
+    return figure
+
+
+def save_picture(path: str | os.PathLike[str], figure: Figure) -> None:
+    """Writes a figure as PNG; missing folders are made."""
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=_FILE_DPI)
+
+
+def to_pixels(figure: Figure) -> np.ndarray:
+    """A figure as `[height, width, 3]`, uint8; coarser than in a file, for a picture in a log."""
+    figure.set_dpi(_LOG_DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]  # the figure is opaque
 
 
 def _draw_waveform(axis, name: str, signal: np.ndarray, sample_rate: int) -> None:

@@ -1,4 +1,4 @@
-"""What a training run shows while it runs: TensorBoard scalars and a progress bar."""
+"""What a training run shows while it runs: curves, audio and pictures, and a progress bar."""
 
 import logging
 import os
@@ -6,10 +6,15 @@ import sys
 import time
 
 import jax
+import numpy as np
 import tqdm
-from clu import metric_writers
+from tensorboardX import SummaryWriter
+
+from m2l_jax.evaluation.held_out import Evaluation
 
 _logger = logging.getLogger(__name__)
+
+_FLUSH_SECONDS = 30  # until TensorBoard can see what is written
 
 
 class Monitor:
@@ -35,7 +40,12 @@ class Monitor:
         self._last_step, self._last_time = first_step, time.monotonic()
         self._is_writer = jax.process_index() == 0
         if self._is_writer:
-            self._writer = metric_writers.SummaryWriter(os.fspath(workdir))
+            # Its files' names tell seconds only: one that is there would be overwritten.
+            suffix = f'.{os.getpid()}.{first_step}'
+            self._writer = SummaryWriter(
+                os.fspath(workdir), flush_secs=_FLUSH_SECONDS, filename_suffix=suffix
+            )
+        self._has_originals = False
         self._bar = tqdm.tqdm(
             initial=first_step,
             total=steps,
@@ -53,6 +63,28 @@ class Monitor:
         self._bar.update()
         if step % self._log_every == 0 or step == self._steps:
             self._pending = step, metrics
+
+    def write_evaluation(self, step: int, evaluation: Evaluation) -> None:
+        """Writes the figures, audio and pictures of an evaluation after `step` finished steps.
+
+        The originals are written once; the time that the evaluation took counts for no speed.
+        """
+        self._last_time += evaluation.seconds
+        if not self._is_writer:
+            return
+        self._write_scalars(step, evaluation.scalars)
+        for clip in evaluation.media:
+            tag = f'evaluation/{clip.name}'
+            if not self._has_originals:
+                self._write_audio(step, f'{tag}/original', clip.original, evaluation.sample_rate)
+            self._write_audio(
+                step, f'{tag}/reconstruction', clip.reconstruction, evaluation.sample_rate
+            )
+            self._writer.add_image(tag, clip.picture, step, dataformats='HWC')
+        self._has_originals = True
+        self._bar.clear()
+        _logger.info('step %d/%d, held-out clips: %s', step, self._steps, evaluation.describe())
+        self._bar.refresh()
 
     def close(self) -> None:
         """Writes what is left."""
@@ -74,7 +106,7 @@ class Monitor:
         if not self._is_writer:
             return
         speed = {'steps_per_second': rate, 'audio_hours_per_second': hours_rate}
-        self._writer.write_scalars(step, {**values, **speed})
+        self._write_scalars(step, {**values, **speed})
         figures = f'loss {values["loss"]:.4g}, {hours_rate:.2g} audio-hours/s'
         self._bar.set_postfix_str(figures)
         if self._bar.disable:
@@ -82,3 +114,12 @@ class Monitor:
             _logger.info(
                 'step %d/%d: %s, %.3g steps/s, %s left', step, self._steps, figures, rate, left
             )
+
+    def _write_scalars(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def _write_audio(self, step: int, tag: str, waveform: np.ndarray, sample_rate: int) -> None:
+        # TensorBoard plays no more than two channels.
+        heard = waveform if len(waveform) <= 2 else waveform.mean(axis=0, keepdims=True)
+        self._writer.add_audio(tag, heard.T, step, sample_rate)

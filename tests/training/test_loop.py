@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 import soundfile
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.util.tensor_util import make_ndarray
 
 from configs import demo
 from m2l_jax.checkpoint.store import load_model
@@ -45,9 +44,7 @@ def read_scalars(workdir):
     events.Reload()
     names = {'loss', 'gradient_norm', 'update_norm', 'learning_rate', 'delta', 'latent_std',
              'latents_saturated', 'steps_per_second', 'audio_hours_per_second'}  # fmt: skip
-    return {
-        name: {e.step: make_ndarray(e.tensor_proto) for e in events.Tensors(name)} for name in names
-    }
+    return {name: {e.step: e.value for e in events.Scalars(name)} for name in names}
 
 
 def test_training_resumes_to_the_last_bit(config, tmp_path, monkeypatch, music_folder):

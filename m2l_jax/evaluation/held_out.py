@@ -1,0 +1,291 @@
+"""Clips that training never sees, reconstructed and measured again and again while it runs."""
+
+import dataclasses
+import logging
+import math
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from m2l_jax.audio import files
+from m2l_jax.audio.spectrogram import to_spectrogram
+from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.evaluation import metrics, noise_bins
+from m2l_jax.evaluation.report import draw_comparison, to_pixels
+from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.paths import list_files
+from m2l_jax.model.autoencoder import Music2Latent, Params
+
+_logger = logging.getLogger(__name__)
+
+_SEED = 0  # of the decoding noise
+_LEAST_RMS = 1e-3  # of a clip that is not silent
+_CROPS = 16  # for the figures by noise level, over all clips
+
+_METRICS = {
+    'si_sdr': metrics.si_sdr,
+    'lsd': metrics.log_spectral_distance,
+    'mr_stft': metrics.multi_resolution_stft_distance,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What is evaluated while training runs, and how often.
+
+    Attributes:
+      path: folder of audio files (searched recursively) or a file; several with commas between;
+        '' for no evaluation.
+      every: steps between two evaluations.
+      clips: how many of the files are used at most, evenly spaced through their sorted list.
+      seconds: how much of each file, from its start.
+      media_clips: how many of the clips are written as audio and pictures as well.
+      denoising_steps: evaluations of the model in decoding.
+    """
+
+    path: str
+    every: int
+    clips: int
+    seconds: float
+    media_clips: int
+    denoising_steps: int
+
+    def __post_init__(self):
+        least = {'every': 1, 'clips': 1, 'media_clips': 0, 'denoising_steps': 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise InputError(
+                    f'config.evaluation.{name}={getattr(self, name)} must be at least {value}'
+                )
+        if not 0 < self.seconds < math.inf:
+            raise InputError(f'config.evaluation.seconds={self.seconds} must be above 0')
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A held-out clip: `waveform` is `[channels, samples]`, float32, at the model's rate."""
+
+    name: str
+    waveform: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipMedia:
+    """A clip to hear and to look at.
+
+    Attributes:
+      name: of the clip, the same in each evaluation and no other clip's.
+      original, reconstruction: `[channels, samples]`, float32.
+      picture: both waveforms and spectrograms, `[height, width, 3]`, uint8.
+    """
+
+    name: str
+    original: np.ndarray
+    reconstruction: np.ndarray
+    picture: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation found.
+
+    Attributes:
+      scalars: the figures by their names in TensorBoard; see `HeldOutClips.evaluate`.
+      media: some of the clips.
+      sample_rate: of the audio in `media`, in Hz.
+      seconds: that the evaluation took.
+    """
+
+    scalars: dict[str, float]
+    media: list[ClipMedia]
+    sample_rate: int
+    seconds: float
+
+    def describe(self) -> str:
+        """The main figures, in one line for the log."""
+        si_sdr, lsd, mr_stft, loss = (
+            self.scalars[f'evaluation/{name}'] for name in ('si_sdr', 'lsd', 'mr_stft', 'loss')
+        )
+        return (
+            f'SI-SDR {si_sdr:.2f} dB, LSD {lsd:.2f} dB, multi-resolution STFT {mr_stft:.3f}, '
+            f'loss {loss:.4g} ({self.seconds:.1f} s)'
+        )
+
+
+class HeldOutClips:
+    """Reads the clips once; measures any parameters on them, compiled once for all evaluations.
+
+    All clips have one length. It runs in one process on one of its devices, whatever mesh the
+    parameters live on, and in the model's own dtype. The same parameters give the same figures.
+
+    Args:
+      config: which clips; its path is not empty.
+      model: the model in training.
+      crop_frames: spectrogram frames of a training crop, the length of what the figures by noise
+        level are taken on; a multiple of the model's time downsampling.
+      huber_scale: c of the consistency loss over √n.
+      delta: Δ of the consistency loss; by default the last one of the paper's schedule.
+
+    Raises:
+      InputError: if a path is missing, no file can be used, or clips would be too short.
+    """
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        model: Music2Latent,
+        crop_frames: int,
+        huber_scale: float,
+        delta: float = 1e-3,
+    ):
+        spectrogram = model.config.spectrogram
+        samples = round(config.seconds * spectrogram.sample_rate)
+        least = max(metrics.LEAST_SAMPLES, spectrogram.samples(crop_frames))
+        if samples < least:
+            raise InputError(
+                f'config.evaluation.seconds={config.seconds} is too short: '
+                f'at least {least / spectrogram.sample_rate:.3f}, a training crop'
+            )
+        self.clips = read_clips(config, spectrogram.sample_rate, samples)
+        self._config = config
+        # Without parameters: those of each evaluation come with it.
+        self._codec = EncoderDecoder.from_params(model, {}, dtype=model.config.dtype)
+        self._crops = to_spectrogram(
+            cut_crops(self.clips, spectrogram.samples(crop_frames)), spectrogram
+        )
+        self._sigmas = [float(s) for s in model.config.noise.sigma(noise_bins.bin_indices())]
+        self._measure_bins = noise_bins.make_measure(model, huber_scale, delta)
+
+    def evaluate(self, params: Params) -> Evaluation:
+        """Reconstructs the clips, and denoises crops of them at each of eight noise levels.
+
+        The scalars, all with `evaluation/` before their names, are
+
+        - `si_sdr` and `lsd` in dB, and `mr_stft`: means over the clips, see `evaluation.metrics`;
+        - `loss_sigma_…` and `error_sigma_…` with the level σ in the name: consistency loss and
+          root mean square error, see `evaluation.noise_bins`; `loss` and `error`: their means.
+
+        Args:
+          params: NumPy arrays, or JAX arrays of which each device holds the whole.
+
+        Raises:
+          InputError: if the model gives NaN.
+        """
+        jax.block_until_ready(params)  # the steps before are not part of the time taken
+        begin = time.monotonic()
+        params = jax.tree.map(_on_one_device, params)
+        codec = self._codec.with_params(params)
+        figures, media = [], []
+        for clip in self.clips:
+            reconstruction = self._reconstruct(codec, clip.waveform)
+            figures.append(
+                {name: metric(clip.waveform, reconstruction) for name, metric in _METRICS.items()}
+            )
+            if len(media) < self._config.media_clips:
+                media.append(self._show(clip, reconstruction, figures[-1]))
+        scalars = {name: float(np.mean([row[name] for row in figures])) for name in _METRICS}
+        scalars |= self._by_noise_level(params)
+        return Evaluation(
+            {f'evaluation/{name}': value for name, value in scalars.items()},
+            media,
+            self._sample_rate,
+            time.monotonic() - begin,
+        )
+
+    @property
+    def _sample_rate(self) -> int:
+        return self._codec.config.spectrogram.sample_rate
+
+    def _reconstruct(self, codec: EncoderDecoder, waveform: np.ndarray) -> np.ndarray:
+        latents = codec.encode(codec.pad(waveform))
+        decoded = codec.decode(latents, self._config.denoising_steps, seed=_SEED)
+        return decoded[:, : waveform.shape[1]]
+
+    def _show(self, clip: Clip, reconstruction: np.ndarray, figures: dict[str, float]) -> ClipMedia:
+        title = (
+            f'{clip.name}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB, '
+            f'multi-resolution STFT {figures["mr_stft"]:.3f}'
+        )
+        figure = draw_comparison(clip.waveform, reconstruction, self._sample_rate, title)
+        return ClipMedia(clip.name, clip.waveform, reconstruction, to_pixels(figure))
+
+    def _by_noise_level(self, params: Params) -> dict[str, float]:
+        scalars = {}
+        for name, values in zip(
+            ('loss', 'error'), self._measure_bins(params, self._crops), strict=True
+        ):
+            values = np.asarray(values, np.float64)
+            scalars[name] = float(np.mean(values))
+            for sigma, value in zip(self._sigmas, values, strict=True):
+                scalars[f'{name}_sigma_{sigma:.2g}'] = float(value)
+        return scalars
+
+
+def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list[Clip]:
+    """The first `samples` of each of at most `config.clips` files, at the given rate in Hz.
+
+    The sorted list of files is divided into as many equal parts, and the first file in each that
+    can be used is; those before it are named in the log, with the reason.
+
+    Raises:
+      InputError: if a folder is missing, or no file can be used.
+    """
+    paths = [
+        file
+        for part in config.path.split(',')
+        for file in list_files(part.strip(), files.AUDIO_SUFFIXES)
+    ]
+    clips, reasons = [], []
+    for part in np.array_split(np.array(paths), min(config.clips, max(1, len(paths)))):
+        for path in part:
+            try:
+                waveform = _read_clip(path, sample_rate, samples)
+            except InputError as error:
+                _logger.warning('skipping %s', error)
+                reasons.append(str(error))
+                continue
+            clips.append(Clip(f'{len(clips)}_{pathlib.Path(path).stem}', waveform))
+            break
+    if not clips:
+        reason = reasons[0] if reasons else 'there are no audio files'
+        raise InputError(f'config.evaluation.path={config.path} has nothing to evaluate: {reason}')
+    _logger.info('%d held-out clips of %.2f s', len(clips), samples / sample_rate)
+    return clips
+
+
+def cut_crops(clips: list[Clip], samples: int) -> np.ndarray:
+    """`[16, samples]`, float32: crops that lie evenly over all clips and take channels in turn."""
+    crops = []
+    for number in range(_CROPS):
+        fraction, clip = math.modf((number + 0.5) * len(clips) / _CROPS)
+        waveform = clips[int(clip)].waveform
+        start = round(fraction * (waveform.shape[1] - samples))
+        crops.append(waveform[number % len(waveform), start : start + samples])
+    return np.stack(crops)
+
+
+def _read_clip(path: str, sample_rate: int, samples: int) -> np.ndarray:
+    """`[channels, samples]` of a file, if it can be measured."""
+    stored = files.read_info(path).samples_at(sample_rate)
+    if stored < samples:
+        raise InputError(
+            f'{path} has {stored / sample_rate:.2f} s, less than the '
+            f'{samples / sample_rate:.2f} s of config.evaluation.seconds'
+        )
+    waveform = files.read(path, sample_rate, 0, samples)
+    if not np.all(np.isfinite(waveform)):
+        raise InputError(f'{path} holds NaN or infinite samples: mend or replace it')
+    if np.sqrt(np.mean(waveform**2)) < _LEAST_RMS:
+        raise InputError(
+            f'{path} is silent in its first {samples / sample_rate:.2f} s (RMS below {_LEAST_RMS})'
+        )
+    return waveform
+
+
+def _on_one_device(leaf: jax.Array | np.ndarray) -> jax.Array:
+    """A leaf on this process's first device, out of what one of its devices holds: all of it."""
+    # Always that device, for what is compiled to fit the next evaluation too.
+    whole = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
+    return jax.device_put(whole, jax.local_devices()[0])

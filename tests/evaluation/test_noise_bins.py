@@ -1,0 +1,77 @@
+import jax
+import numpy as np
+import pytest
+
+from m2l_jax.audio.spectrogram import to_spectrogram
+from m2l_jax.evaluation.noise_bins import BINS, bin_indices, make_measure
+from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.model.unet import preconditioning
+from m2l_jax.training.state import compute_once
+from tests.conftest import make_music
+
+HUBER_SCALE, DELTA = 0.00054, 0.01
+
+
+@pytest.fixture(scope='module')
+def model(tiny_config):
+    return Music2Latent(tiny_config)
+
+
+@pytest.fixture(scope='module')
+def params(model):
+    return compute_once(lambda: model.init_params(jax.random.key(0)))
+
+
+@pytest.fixture(scope='module')
+def crops(model):
+    samples = model.config.spectrogram.samples(8)
+    waveforms = make_music(1, channels=2)[:, : 2 * samples].reshape(4, samples)
+    return to_spectrogram(waveforms, model.config.spectrogram)
+
+
+@pytest.fixture(scope='module')
+def measure(model):
+    return make_measure(model, HUBER_SCALE, DELTA)
+
+
+def test_an_untrained_model_has_the_figures_of_its_skip_connection(model, params, crops, measure):
+    """Its last layer is 0, so that f(x_σ) = c_skip·(x + σz), whose moments are known."""
+    losses, errors = measure(params, crops)
+    levels = model.config.noise
+    sigma = levels.sigma(bin_indices())
+    teacher_sigma = levels.sigma(bin_indices() - DELTA)
+    skip, teacher_skip = (preconditioning(s, levels)[0] for s in (sigma, teacher_sigma))
+    power = np.mean(crops**2)
+    expected = np.sqrt((skip - 1) ** 2 * power + (skip * sigma) ** 2)
+    np.testing.assert_allclose(errors, expected, rtol=0.01)
+
+    elements = crops[0].size
+    c = HUBER_SCALE * elements**0.5
+    squares = elements * (
+        (skip - teacher_skip) ** 2 * np.mean(crops**2, axis=(1, 2, 3))[:, None]
+        + (skip * sigma - teacher_skip * teacher_sigma) ** 2
+    )  # [B, BINS]
+    expected = np.mean((np.sqrt(squares + c**2) - c) / (sigma - teacher_sigma), axis=0)
+    np.testing.assert_allclose(losses, expected, rtol=0.02)
+
+
+def test_any_model_leaves_alone_what_has_hardly_any_noise(params, crops, measure):
+    random = np.random.default_rng(0)
+    other = jax.tree.map(
+        lambda leaf: leaf + 0.05 * random.standard_normal(leaf.shape, np.float32), params
+    )
+    _, before = measure(params, crops)
+    losses, errors = measure(other, crops)
+    assert errors[0] < 0.02 < 0.1 < min(errors[3:])
+    assert np.all(np.abs(errors[1:] - before[1:]) > 1e-4)
+    assert losses.shape == errors.shape == (BINS,)
+    assert measure._cache_size() == 1  # compiled once for all parameters
+
+
+def test_a_teacher_at_the_lowest_level_gives_the_clean_crop(model, params, crops):
+    """There, with Δ = 1, the loss is the error: both are the distance from x."""
+    losses, errors = make_measure(model, 1e-9, delta=1.0)(params, crops)
+    levels = model.config.noise
+    sigma = levels.sigma(bin_indices())
+    norms = errors * crops[0].size ** 0.5  # with c = 0 the distance is the norm
+    np.testing.assert_allclose(losses[3:], (norms / (sigma - levels.sigma_min))[3:], rtol=0.1)
