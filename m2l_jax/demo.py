@@ -74,16 +74,18 @@ def _losses(settings, model, candidates) -> list[float]:
     import numpy as np
 
     from m2l_jax.audio.spectrogram import to_spectrogram
-    from m2l_jax.training.loop import open_corpus
-    from m2l_jax.training.step import compute_loss, draw
+    from m2l_jax.data.crops import CropReader, open_collections
+    from m2l_jax.training.step import compute_loss, draw, step_key
 
-    reader = open_corpus(settings)
+    spectrogram_config, data = settings.model.spectrogram, settings.data
+    mix = open_collections(data.collections, spectrogram_config.sample_rate, settings.crop_samples)
+    reader = CropReader(mix, settings.seed, data.min_rms)
     rows = jnp.arange(settings.data.batch_size)
 
     @jax.jit
     def loss(params, waveforms, step):
-        spectrogram = to_spectrogram(waveforms, settings.model.spectrogram)
-        key = jax.random.fold_in(jax.random.key(settings.seed), step)
+        spectrogram = to_spectrogram(waveforms, spectrogram_config)
+        key = step_key(settings.seed, step)
         density = settings.consistency.density
         draws = draw(key, rows, spectrogram.shape[1:], model, density)
         scale = settings.consistency.huber_scale
