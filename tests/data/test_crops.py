@@ -136,3 +136,47 @@ def test_several_folders_and_files(music_folder, tmp_path):
         'other.wav',
     ]
     assert corpus.seconds == pytest.approx(7)
+
+
+def make_mix(tmp_path, seconds):
+    """A folder a weight, each with a constant of its own number."""
+    mix = []
+    for number, (weight, length) in enumerate(seconds.items(), 1):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        soundfile.write(folder / 'a.wav', np.full(int(length * 44_100), number / 10), 44_100)
+        mix.append(Collection(str(number), str(folder), weight))
+    return mix
+
+
+def test_collections_are_drawn_by_weight_and_not_by_length(tmp_path):
+    mix = make_mix(tmp_path, {0.7: 1, 0.2: 9, 0.1: 2})
+    reader = CropReader(open_collections(mix, 44_100, CROP), 0, 0.001)
+    levels = [round(float(reader.read(step, step % 4)[0]), 2) for step in range(1500)]
+    shares = [levels.count(level) / 1500 for level in (0.1, 0.2, 0.3)]
+    assert shares == pytest.approx([0.7, 0.2, 0.1], abs=0.035)
+
+
+def test_rejection_keeps_the_weights(tmp_path):
+    mix = make_mix(tmp_path, {0.75: 1, 0.25: 1})
+    soundfile.write(tmp_path / '1' / 'silent.wav', np.zeros(20 * 44_100), 44_100)
+    reader = CropReader(open_collections(mix, 44_100, CROP), 0, 0.001)
+    levels = [round(float(reader.read(step, 0)[0]), 2) for step in range(600)]
+    assert levels.count(0.1) / 600 == pytest.approx(0.75, abs=0.05)
+
+
+def test_a_collection_of_no_use_is_told_by_name(tmp_path):
+    mix = make_mix(tmp_path, {0.75: 1, 0.25: 1})
+    soundfile.write(tmp_path / '2' / 'a.wav', np.zeros(44_100), 44_100)
+    reader = CropReader(open_collections(mix, 44_100, CROP), 0, 0.001)
+    with pytest.raises(InputError, match=r"data\.mix '2': 2000 crops drawn in a row from .*/2"):
+        reader.check()
+    (tmp_path / '2' / 'a.wav').unlink()
+    with pytest.raises(InputError, match=r"data\.mix '2': no audio files in .*/2"):
+        open_collections(mix, 44_100, CROP)
+
+
+def test_a_crop_can_be_located(music_folder):
+    reader = open_reader(music_folder)
+    place = reader.locate(3, 1)
+    np.testing.assert_array_equal(only_source(reader).read(place), reader.read(3, 1))

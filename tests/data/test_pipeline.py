@@ -67,14 +67,3 @@ def test_a_corpus_that_runs_dry_is_told(tmp_path):
     soundfile.write(tmp_path / 'silent.wav', np.zeros(100_000), 44_100)
     with pytest.raises(InputError, match=r'crops drawn in a row from .* cannot be used'):
         read(tmp_path, range(1), range(4))
-
-
-@pytest.mark.parametrize(
-    ('field', 'value', 'message'),
-    [('representation', 'mel', "representation='mel' must be"), ('batch_size', 0, 'batch_size=0')],
-)
-def test_a_wrong_field_is_told(field, value, message):
-    import dataclasses
-
-    with pytest.raises(InputError, match=message):
-        dataclasses.replace(make_config('waveform'), **{field: value})

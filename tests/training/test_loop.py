@@ -1,3 +1,6 @@
+import os
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from configs import demo
 from m2l_jax.checkpoint.store import load_model
-from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.errors import InputError, Interrupted
 from m2l_jax.training.loop import train_and_evaluate
 from m2l_jax.training.monitor import Monitor
 from tests.conftest import make_music
@@ -105,12 +108,16 @@ def test_training_resumes_to_the_last_bit(config, tmp_path, monkeypatch, music_f
         ({'seed': -1}, r'config\.seed=-1 must be at least 0'),
         ({'optimizer.ema_decay': 1.0}, r'ema_decay=1\.0 must be at least 0 and below 1'),
         ({'consistency.density.log_sigma_std': 0.0}, r'log_sigma_std=0\.0 must be above 0'),
-        ({'data.path': None}, r'config\.data\.path is not set: pass --config\.data\.path=VALUE'),
+        ({'data.path': ''}, r'config\.data\.path and config\.data\.mix are not set'),
         ({'data.path': '/nowhere'}, '/nowhere does not exist'),
         ({'data.batch_size': 6}, 'batch_size=6 is not divisible by 4 devices'),
         ({'data.crop_frames': 12}, r'crop_frames=12 must be a multiple of 8'),
         ({'data.crop_frames': 800}, 'shorter than a crop'),
         ({'train.steps': 0}, r'config\.train\.steps=0 must be at least 1'),
+        ({'train.accumulate': 3}, "accumulate=3 does not divide a device's 1 rows"),
+        ({'train.best_metric': 'fad'}, "best_metric='fad' must be one of si_sdr, lsd, mr_stft"),
+        ({'optimizer.clip_norm': -1.0}, r'clip_norm=-1\.0 must be at least 0'),
+        ({'evaluation.path': '/nowhere'}, '/nowhere does not exist'),
         ({'optimizer.warmup_steps': 9}, r'warmup_steps=9 must be below config\.train\.steps=6'),
     ],
 )
@@ -122,10 +129,15 @@ def test_a_wrong_config_is_told_before_the_first_step(config, tmp_path, change, 
     assert not (tmp_path / 'run').exists()
 
 
-def test_a_diverged_training_is_told_and_never_saved(config, tmp_path):
+def test_a_diverged_training_is_told_and_never_saved(config, tmp_path, music_folder):
     with config.unlocked():
         config.optimizer.update(learning_rate=1e30, warmup_steps=0)
-    with pytest.raises(InputError, match=r'the loss is nan at step \d: training has diverged'):
+        config.train.stop_after_skipped = 2
+    message = (
+        r'2 updates in a row were skipped, .* up to step 3 \(loss nan, sigma [\d.]+ to [\d.]+, '
+        rf'batch from {music_folder}/.*\): training has diverged'
+    )
+    with pytest.raises(InputError, match=message):
         train_and_evaluate(config, tmp_path / 'run')
     with pytest.raises(InputError, match='holds no complete checkpoint'):
         load_model(tmp_path / 'run')
@@ -139,6 +151,33 @@ def test_waveforms_train_as_spectrograms_do(config, tmp_path):
     first, second = (read_scalars(tmp_path / name) for name in ('spectrogram', 'waveform'))
     for step, point in first['loss'].items():
         np.testing.assert_allclose(point, second['loss'][step], rtol=1e-5)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops_and_training_goes_on(config, tmp_path, monkeypatch, number):
+    """With the corpus on the devices and clips held out; signals come after step 2."""
+    with config.unlocked():
+        config.data.resident = True
+        config.evaluation.update(path=config.data.path, every=3, clips=1, seconds=1.0)
+    whole = train_and_evaluate(config, tmp_path / 'whole')
+    after_step = Monitor.after_step
+
+    def send(self, step, metrics):
+        after_step(self, step, metrics)
+        if step == 2:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Monitor, 'after_step', send)
+    with pytest.raises(Interrupted, match='stopped and saved at step 2 of 6: run the same command'):
+        train_and_evaluate(config, tmp_path / 'parts')
+    assert (tmp_path / 'parts' / 'checkpoints' / '2').is_dir()
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    monkeypatch.setattr(Monitor, 'after_step', after_step)
+    assert_identical(train_and_evaluate(config, tmp_path / 'parts'), whole)
+
+    events = EventAccumulator(str(tmp_path / 'whole'))
+    events.Reload()
+    assert {event.step for event in events.Scalars('evaluation/si_sdr')} == {3, 6}
 
 
 def test_a_workdir_that_is_a_file_is_told(config, tmp_path):

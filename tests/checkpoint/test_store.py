@@ -1,0 +1,65 @@
+import contextlib
+import dataclasses
+import resource
+
+import numpy as np
+import pytest
+
+from m2l_jax.checkpoint.store import CheckpointStore
+from m2l_jax.interface.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    seed: int = 0
+
+
+def save(store, step, size=10, figures=None):
+    values = np.random.default_rng(step).standard_normal(size).astype(np.float32)
+    store.save(step, {'state': values}, {'ema': values}, Settings(), figures)
+
+
+def kept(workdir):
+    return sorted(int(path.name) for path in (workdir / 'checkpoints').iterdir())
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    distances = [5.0, 1.0, 3.0, float('nan'), 2.0]
+    score = lambda figures: -np.nan_to_num(figures['lsd'], nan=np.inf)  # noqa: E731
+    with contextlib.closing(CheckpointStore(tmp_path, 2, score)) as store:
+        for step, distance in enumerate(distances, 1):
+            save(store, step, figures={'lsd': distance})
+        save(store, 6)  # without an evaluation
+    assert kept(tmp_path) == [2, 5, 6]
+
+
+def test_without_evaluation_the_newest_are_kept(tmp_path):
+    with contextlib.closing(CheckpointStore(tmp_path, 2)) as store:
+        for step in (1, 2, 3):
+            save(store, step)
+    assert kept(tmp_path) == [2, 3]
+
+
+def test_a_checkpoint_that_does_not_fit_is_told_and_the_last_one_stays(tmp_path, caplog):
+    """A limit on the size of files, met in the middle of writing, for a disk that is full."""
+    store = CheckpointStore(tmp_path, 2)
+    save(store, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    message = r'into .*checkpoints \(File too large\); that of step 1 is whole'
+    with pytest.raises(InputError, match=message):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+            save(store, 2, size=1_000_000)
+            store.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [record for record in caplog.records if record.exc_info]
+    # The next run sees the good one alone, and clears away the rest.
+    with contextlib.closing(CheckpointStore(tmp_path, 2)) as store:
+        assert store.latest_step() == 1
+        assert kept(tmp_path) == [1]
+        expected = np.random.default_rng(1).standard_normal(10).astype(np.float32)
+        state, _ = store.restore(
+            1, {'state': np.zeros(10, np.float32)}, {'ema': np.zeros(10, np.float32)}
+        )
+        np.testing.assert_array_equal(state['state'], expected)
