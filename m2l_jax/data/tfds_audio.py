@@ -4,6 +4,7 @@
 of this project and without TensorFlow.
 """
 
+import errno
 import os
 import pathlib
 import tempfile
@@ -63,10 +64,8 @@ def shard_path(folder: str | os.PathLike[str], number: int, shards: int) -> path
 class ShardWriter:
     """Writes records into a shard; a context manager.
 
-    The same records give the same bytes.
-
-    Raises:
-      InputError: from any method, if the file cannot be written.
+    The same records give the same bytes. Any method raises an OSError if the file cannot be
+    written.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -95,7 +94,9 @@ class ShardWriter:
         try:
             return function(*arguments)
         except RuntimeError as error:  # array_record's own, for a full disk too
-            raise InputError(f'{self._path} cannot be written ({first_line(error)})') from None
+            # "write() failed: No space left on device; writing …"
+            reason = first_line(error).partition(';')[0]
+            raise OSError(errno.EIO, reason, os.fspath(self._path)) from None
 
 
 def write_metadata(
