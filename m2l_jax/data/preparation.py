@@ -10,16 +10,13 @@ import logging
 import os
 import pathlib
 import shutil
-import sys
-import time
 from collections.abc import Sequence
-
-import tqdm
 
 from m2l_jax.data import runners, tfds_audio
 from m2l_jax.data.inputs import AudioFile, list_audio
+from m2l_jax.data.report import Report, make_report
 from m2l_jax.data.segments import SegmentConfig, plan_shards
-from m2l_jax.data.shards import ShardJob, ShardSummary, read_summary
+from m2l_jax.data.shards import ShardJob, read_summary
 from m2l_jax.interface import settings
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import make_folder, replaced_file
@@ -28,44 +25,6 @@ _logger = logging.getLogger(__name__)
 
 _PREPARATION = 'preparation.json'
 _SUMMARIES = 'shards'
-_SECONDS_BETWEEN_LINES = 30
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What became of the input; `report.json` has the same fields.
-
-    Attributes:
-      files: audio files listed.
-      hours_in: their duration, where their headers can be read.
-      segments: records in the dataset.
-      hours_out: duration of the records: each channel counts, and so does the overlap.
-      silent_segments: left out.
-      shards: of the dataset.
-      bytes: of the shards.
-      skipped: source to reason, of files of which nothing was taken.
-      damaged: source to reason, of files of which a part was taken.
-    """
-
-    files: int
-    hours_in: float
-    segments: int
-    hours_out: float
-    silent_segments: int
-    shards: int
-    bytes: int
-    skipped: dict[str, str]
-    damaged: dict[str, str]
-
-    def describe(self) -> str:
-        """Two lines for people."""
-        return (
-            f'{self.files} files, {self.hours_in:.2f} h -> {self.segments} segments, '
-            f'{self.hours_out:.2f} h over all channels, in {self.shards} shards, '
-            f'{self.bytes / 1e6:.1f} MB\n'
-            f'{self.silent_segments} silent segments left out; {len(self.skipped)} files skipped, '
-            f'{len(self.damaged)} damaged (report.json)'
-        )
 
 
 def prepare(
@@ -103,7 +62,7 @@ def prepare(
     missing = [job for job in jobs if read_summary(job) is None]
     if not missing and tfds_audio.has_metadata(folder):
         _logger.info('%s is complete already: nothing to do', folder)
-        return _report(files, [read_summary(job) for job in jobs], config)
+        return make_report(files, [read_summary(job) for job in jobs], config)
     tfds_audio.remove_metadata(folder)
     _remove_leftovers(folder)
     _run(jobs, missing, workers, beam_options)
@@ -112,7 +71,7 @@ def prepare(
         raise InputError(
             f'{folder} lacks shards that were written: do all workers see this folder?'
         )
-    report = _report(files, summaries, config)
+    report = make_report(files, summaries, config)
     for reason in (report.skipped | report.damaged).values():
         _logger.warning('skipping %s', reason)
     if not report.segments:
@@ -195,73 +154,10 @@ def _run(
 ) -> None:
     if len(missing) < len(jobs):
         _logger.info('%d of %d shards are there already', len(jobs) - len(missing), len(jobs))
-    if beam_options is not None:
+    if beam_options is None:
+        runners.run_local(missing, workers)
+    else:
         runners.run_beam(missing, beam_options)
-        return
-    progress = _Progress(missing)
-    try:
-        runners.run_local(missing, workers, progress.after_shard)
-    finally:
-        progress.close()
-
-
-class _Progress:
-    """On a terminal a bar, elsewhere a line now and then."""
-
-    def __init__(self, jobs: Sequence[ShardJob]):
-        self._total = sum(map(_hours, jobs))
-        self._hours = 0.0
-        self._line_time = time.monotonic()
-        self._bar = tqdm.tqdm(
-            total=len(jobs), unit='shard', dynamic_ncols=True, disable=not sys.stderr.isatty()
-        )
-
-    def after_shard(self, job: ShardJob) -> None:
-        self._hours += _hours(job)
-        figures = f'{self._hours:.1f} of {self._total:.1f} h of audio'
-        self._bar.set_postfix_str(figures)
-        self._bar.update()
-        now = time.monotonic()
-        if self._bar.disable and now - self._line_time > _SECONDS_BETWEEN_LINES:
-            self._line_time = now
-            _logger.info('%s', figures)
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-def _hours(job: ShardJob) -> float:
-    """Duration of the files' parts that a shard is made from."""
-    segments = sum(piece.stop - piece.first for piece in job.pieces)
-    return segments * job.config.hop / job.config.sample_rate / 3600
-
-
-def _report(
-    files: Sequence[AudioFile], summaries: Sequence[ShardSummary], config: SegmentConfig
-) -> Report:
-    used = {source for summary in summaries for source in summary.used}
-    damaged: dict[str, str] = {}
-    for source, reason in (pair for summary in summaries for pair in summary.damaged):
-        damaged.setdefault(source, reason)
-    skipped = {
-        file.source: file.problem
-        or damaged.get(file.source)
-        or f'{file.info.path} is silent (RMS below {config.min_rms})'
-        for file in files
-        if file.source not in used
-    }
-    infos = [file.info for file in files if file.info is not None]
-    return Report(
-        files=len(files),
-        hours_in=sum(info.samples / info.sample_rate for info in infos) / 3600,
-        segments=sum(summary.segments for summary in summaries),
-        hours_out=sum(summary.samples for summary in summaries) / config.sample_rate / 3600,
-        silent_segments=sum(summary.silent for summary in summaries),
-        shards=len(summaries),
-        bytes=sum(summary.bytes for summary in summaries),
-        skipped=skipped,
-        damaged={source: reason for source, reason in damaged.items() if source in used},
-    )
 
 
 def _describe(config: SegmentConfig) -> str:
