@@ -40,26 +40,31 @@ def test_without_evaluation_the_newest_are_kept(tmp_path):
     assert kept(tmp_path) == [2, 3]
 
 
-def test_a_checkpoint_that_does_not_fit_is_told_and_the_last_one_stays(tmp_path, caplog):
+@contextlib.contextmanager
+def files_below(size):
     """A limit on the size of files, met in the middle of writing, for a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_checkpoint_that_does_not_fit_is_told_and_the_last_one_stays(tmp_path, caplog):
+    message = r'into .*checkpoints \(File too large\); that of step 1 is whole'
     store = CheckpointStore(tmp_path, 2)
     save(store, 1)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    message = r'into .*checkpoints \(File too large\); that of step 1 is whole'
-    with pytest.raises(InputError, match=message):
-        try:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
-            save(store, 2, size=1_000_000)
-            store.close()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(InputError, match=message), files_below(200_000):
+        save(store, 2, size=1_000_000)
+        store.close()
     assert not [record for record in caplog.records if record.exc_info]
-    # The next run sees the good one alone, and clears away the rest.
+    # The next run sees the good one alone, and clears away the rest before it writes.
     with contextlib.closing(CheckpointStore(tmp_path, 2)) as store:
         assert store.latest_step() == 1
-        assert kept(tmp_path) == [1]
         expected = np.random.default_rng(1).standard_normal(10).astype(np.float32)
-        state, _ = store.restore(
-            1, {'state': np.zeros(10, np.float32)}, {'ema': np.zeros(10, np.float32)}
-        )
+        zeros = np.zeros(10, np.float32)
+        state, _ = store.restore(1, {'state': zeros}, {'ema': zeros})
         np.testing.assert_array_equal(state['state'], expected)
+        save(store, 3)
+    assert kept(tmp_path) == [1, 3]

@@ -157,3 +157,14 @@ def test_compare_wants_one_model():
     assert_told(run('compare'), 'pass either --torch-checkpoint=FILE or --random')
     result = run('compare', '--torch-checkpoint=none.pt')
     assert_told(result, 'none.pt does not exist or is not a file')
+
+
+def test_prepare_names_what_it_skips(music_folder, tmp_path):
+    (music_folder / 'text.wav').write_text('not audio')
+    flags = (f'--input={music_folder}/*', f'--output={tmp_path / "set"}', '--segment_seconds=1')
+    result = run('prepare', *flags, '--workers=1')
+    assert result.returncode == 0, result.stderr
+    assert 'text.wav cannot be read as audio' in result.stderr
+    assert result.stdout.splitlines()[0].startswith('3 files, 0.00 h -> 33 segments')
+    assert result.stdout.splitlines()[-1].endswith('1 files skipped, 0 damaged (report.json)')
+    assert_told(run('prepare', *flags, '--min_rms=0.1'), 'settings.min_rms: 0.001 -> 0.1')

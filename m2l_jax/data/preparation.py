@@ -1,0 +1,184 @@
+"""A TFDS dataset out of audio files: planned, written shard by shard, resumed, reported.
+
+In the output folder, beside what TFDS reads: `preparation.json` (the settings and the input, which
+a rerun must match), `shards/` (a summary of each complete shard) and `report.json`.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+from m2l_jax.data import runners, tfds_audio
+from m2l_jax.data.inputs import AudioFile, list_audio
+from m2l_jax.data.report import Report, make_report
+from m2l_jax.data.segments import SegmentConfig, plan_shards
+from m2l_jax.data.shards import ShardJob, read_summary
+from m2l_jax.interface import settings
+from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.paths import make_folder, replaced_file
+
+_logger = logging.getLogger(__name__)
+
+_PREPARATION = 'preparation.json'
+_SUMMARIES = 'shards'
+
+
+def prepare(
+    inputs: str,
+    output: str | os.PathLike[str],
+    config: SegmentConfig,
+    workers: int = 1,
+    beam_options: str | None = None,
+) -> Report:
+    """Writes the dataset, or what is missing of it.
+
+    An interrupted run and its rerun give the same bytes as a run in one go.
+
+    Args:
+      inputs: see `list_audio`.
+      output: folder for the dataset: new, empty, or of an earlier run.
+      config: how audio is cut and stored.
+      workers: processes, without Beam.
+      beam_options: Beam's flags, to run there instead.
+
+    Raises:
+      InputError: if nothing can be used, the output is no place for it, or it was begun with
+        other settings or input.
+    """
+    if workers < 1:
+        raise InputError(f'--workers={workers} must be at least 1')
+    folder = pathlib.Path(output).absolute()  # workers may be elsewhere
+    _check_folder(folder)
+    files = list_audio(inputs, config.sample_rate, config.crop_samples)
+    usable = [file for file in files if not file.problem]
+    if not usable:
+        raise _nothing_usable(inputs, files, files[0].problem)
+    _claim(folder, config, files)
+    jobs = _plan_jobs(folder, usable, config)
+    missing = [job for job in jobs if read_summary(job) is None]
+    if not missing and tfds_audio.has_metadata(folder):
+        _logger.info('%s is complete already: nothing to do', folder)
+        return make_report(files, [read_summary(job) for job in jobs], config)
+    tfds_audio.remove_metadata(folder)
+    _remove_leftovers(folder)
+    _run(jobs, missing, workers, beam_options)
+    summaries = [read_summary(job) for job in jobs]
+    if None in summaries:
+        raise InputError(
+            f'{folder} lacks shards that were written: do all workers see this folder?'
+        )
+    report = make_report(files, summaries, config)
+    for reason in (report.skipped | report.damaged).values():
+        _logger.warning('skipping %s', reason)
+    if not report.segments:
+        _discard(folder, jobs)
+        raise _nothing_usable(inputs, files, next(iter(report.skipped.values())))
+    with replaced_file(folder / 'report.json') as partial:
+        partial.write_text(json.dumps(dataclasses.asdict(report), indent=2) + '\n')
+    tfds_audio.write_metadata(
+        folder, [summary.segments for summary in summaries], report.bytes, _describe(config)
+    )
+    return report
+
+
+def _check_folder(folder: pathlib.Path) -> None:
+    """Refuses a place that cannot be written to, or holds what is not ours."""
+    if not folder.exists():
+        return
+    make_folder(folder)
+    names = {path.name for path in folder.iterdir() if path.suffix != '.partial'}
+    if names and _PREPARATION not in names:
+        raise InputError(f'{folder} contains other files: choose a new or empty folder as --output')
+
+
+def _claim(folder: pathlib.Path, config: SegmentConfig, files: Sequence[AudioFile]) -> None:
+    """Notes settings and input in the folder, or compares with those of the earlier run there."""
+    listed = [[file.source, file.bytes, _header(file)] for file in files]
+    path = folder / _PREPARATION
+    if not path.exists():
+        make_folder(folder)
+        with replaced_file(path) as partial:
+            content = {'settings': dataclasses.asdict(config), 'files': listed}
+            partial.write_text(json.dumps(content) + '\n')
+        return
+    try:
+        earlier = json.loads(path.read_text())
+        old_config = settings.build(SegmentConfig, earlier['settings'], 'settings')
+        old, new = ({file[0]: file[1:] for file in table} for table in (earlier['files'], listed))
+    except (OSError, ValueError, LookupError, TypeError):
+        raise InputError(f'{path} is damaged: remove {folder} and begin again') from None
+    changes = settings.differences(old_config, config, 'settings')
+    changed = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
+    if changed:
+        changes.append(f'input: {len(changed)} files added, removed or changed, {changed[0]} first')
+    if changes:
+        raise InputError(
+            f'{folder} was begun otherwise ({"; ".join(changes)}): '
+            'choose another --output, or run as before'
+        )
+
+
+def _remove_leftovers(folder: pathlib.Path) -> None:
+    """Removes what a run that was killed had not finished."""
+    for pattern in ('.*.partial', f'{_SUMMARIES}/.*.partial'):
+        for leftover in folder.glob(pattern):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def _header(file: AudioFile) -> list[int] | None:
+    info = file.info
+    return None if info is None else [info.sample_rate, info.channels, info.samples]
+
+
+def _plan_jobs(
+    folder: pathlib.Path, usable: Sequence[AudioFile], config: SegmentConfig
+) -> list[ShardJob]:
+    shards = plan_shards(usable, config)
+    return [
+        ShardJob(
+            str(tfds_audio.shard_path(folder, number, len(shards))),
+            str(folder / _SUMMARIES / f'{number:05d}.json'),
+            pieces,
+            config,
+        )
+        for number, pieces in enumerate(shards)
+    ]
+
+
+def _run(
+    jobs: Sequence[ShardJob], missing: Sequence[ShardJob], workers: int, beam_options: str | None
+) -> None:
+    if len(missing) < len(jobs):
+        _logger.info('%d of %d shards are there already', len(jobs) - len(missing), len(jobs))
+    if beam_options is None:
+        runners.run_local(missing, workers)
+    else:
+        runners.run_beam(missing, beam_options)
+
+
+def _describe(config: SegmentConfig) -> str:
+    """The dataset's own description."""
+    return (
+        f'Segments of {config.segment_samples} samples at {config.sample_rate} Hz, one channel '
+        f'each, for crops of {config.crop_samples} samples: consecutive segments of a file overlap '
+        f'by {config.crop_samples - 1}, so that every crop lies in exactly one. A waveform of full '
+        f'scale 1 is audio / {tfds_audio.FULL_SCALE}.'
+    )
+
+
+def _discard(folder: pathlib.Path, jobs: Sequence[ShardJob]) -> None:
+    """Removes what a run without a result has left, and the folder if nothing else is in it."""
+    for job in jobs:
+        pathlib.Path(job.path).unlink(missing_ok=True)
+    shutil.rmtree(folder / _SUMMARIES, ignore_errors=True)
+    (folder / _PREPARATION).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _nothing_usable(inputs: str, files: Sequence[AudioFile], reason: str) -> InputError:
+    return InputError(f'none of the {len(files)} audio files in {inputs} can be used: {reason}')

@@ -1,0 +1,52 @@
+"""Makes a TFDS dataset for training out of audio files.
+
+    python -m m2l_jax.prepare --input=FOLDER --output=DATA_DIR
+    python -m m2l_jax.prepare --input='/data/*/music/**/*.flac,/more/song.wav' --output=DATA_DIR
+
+Every channel becomes overlapping segments of 16-bit audio at one rate, with source, offset, peak
+and RMS, in array_record shards. Run it again and it writes what is missing. Files that cannot be
+used are named, here and in DATA_DIR/report.json; the exit code is 1 only if there are no others.
+"""
+
+import os
+
+from absl import flags
+
+from m2l_jax.interface import command
+
+_INPUT = flags.DEFINE_string(
+    'input', None, 'Folder, glob pattern (** for any depth) or audio file; several with commas.'
+)
+_OUTPUT = flags.DEFINE_string('output', None, 'Folder for the dataset: new, or of an earlier run.')
+_RATE = flags.DEFINE_integer('sample_rate', 44_100, 'Of the stored audio, in Hz.')
+_SECONDS = flags.DEFINE_float('segment_seconds', 5.0, 'Length of a segment.')
+_CROP = flags.DEFINE_integer(
+    'crop_frames',
+    64,
+    'Spectrogram frames of the longest crop that will be trained on; segments overlap by that.',
+)
+_MIN_RMS = flags.DEFINE_float('min_rms', 0.001, 'Segments below it are left out.')
+_MEGABYTES = flags.DEFINE_float('shard_megabytes', 128.0, 'Audio in a shard, about.')
+_WORKERS = flags.DEFINE_integer('workers', None, 'Processes; one a core if none.')
+_RUNNER = flags.DEFINE_enum('runner', 'local', ['local', 'beam'], 'Beam needs apache-beam.')
+_BEAM = flags.DEFINE_string(
+    'beam_options', '', 'For --runner=beam, in one string: "--runner=DirectRunner …".'
+)
+flags.mark_flags_as_required(['input', 'output'])
+
+
+def main() -> None:
+    """Parses the flags and prepares the dataset."""
+    from m2l_jax.data.preparation import prepare
+    from m2l_jax.data.segments import SegmentConfig
+
+    config = SegmentConfig(
+        _RATE.value, _SECONDS.value, _CROP.value, _MIN_RMS.value, _MEGABYTES.value
+    )
+    workers = os.cpu_count() or 1 if _WORKERS.value is None else _WORKERS.value
+    options = _BEAM.value if _RUNNER.value == 'beam' else None
+    print(prepare(_INPUT.value, _OUTPUT.value, config, workers, options).describe())
+
+
+if __name__ == '__main__':
+    command.run(main)

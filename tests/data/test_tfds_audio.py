@@ -1,0 +1,120 @@
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from m2l_jax.data import tfds_audio
+from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.paths import replaced_file
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+READ_WITHOUT_TENSORFLOW = """
+import importlib.machinery, sys
+Finder = importlib.machinery.PathFinder
+
+class Without(Finder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name == 'tensorflow' else super().find_spec(name, path, target)
+
+sys.meta_path[:] = [Without if finder is Finder else finder for finder in sys.meta_path]
+import tensorflow_datasets as tfds
+records = tfds.builder_from_directory(sys.argv[1]).as_data_source('train')
+print(len(records), records[1]['audio'][:5].tolist(), records[1]['offset'])
+"""
+
+
+def make_record(number):
+    return {
+        'audio': np.arange(-3, 500, dtype=np.int16) * number,
+        'sample_rate': 44_100,
+        'source': 'Bärenreiter/suite.flac',
+        'offset': 3_000_000_000,
+        'channel': 1,
+        'channels': 2,
+        'source_sample_rate': 96_000,
+        'peak': np.float32(1.25),
+        'rms': np.float32(0.1),
+    }
+
+
+def write_dataset(folder, lengths):
+    for shard, length in enumerate(lengths):
+        path = tfds_audio.shard_path(folder, shard, len(lengths))
+        with tfds_audio.ShardWriter(path) as writer:
+            for number in range(length):
+                writer.write(make_record(10 * shard + number))
+    tfds_audio.write_metadata(folder, lengths, 1234, 'for a test')
+
+
+def test_plain_tfds_reads_what_was_written(tmp_path):
+    write_dataset(tmp_path, [3, 0, 2])
+    builder = tfds.builder_from_directory(tmp_path)
+    assert (builder.info.full_name, builder.info.description) == ('m2l_audio/1.0.0', 'for a test')
+    records = builder.as_data_source('train')
+    assert len(records) == 5
+    for record, number in zip(records, (0, 1, 2, 20, 21), strict=True):
+        expected = {**make_record(number), 'source': 'Bärenreiter/suite.flac'.encode()}
+        assert record.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_array_equal(record[name], value)
+        assert record['audio'].dtype == np.int16
+
+
+def test_reading_needs_no_tensorflow(tmp_path):
+    write_dataset(tmp_path, [2])
+    command = [sys.executable, '-c', READ_WITHOUT_TENSORFLOW, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.stdout == '2 [-3, -2, -1, 0, 1] 3000000000\n', result.stderr
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path):
+    """In another process too, where hashes have another seed."""
+    code = (
+        'import sys; from tests.data.test_tfds_audio import write_dataset; '
+        'write_dataset(sys.argv[1], [4])'
+    )
+    for name in ('one', 'two'):
+        (tmp_path / name).mkdir()
+        command = [sys.executable, '-c', code, str(tmp_path / name)]
+        subprocess.run(command, check=True, cwd=REPOSITORY)
+    names = sorted(path.name for path in (tmp_path / 'one').iterdir())
+    assert names == [
+        'dataset_info.json',
+        'features.json',
+        'm2l_audio-train.array_record-00000-of-00001',
+    ]
+    for name in names:
+        assert (tmp_path / 'one' / name).read_bytes() == (tmp_path / 'two' / name).read_bytes()
+
+
+def test_without_its_metadata_it_does_not_load(tmp_path):
+    write_dataset(tmp_path, [1])
+    assert tfds_audio.has_metadata(tmp_path)
+    tfds_audio.remove_metadata(tmp_path)
+    assert not tfds_audio.has_metadata(tmp_path)
+    with pytest.raises(Exception, match=r'dataset_info\.json'):
+        tfds.builder_from_directory(tmp_path)
+
+
+def test_quantisation():
+    values = np.array([0, 0.5, -1, 1, 3, -3, 0.4 / 32768, 0.6 / 32768], np.float32)
+    expected = [0, 16_384, -32_768, 32_767, 32_767, -32_768, 0, 1]
+    np.testing.assert_array_equal(tfds_audio.to_int16(values), expected)
+    every = np.arange(-32_768, 32_768).astype(np.int16)
+    stored = every.astype(np.float32) / tfds_audio.FULL_SCALE
+    np.testing.assert_array_equal(tfds_audio.to_int16(stored), every)
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path):
+    with (
+        pytest.raises(InputError, match='shard cannot be written'),
+        replaced_file(tmp_path / 'shard') as partial,
+        tfds_audio.ShardWriter(partial / 'below') as writer,
+    ):
+        writer.write(make_record(0))
+    with pytest.raises(InputError, match='gone cannot be written'):
+        tfds_audio.write_metadata(tmp_path / 'gone', [1], 1, '')
