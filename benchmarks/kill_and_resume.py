@@ -22,7 +22,7 @@ from absl import app, flags
 
 _KILLS = flags.DEFINE_integer('kills', 20, 'How often to kill.')
 _SIGNAL = flags.DEFINE_enum('signal', 'KILL', ['KILL', 'TERM'], 'What to kill with.')
-_STEPS = flags.DEFINE_integer('steps', 400, 'Steps of the training.')
+_STEPS = flags.DEFINE_integer('steps', 200, 'Steps of the training.')
 _RESIDENT = flags.DEFINE_boolean('resident', False, 'Keep the corpus in device memory.')
 _FOLDER = flags.DEFINE_string('folder', 'build/kill_and_resume', 'Where to train.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.')

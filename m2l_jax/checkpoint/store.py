@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -40,12 +41,14 @@ class CheckpointStore:
         keep: int | None = None,
         score: Callable[[Mapping[str, float]], float] | None = None,
     ):
+        folder = pathlib.Path(workdir).absolute() / _FOLDER
+        if keep is not None and folder.is_dir() and jax.process_index() == 0:
+            _remove_unfinished(folder)
         self._manager = ocp.CheckpointManager(
-            pathlib.Path(workdir).absolute() / _FOLDER,
+            folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_preservation(keep, score),
                 best_fn=score,
-                cleanup_tmp_directories=keep is not None,  # what a killed process left
             ),
             item_names=('state', 'ema', 'config'),
         )
@@ -130,9 +133,12 @@ class CheckpointStore:
         with self._told():
             try:
                 self._manager.wait_until_finished()
-            finally:
-                self._manager.close()
-                logging.getLogger('absl').removeFilter(_has_no_trace)
+            except Exception:
+                with contextlib.suppress(Exception):  # it fails of the same, and says less of it
+                    self._manager.close()
+                raise
+            self._manager.close()
+            logging.getLogger('absl').removeFilter(_has_no_trace)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -160,6 +166,16 @@ def _preservation(
         get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False
     )
     return ocp.checkpoint_managers.AnyPreservationPolicy([newest, best])
+
+
+def _remove_unfinished(folder: pathlib.Path) -> None:
+    """Removes what a killed process left.
+
+    Orbax, asked to, does it in a thread that meets the first save at work.
+    """
+    for path in folder.iterdir():
+        if ocp.utils.is_tmp_checkpoint(path):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _has_no_trace(record: logging.LogRecord) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import soxr
 
+from m2l_jax.audio.pcm import from_int16
 from m2l_jax.interface.errors import InputError, first_line
 
 PREFIX = 'tfds:'
@@ -155,6 +156,6 @@ def _as_waveform(audio: Any) -> np.ndarray:
     """`[samples]` or `[samples, channels]`, integers of 16 bits or floats, to `[channels, N]`."""
     audio = np.asarray(audio)
     if np.issubdtype(audio.dtype, np.integer):  # TFDS keeps 16-bit samples as int64 too
-        audio = audio / np.float32(1 << 15)
+        audio = from_int16(audio)
     audio = audio.astype(np.float32, copy=False)
     return audio[None] if audio.ndim == 1 else np.ascontiguousarray(audio.T)

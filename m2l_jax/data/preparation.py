@@ -12,6 +12,7 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
+from m2l_jax.audio.pcm import FULL_SCALE
 from m2l_jax.data import runners, tfds_audio
 from m2l_jax.data.inputs import AudioFile, list_audio
 from m2l_jax.data.report import Report, make_report
@@ -166,7 +167,7 @@ def _describe(config: SegmentConfig) -> str:
         f'Segments of {config.segment_samples} samples at {config.sample_rate} Hz, one channel '
         f'each, for crops of {config.crop_samples} samples: consecutive segments of a file overlap '
         f'by {config.crop_samples - 1}, so that every crop lies in exactly one. A waveform of full '
-        f'scale 1 is audio / {tfds_audio.FULL_SCALE}.'
+        f'scale 1 is audio / {FULL_SCALE}.'
     )
 
 

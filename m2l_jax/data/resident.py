@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from m2l_jax.audio.pcm import FULL_SCALE, from_int16, to_int16
 from m2l_jax.data.config import Collection
 from m2l_jax.data.sources import Source
 from m2l_jax.interface.errors import InputError
@@ -23,7 +24,6 @@ from m2l_jax.interface.errors import InputError
 _logger = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20  # samples, less than half a minute: an int32 counts them, whatever the corpus
-_FULL_SCALE = 32_767
 _TABLE = ('block', 'first', 'count', 'ends')
 
 
@@ -97,7 +97,7 @@ def cut_crops(
 
     crops = jax.vmap(cut)(block, start)  # [B, N], zeros where another device has the crop
     mine = jax.lax.psum_scatter(crops, axis, scatter_dimension=0, tiled=True)  # [B/devices, N]
-    return mine.astype(jnp.float32) / _FULL_SCALE
+    return from_int16(mine)
 
 
 class ResidentLoader:
@@ -111,7 +111,7 @@ class ResidentLoader:
         self.reported: dict[str, str] = {}  # item -> why it, or some of it, is not used
         self._mesh, self._axis = mesh, axis
         self._crop_samples = crop_samples
-        self._least_energy = (min_rms * _FULL_SCALE) ** 2 * crop_samples
+        self._least_energy = (min_rms * FULL_SCALE) ** 2 * crop_samples
         self._min_rms = min_rms
         self._signals: list[np.ndarray] = []
         self._items: list[str] = []
@@ -168,7 +168,7 @@ class ResidentLoader:
         for signal in waveform:
             for first, count in self._usable_starts(signal):
                 spans.append((self._samples + first, count, count / len(waveform)))
-            self._signals.append(_to_int16(signal))
+            self._signals.append(to_int16(np.nan_to_num(signal)))
             self._items.append(item)
             self._samples += len(signal)
         if not spans:
@@ -181,7 +181,9 @@ class ResidentLoader:
         for begin in range(0, len(signal) - crop + 1, _BLOCK):
             part = signal[begin : begin + _BLOCK + crop - 1]
             # Sums of whole numbers: nothing is rounded, however long the audio.
-            energy = np.cumsum(np.concatenate([[0], _to_int16(part).astype(np.int64) ** 2]))
+            energy = np.cumsum(
+                np.concatenate([[0], to_int16(np.nan_to_num(part)).astype(np.int64) ** 2])
+            )
             broken = np.cumsum(np.concatenate([[0], ~np.isfinite(part)]))
             is_loud = energy[crop:] - energy[:-crop] >= self._least_energy
             usable = is_loud & (broken[crop:] == broken[:-crop])
@@ -252,10 +254,6 @@ class ResidentLoader:
         if item not in self.reported:
             self.reported[item] = reason
             _logger.warning('skipping %s', reason)
-
-
-def _to_int16(signal: np.ndarray) -> np.ndarray:
-    return np.round(np.clip(np.nan_to_num(signal), -1, 1) * _FULL_SCALE).astype(np.int16)
 
 
 def _split_at_blocks(

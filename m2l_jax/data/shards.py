@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from m2l_jax.audio import files
+from m2l_jax.audio.pcm import to_int16
 from m2l_jax.data.segments import Piece, SegmentConfig
-from m2l_jax.data.tfds_audio import ShardWriter, to_int16
+from m2l_jax.data.tfds_audio import ShardWriter
 from m2l_jax.interface import settings
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import replaced_file

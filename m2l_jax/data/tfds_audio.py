@@ -21,10 +21,6 @@ NAME = 'm2l_audio'
 SPLIT = 'train'
 VERSION = '1.0.0'
 
-# int16 audio is the waveform times this, rounded, and so 16-bit files are stored as they are. What
-# lies beyond ±1 is clipped; +1 itself becomes 32767.
-FULL_SCALE = 32_768
-
 # One record a group and no compression, for records are read one by one, in any order.
 _WRITER_OPTIONS = 'group_size:1,uncompressed'
 _INFO = 'dataset_info.json'
@@ -48,12 +44,6 @@ def features() -> tfds.features.FeaturesDict:
             'rms': np.float32,
         }
     )
-
-
-def to_int16(waveform: np.ndarray) -> np.ndarray:
-    """Quantises a finite waveform of full scale 1; see `FULL_SCALE`."""
-    scaled = np.rint(waveform * np.float32(FULL_SCALE))
-    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
 def shard_path(folder: str | os.PathLike[str], number: int, shards: int) -> pathlib.Path:

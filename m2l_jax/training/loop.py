@@ -129,11 +129,15 @@ class _Run:
             return None
         figures = {}
         if jax.process_index() == 0:
-            evaluation = self.held_out.evaluate(state.ema_params)
-            self.monitor.write_evaluation(done, evaluation)
-            figures = evaluation.scalars
+            try:
+                evaluation = self.held_out.evaluate(state.ema_params)
+            except InputError as error:  # the model gives NaN
+                _logger.warning('no evaluation at step %d: %s', done, error)
+            else:
+                self.monitor.write_evaluation(done, evaluation)
+                figures = evaluation.scalars
         metric = self.settings.train.best_metric
-        value = np.float64(figures.get(f'evaluation/{metric}', 0))
+        value = np.float64(figures.get(f'evaluation/{metric}', math.nan))
         # All must agree on which checkpoint is the best.
         return {metric: float(multihost_utils.broadcast_one_to_all(value))}
 
@@ -195,7 +199,7 @@ def _score(settings: TrainingConfig):
     sign = 1 if metric == 'si_sdr' else -1  # the others are distances
 
     def score(figures: Mapping[str, float]) -> float:
-        value = sign * figures.get(metric, -sign * math.inf)
+        value = sign * figures.get(metric, math.nan)
         return -math.inf if math.isnan(value) else value
 
     return score

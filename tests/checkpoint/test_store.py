@@ -20,7 +20,8 @@ def save(store, step, size=10, figures=None):
 
 
 def kept(workdir):
-    return sorted(int(path.name) for path in (workdir / 'checkpoints').iterdir())
+    names = [path.name for path in (workdir / 'checkpoints').iterdir()]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
@@ -55,11 +56,10 @@ def test_a_checkpoint_that_does_not_fit_is_told_and_the_last_one_stays(tmp_path,
     message = r'into .*checkpoints \(File too large\); that of step 1 is whole'
     store = CheckpointStore(tmp_path, 2)
     save(store, 1)
-    with pytest.raises(InputError, match=message), files_below(200_000):
+    with pytest.raises(InputError, match=message), files_below(200_000), contextlib.closing(store):
         save(store, 2, size=1_000_000)
-        store.close()
     assert not [record for record in caplog.records if record.exc_info]
-    # The next run sees the good one alone, and clears away the rest before it writes.
+    # The next run sees the good one alone.
     with contextlib.closing(CheckpointStore(tmp_path, 2)) as store:
         assert store.latest_step() == 1
         expected = np.random.default_rng(1).standard_normal(10).astype(np.float32)
@@ -68,3 +68,13 @@ def test_a_checkpoint_that_does_not_fit_is_told_and_the_last_one_stays(tmp_path,
         np.testing.assert_array_equal(state['state'], expected)
         save(store, 3)
     assert kept(tmp_path) == [1, 3]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_run_alone(tmp_path):
+    unfinished = tmp_path / 'checkpoints' / '7.orbax-checkpoint-tmp' / 'state'
+    unfinished.mkdir(parents=True)
+    CheckpointStore(tmp_path).close()
+    assert unfinished.is_dir()  # a reader must not: another process may be writing it
+    with contextlib.closing(CheckpointStore(tmp_path, 2)) as store:
+        assert store.latest_step() is None
+    assert not unfinished.parent.exists()

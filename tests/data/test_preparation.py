@@ -9,6 +9,7 @@ import soundfile
 import tensorflow_datasets as tfds
 
 from m2l_jax.audio import files
+from m2l_jax.audio.pcm import FULL_SCALE
 from m2l_jax.data import preparation, shards, tfds_audio
 from m2l_jax.data.preparation import prepare
 from m2l_jax.data.segments import SegmentConfig
@@ -18,7 +19,7 @@ from tests.conftest import make_music
 CONFIG = SegmentConfig(
     sample_rate=44_100, segment_seconds=0.5, crop_frames=8, min_rms=0.001, shard_megabytes=0.2
 )
-HALF_STEP = 0.5 / tfds_audio.FULL_SCALE
+HALF_STEP = 0.5 / FULL_SCALE
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_the_dataset_holds_the_files(mixed_folder, tmp_path):
         info = files.read_info(mixed_folder / source)
         whole = files.read(mixed_folder / source, 44_100)[record['channel']]
         expected = whole[record['offset'] :][: len(record['audio'])]
-        audio = record['audio'] / np.float32(tfds_audio.FULL_SCALE)
+        audio = record['audio'] / np.float32(FULL_SCALE)
         np.testing.assert_allclose(audio, np.clip(expected, -1, 1), rtol=0, atol=HALF_STEP * 1.01)
         assert record['peak'] == pytest.approx(np.abs(expected).max(), rel=1e-4)
         assert record['rms'] == pytest.approx(np.sqrt(np.mean(expected**2)), rel=1e-4)

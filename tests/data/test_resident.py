@@ -49,7 +49,7 @@ def test_crops_are_parts_of_the_files_and_named(music_folder):
     assert set(items) == set(files)
     for crop, item in zip(crops, items, strict=True):
         windows = np.lib.stride_tricks.sliding_window_view(files[item], CROP, axis=1)
-        assert np.min(np.max(np.abs(windows - crop), axis=-1)) <= 0.51 / 32767
+        assert np.min(np.max(np.abs(windows - crop), axis=-1)) <= 0.51 / 32768
 
 
 def test_crops_do_not_depend_on_the_number_of_devices(music_folder):
@@ -69,9 +69,9 @@ def test_spans_are_exactly_the_usable_starts(tmp_path):
     signal[9000] = np.nan
     soundfile.write(tmp_path / 'a.wav', signal, 44_100, subtype='FLOAT')
     loader, corpus, _ = load([Collection('', str(tmp_path), 1.0)])
-    samples = np.round(np.nan_to_num(signal) * 32767)
+    samples = np.round(np.nan_to_num(signal) * 32768)
     windows = np.lib.stride_tricks.sliding_window_view(samples, CROP)
-    usable = np.sqrt(np.mean(windows**2, axis=1)) >= 0.001 * 32767
+    usable = np.sqrt(np.mean(windows**2, axis=1)) >= 0.001 * 32768
     usable[9000 - CROP + 1 : 9001] = False
     found = np.zeros_like(usable)
     for block, first, count in zip(corpus.block, corpus.first, corpus.count, strict=True):
@@ -92,7 +92,7 @@ def test_the_mix_has_its_weights_and_channels_are_drawn_evenly(tmp_path):
     mix = [Collection(n, str(tmp_path / n), w) for n, w in (('much', 0.25), ('little', 0.75))]
     _, corpus, _ = load(mix)
     span, start = resident.draw_spans(corpus, jax.random.key(3), jnp.arange(4000))
-    samples = np.asarray(corpus.blocks)[np.asarray(corpus.block)[span], np.asarray(start)] / 32767
+    samples = np.asarray(corpus.blocks)[np.asarray(corpus.block)[span], np.asarray(start)] / 32768
     levels, counts = np.unique(np.round(samples, 2), return_counts=True)
     assert dict(zip(levels, counts / 4000, strict=True)) == pytest.approx(
         {-0.5: 0.375, -0.25: 0.375, 0.25: 0.125, 0.5: 0.125}, abs=0.03

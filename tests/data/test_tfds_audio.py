@@ -100,15 +100,6 @@ def test_without_its_metadata_it_does_not_load(tmp_path):
         tfds.builder_from_directory(tmp_path)
 
 
-def test_quantisation():
-    values = np.array([0, 0.5, -1, 1, 3, -3, 0.4 / 32768, 0.6 / 32768], np.float32)
-    expected = [0, 16_384, -32_768, 32_767, 32_767, -32_768, 0, 1]
-    np.testing.assert_array_equal(tfds_audio.to_int16(values), expected)
-    every = np.arange(-32_768, 32_768).astype(np.int16)
-    stored = every.astype(np.float32) / tfds_audio.FULL_SCALE
-    np.testing.assert_array_equal(tfds_audio.to_int16(stored), every)
-
-
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
     with (
         pytest.raises(InputError, match='shard cannot be written'),
