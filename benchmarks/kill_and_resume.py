@@ -19,6 +19,7 @@ import sys
 import time
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 _KILLS = flags.DEFINE_integer('kills', 20, 'How often to kill.')
 _SIGNAL = flags.DEFINE_enum('signal', 'KILL', ['KILL', 'TERM'], 'What to kill with.')
@@ -42,6 +43,7 @@ _TINY = [
 
 def main(_):
     """Trains in peace, then with kills; prints what came of it."""
+    absl_logging.set_verbosity(absl_logging.WARNING)
     folder = pathlib.Path(_FOLDER.value)
     shutil.rmtree(folder, ignore_errors=True)
     begin = time.monotonic()

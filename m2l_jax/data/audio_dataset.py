@@ -1,6 +1,7 @@
 """TFDS datasets as a source of training crops: prepared ones, and any public one with audio."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import soxr
 from m2l_jax.audio.pcm import from_int16
 from m2l_jax.interface.errors import InputError, first_line
 
-PREFIX = 'tfds:'
+_PREFIX = 'tfds:'
 
 _AUDIO, _SAMPLE_RATE = 'audio', 'sample_rate'
 _SPLIT = 'train'
@@ -107,6 +108,11 @@ class AudioDataset:
         return np.ascontiguousarray(soxr.resample(waveform.T, rate, self._sample_rate).T)
 
 
+def is_dataset(path: str) -> bool:
+    """Whether a path is one of a dataset, and not of audio files."""
+    return path.startswith(_PREFIX) or os.path.isfile(f'{_split_of(path)[0]}/dataset_info.json')
+
+
 def _split_of(path: str) -> tuple[str, str]:
     match = re.fullmatch(r'(.*)\[([^\]]+)\]', path)
     return (match[1], match[2]) if match else (path, _SPLIT)
@@ -116,8 +122,8 @@ def _open_builder(path: str) -> Any:
     import tensorflow_datasets as tfds
 
     try:
-        if path.startswith(PREFIX):
-            return tfds.builder(path.removeprefix(PREFIX), try_gcs=False)
+        if path.startswith(_PREFIX):
+            return tfds.builder(path.removeprefix(_PREFIX), try_gcs=False)
         return tfds.builder_from_directory(path)
     except Exception as error:  # TFDS has no common class of what may be wrong
         raise InputError(f'{path} is no dataset that TFDS can open ({first_line(error)})') from None

@@ -1,10 +1,11 @@
 """What training audio is drawn from: the one interface of audio files and datasets."""
 
-import os
 from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
+
+from m2l_jax.data import audio_dataset, audio_folder
 
 
 class Place(Protocol):
@@ -45,8 +46,6 @@ def open_source(path: str, sample_rate: int, crop_samples: int) -> Source:
     Raises:
       InputError: if there is nothing of that name, or nothing in it that can be used.
     """
-    from m2l_jax.data import audio_dataset, audio_folder  # a dataset's library loads slowly
-
-    if path.startswith(audio_dataset.PREFIX) or os.path.isfile(f'{path}/dataset_info.json'):
+    if audio_dataset.is_dataset(path):
         return audio_dataset.AudioDataset(path, sample_rate, crop_samples)
     return audio_folder.scan(path, sample_rate, crop_samples)
