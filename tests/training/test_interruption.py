@@ -1,0 +1,27 @@
+import os
+import signal
+
+import pytest
+
+from m2l_jax.training import mesh as meshes
+from m2l_jax.training.interruption import Interruption
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noted_once_and_handlers_are_put_back(number):
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    interruption = Interruption(meshes.make_mesh())
+    with interruption.watched():
+        assert not interruption.agreed()
+        os.kill(os.getpid(), number)
+        assert interruption.agreed()
+        # A second one does what it always does.
+        assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+    assert interruption.agreed()
+
+
+def test_without_a_signal_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with Interruption(meshes.make_mesh()).watched():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
