@@ -69,9 +69,9 @@ def to_spectrogram(waveform: Array, config: SpectrogramConfig) -> Array:
         )
     frames = _split_into_frames(waveform, config) * _hann(config)  # [..., T, window]
     spectrum = xp.fft.rfft(frames)[..., :-1]  # [..., T, F], Nyquist dropped
-    channels = xp.stack([spectrum.real, spectrum.imag], axis=-1)  # [..., T, F, 2]
-    channels = config.beta * _raise_magnitude(channels, config.alpha)
-    return xp.swapaxes(channels, -3, -2)  # [..., F, T, 2]
+    spectrum = xp.swapaxes(spectrum, -2, -1)  # [..., F, T]
+    scale = config.beta * _magnitude_power(spectrum.real, spectrum.imag, config.alpha - 1)
+    return xp.stack([spectrum.real * scale, spectrum.imag * scale], axis=-1)  # [..., F, T, 2]
 
 
 def to_waveform(spectrogram: Array, config: SpectrogramConfig) -> Array:
@@ -87,9 +87,11 @@ def to_waveform(spectrogram: Array, config: SpectrogramConfig) -> Array:
       `[..., window + hop·(T - 1)]`, float32.
     """
     xp = spectrogram.__array_namespace__()
-    channels = xp.swapaxes(spectrogram, -3, -2) / config.beta  # [..., T, F, 2]
-    channels = _raise_magnitude(channels, 1 / config.alpha)
-    spectrum = channels[..., 0] + 1j * channels[..., 1]  # [..., T, F]
+    real, imag = (
+        xp.swapaxes(spectrogram[..., part], -2, -1) / config.beta for part in range(2)
+    )  # [..., T, F]
+    scale = _magnitude_power(real, imag, 1 / config.alpha - 1)
+    spectrum = real * scale + 1j * (imag * scale)  # [..., T, F]
     nyquist = xp.zeros((*spectrum.shape[:-1], 1), spectrum.dtype)
     frames = xp.fft.irfft(xp.concatenate([spectrum, nyquist], axis=-1))  # [..., T, window]
     overlaps = np.tile(np.sum(_hann(config).reshape(-1, config.hop) ** 2, axis=0), _overlap(config))
@@ -131,14 +133,13 @@ def _overlap_add(frames: Array, config: SpectrogramConfig) -> Array:
     return blocks.reshape(*blocks.shape[:-2], -1)
 
 
-def _raise_magnitude(channels: Array, exponent: float) -> Array:
-    """Raises |c| to a power and keeps the angle, for `c` as `[..., 2]` (real, imaginary).
+def _magnitude_power(real: Array, imag: Array, exponent: float) -> Array:
+    """|c|^exponent, and 0 where c is 0: c times it is |c|^(exponent + 1) with the angle of c.
 
-    Written as c·(|c|²)^((exponent - 1)/2): neither an angle nor a root of zero is ever formed, and
-    the guard on both sides of the power keeps 0·∞ out of its gradient.
+    Written as (|c|²)^(exponent/2): neither an angle nor a root of zero is ever formed, and the
+    guard on both sides of the power keeps 0·∞ out of its gradient.
     """
-    xp = channels.__array_namespace__()
-    power = xp.sum(channels * channels, axis=-1, keepdims=True)
+    xp = real.__array_namespace__()
+    power = real * real + imag * imag
     silent = power <= np.finfo(np.float32).tiny  # False for NaN, which is to stay visible
-    scale = xp.where(silent, 1.0, power) ** ((exponent - 1) / 2)
-    return xp.where(silent, 0.0, channels * scale)
+    return xp.where(silent, 0.0, xp.where(silent, 1.0, power) ** (exponent / 2))
