@@ -23,7 +23,7 @@ from absl import logging as absl_logging
 
 _KILLS = flags.DEFINE_integer('kills', 20, 'How often to kill.')
 _SIGNAL = flags.DEFINE_enum('signal', 'KILL', ['KILL', 'TERM'], 'What to kill with.')
-_STEPS = flags.DEFINE_integer('steps', 200, 'Steps of the training.')
+_STEPS = flags.DEFINE_integer('steps', 300, 'Steps of the training.')
 _RESIDENT = flags.DEFINE_boolean('resident', False, 'Keep the corpus in device memory.')
 _FOLDER = flags.DEFINE_string('folder', 'build/kill_and_resume', 'Where to train.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.')
@@ -53,7 +53,7 @@ def main(_):
     whole_seconds = time.monotonic() - begin
     moments, newest = random.Random(_SEED.value), []
     codes = []
-    while len(codes) < _KILLS.value:
+    while len(codes) < _KILLS.value and _newest(folder / 'killed') < _STEPS.value:
         process = _start(folder / 'killed')
         # Anywhere: in the start-up and compilation, between steps, in the middle of a save.
         time.sleep(moments.uniform(0.3, 1.2) * _seconds_to_first_step(folder, whole_seconds))
@@ -64,6 +64,7 @@ def main(_):
     result = {
         'signal': _SIGNAL.value,
         'resident': _RESIDENT.value,
+        'kills': len(codes),
         'exit_codes': codes,
         'newest_checkpoint_after_each': newest,
         'none_lost': all(a <= b for a, b in itertools.pairwise(newest)),
@@ -73,6 +74,8 @@ def main(_):
         'seconds': time.monotonic() - begin,
     }
     print(json.dumps(result, indent=2))
+    if len(codes) < _KILLS.value:
+        sys.exit('it was done before all kills: pass more --steps')
     if not (result['none_lost'] and result['finished'] and result['equal_bit_for_bit']):
         sys.exit(1)
 
