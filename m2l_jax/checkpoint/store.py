@@ -206,21 +206,24 @@ def save_model(path: str | os.PathLike[str], config: ModelConfig, params: Params
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[Music2Latent, Params]:
-    """The newest checkpoint's model and averaged parameters.
+    """A checkpoint's model and averaged parameters.
 
     Args:
-      path: a training run's folder, or its `checkpoints` folder.
+      path: a training run's folder, or its `checkpoints` folder, for the newest checkpoint; or a
+        checkpoint's own folder in there.
 
     Raises:
       InputError: if there is no checkpoint.
     """
-    workdir = pathlib.Path(path)
-    if workdir.name == _FOLDER and not (workdir / _FOLDER).is_dir():
+    workdir, chosen = pathlib.Path(path), None
+    if workdir.parent.name == _FOLDER and workdir.name.isdigit() and workdir.is_dir():
+        workdir, chosen = workdir.parent.parent, int(workdir.name)
+    elif workdir.name == _FOLDER and not (workdir / _FOLDER).is_dir():
         workdir = workdir.parent
     if not (workdir / _FOLDER).is_dir():
         raise InputError(f'{path} holds no checkpoints: pass the --workdir of a training run')
     with contextlib.closing(CheckpointStore(workdir)) as store:
-        step = store.latest_step()
+        step = store.latest_step() if chosen is None else chosen
         if step is None:
             raise InputError(f'{path} holds no complete checkpoint: let the training run write one')
         model = Music2Latent(build(ModelConfig, store.read_config(step)['model'], 'model'))

@@ -82,6 +82,11 @@ def test_training_resumes_to_the_last_bit(config, tmp_path, monkeypatch, music_f
     model, params = load_model(tmp_path / 'parts')
     assert model.config.latent_channels == 4
     assert_identical(params, whole.ema_params)
+    assert_identical(load_model(tmp_path / 'parts' / 'checkpoints' / '6')[1], params)
+    earlier = load_model(tmp_path / 'parts' / 'checkpoints' / '3')[1]
+    assert any(
+        np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (earlier, params)), strict=True)
+    )
     # A finished training has nothing left to do.
     assert_identical(train_and_evaluate(config, tmp_path / 'parts'), whole)
 
