@@ -51,12 +51,12 @@ def main(_):
     if peaceful.wait():
         sys.exit(f'training failed: see {folder}/peaceful.log')
     whole_seconds = time.monotonic() - begin
-    moments, newest = random.Random(_SEED.value), []
-    codes = []
+    seconds = _seconds_to_first_steps(folder, whole_seconds)
+    moments, newest, codes = random.Random(_SEED.value), [], []
     while len(codes) < _KILLS.value and _newest(folder / 'killed') < _STEPS.value:
         process = _start(folder / 'killed')
         # Anywhere: in the start-up and compilation, between steps, in the middle of a save.
-        time.sleep(moments.uniform(0.3, 1.2) * _seconds_to_first_step(folder, whole_seconds))
+        time.sleep(moments.uniform(0.3, 1.2) * seconds)
         process.send_signal(getattr(signal, f'SIG{_SIGNAL.value}'))
         codes.append(process.wait())
         newest.append(_newest_whole(folder / 'killed'))
@@ -96,18 +96,15 @@ def _start(workdir: pathlib.Path) -> subprocess.Popen:
         )
 
 
-def _seconds_to_first_step(folder: pathlib.Path, most: float) -> float:
-    """How long a start takes once everything is compiled, and a little more; measured once."""
-    mark = folder / 'start-up'
-    if not mark.exists():
-        begin = time.monotonic()
-        process = _start(folder / 'killed')
-        while _newest(folder / 'killed') < 6 and time.monotonic() - begin < most:
-            time.sleep(0.1)
-        process.kill()
-        process.wait()
-        mark.write_text(str(time.monotonic() - begin))
-    return float(mark.read_text())
+def _seconds_to_first_steps(folder: pathlib.Path, most: float) -> float:
+    """How long a start takes once everything is compiled, and a few steps; killed after that."""
+    begin = time.monotonic()
+    process = _start(folder / 'killed')
+    while _newest(folder / 'killed') < 6 and time.monotonic() - begin < most:
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    return time.monotonic() - begin
 
 
 def _newest(workdir: pathlib.Path) -> int:
