@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import soxr
 
-from m2l_jax.audio.pcm import from_int16
+from m2l_jax.audio.pcm import FULL_SCALE, from_int16
 from m2l_jax.interface.errors import InputError, first_line
 
 _PREFIX = 'tfds:'
@@ -99,7 +99,10 @@ class AudioDataset:
             raise InputError(
                 f'{self._item(number)} cannot be read ({first_line(error)}): prepare it again'
             ) from None
-        waveform = _as_waveform(record[_AUDIO])
+        audio = np.asarray(record[_AUDIO])
+        if audio.dtype.kind == 'i' and audio.itemsize > 2 and np.any(np.abs(audio) > FULL_SCALE):
+            raise InputError(f'{self._item(number)} has integers of more than 16 bits')
+        waveform = _as_waveform(audio)
         if not np.all(np.isfinite(waveform)):
             raise InputError(f'{self._item(number)} holds NaN or infinite samples')
         rate = int(record.get(_SAMPLE_RATE, 0)) or self._feature_rate
@@ -136,7 +139,13 @@ def _check_features(features: Any, path: str) -> int:
             f'{path} has no feature {_AUDIO!r}, only {", ".join(sorted(features))}: '
             'take a dataset of audio'
         )
-    rate = getattr(features[_AUDIO], 'sample_rate', None)
+    feature = features[_AUDIO]
+    kind, rank = getattr(feature, 'np_dtype', None), len(getattr(feature, 'shape', None) or ())
+    if not isinstance(kind, type | np.dtype) or not np.issubdtype(kind, np.number):
+        raise InputError(f'{path}: the feature {_AUDIO!r} is no waveform of numbers')
+    if rank not in (1, 2):
+        raise InputError(f'{path}: the feature {_AUDIO!r} has {rank} axes: 1 or 2 are read')
+    rate = getattr(feature, 'sample_rate', None)
     if rate is None and _SAMPLE_RATE not in features:
         raise InputError(f'{path} does not tell its sample rate: build it again with `prepare`')
     return int(rate or 0)
@@ -158,9 +167,8 @@ def _open_records(builder: Any, path: str, split: str) -> Any:
     return records
 
 
-def _as_waveform(audio: Any) -> np.ndarray:
+def _as_waveform(audio: np.ndarray) -> np.ndarray:
     """`[samples]` or `[samples, channels]`, integers of 16 bits or floats, to `[channels, N]`."""
-    audio = np.asarray(audio)
     if np.issubdtype(audio.dtype, np.integer):  # TFDS keeps 16-bit samples as int64 too
         audio = from_int16(audio)
     audio = audio.astype(np.float32, copy=False)

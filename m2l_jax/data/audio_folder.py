@@ -10,7 +10,7 @@ from m2l_jax.audio import files
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import list_files
 
-_FILES_AHEAD = 16  # read whole at a time
+_FILES_AHEAD = 4  # read whole at a time: they may be hours long
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +79,10 @@ class AudioFolder:
           InputError: if the file is damaged, or holds numbers that are not finite.
         """
         channels = files.read(place.item, self._sample_rate, place.start, self._crop_samples)
-        if not np.all(np.isfinite(channels)):
+        waveform = channels[place.channel]
+        if not np.all(np.isfinite(waveform)):
             raise InputError(f'{place.item} holds NaN or infinite samples: replace or remove it')
-        return channels[place.channel]
+        return waveform
 
     def items(self) -> Iterator[tuple[str, np.ndarray | str]]:
         """Every file's path, and its waveform `[channels, samples]` or why it cannot be read."""

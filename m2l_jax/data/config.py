@@ -24,6 +24,8 @@ class DataConfig:
         commas between; a prepared dataset's folder; or `tfds:NAME[SPLIT]`, a dataset of TFDS.
       mix: several collections instead, `(name, path, weight)` each; the weights add up to 1.
       resident: whether the whole corpus is kept in device memory, and crops cut by the devices.
+        Then every usable second of a collection is as likely, in datasets too, whose records are
+        drawn evenly otherwise.
       batch_size: crops a step, over all devices of all hosts.
       crop_frames: spectrogram frames of a crop, a multiple of the model's time downsampling.
       min_rms: crops below this root mean square are redrawn.
@@ -61,7 +63,9 @@ class DataConfig:
 
     def _check_mix(self):
         names = [name for name, _, _ in self.mix]
-        for name, _, weight in self.mix:
+        for name, path, weight in self.mix:
+            if not name.strip() or not path.strip():
+                raise InputError(f'config.data.mix: {(name, path, weight)} lacks a name or a path')
             if names.count(name) > 1:
                 raise InputError(f'config.data.mix has two collections of the name {name!r}')
             if not weight > 0:

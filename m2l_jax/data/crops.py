@@ -133,7 +133,7 @@ class CropReader:
             if item in self.reported:
                 return
             self.reported[item] = reason
-        _logger.warning('skipping %s', reason)
+        _logger.warning('leaving out what cannot be used: %s', reason)
 
 
 def _name(collection: Collection, mix: Sequence[Collection]) -> str:

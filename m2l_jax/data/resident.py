@@ -253,7 +253,7 @@ class ResidentLoader:
     def _report(self, item: str, reason: str) -> None:
         if item not in self.reported:
             self.reported[item] = reason
-            _logger.warning('skipping %s', reason)
+            _logger.warning('leaving out what cannot be used: %s', reason)
 
 
 def _split_at_blocks(

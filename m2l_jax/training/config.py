@@ -60,8 +60,8 @@ class TrainingConfig:
     evaluation: EvaluationConfig
 
     def __post_init__(self):
-        if self.seed < 0:
-            raise InputError(f'config.seed={self.seed} must be at least 0')
+        if not 0 <= self.seed < 1 << 32:  # JAX's keys take no more bits
+            raise InputError(f'config.seed={self.seed} must be at least 0 and below 2^32')
         multiple = self.model.time_downsampling
         if self.data.crop_frames % multiple:
             raise InputError(

@@ -6,15 +6,12 @@ import sys
 import time
 
 import jax
-import numpy as np
 import tqdm
-from tensorboardX import SummaryWriter
 
 from m2l_jax.evaluation.held_out import Evaluation
+from m2l_jax.training.event_file import EventFile
 
 _logger = logging.getLogger(__name__)
-
-_FLUSH_SECONDS = 30  # until TensorBoard can see what is written
 
 
 class Monitor:
@@ -42,9 +39,7 @@ class Monitor:
         if self._is_writer:
             # Its files' names tell seconds only: one that is there would be overwritten.
             suffix = f'.{os.getpid()}.{first_step}'
-            self._writer = SummaryWriter(
-                os.fspath(workdir), flush_secs=_FLUSH_SECONDS, filename_suffix=suffix
-            )
+            self._events = EventFile(workdir, suffix)
         self._has_originals = False
         self._bar = tqdm.tqdm(
             initial=first_step,
@@ -72,15 +67,14 @@ class Monitor:
         self._last_time += evaluation.seconds
         if not self._is_writer:
             return
-        self._write_scalars(step, evaluation.scalars)
+        self._events.add_scalars(step, evaluation.scalars)
+        rate = evaluation.sample_rate
         for clip in evaluation.media:
             tag = f'evaluation/{clip.name}'
             if not self._has_originals:
-                self._write_audio(step, f'{tag}/original', clip.original, evaluation.sample_rate)
-            self._write_audio(
-                step, f'{tag}/reconstruction', clip.reconstruction, evaluation.sample_rate
-            )
-            self._writer.add_image(tag, clip.picture, step, dataformats='HWC')
+                self._events.add_audio(step, f'{tag}/original', clip.original, rate)
+            self._events.add_audio(step, f'{tag}/reconstruction', clip.reconstruction, rate)
+            self._events.add_picture(step, tag, clip.picture)
         self._has_originals = True
         self._bar.clear()
         _logger.info('step %d/%d, held-out clips: %s', step, self._steps, evaluation.describe())
@@ -91,7 +85,7 @@ class Monitor:
         self._write_pending()
         self._bar.close()
         if self._is_writer:
-            self._writer.close()
+            self._events.close()
 
     def _write_pending(self) -> None:
         if self._pending is None:
@@ -106,7 +100,7 @@ class Monitor:
         if not self._is_writer:
             return
         speed = {'steps_per_second': rate, 'audio_hours_per_second': hours_rate}
-        self._write_scalars(step, {**values, **speed})
+        self._events.add_scalars(step, {**values, **speed})
         figures = f'loss {values["loss"]:.4g}, {hours_rate:.2g} audio-hours/s'
         self._bar.set_postfix_str(figures)
         if self._bar.disable:
@@ -114,12 +108,3 @@ class Monitor:
             _logger.info(
                 'step %d/%d: %s, %.3g steps/s, %s left', step, self._steps, figures, rate, left
             )
-
-    def _write_scalars(self, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-
-    def _write_audio(self, step: int, tag: str, waveform: np.ndarray, sample_rate: int) -> None:
-        # TensorBoard plays no more than two channels.
-        heard = waveform if len(waveform) <= 2 else waveform.mean(axis=0, keepdims=True)
-        self._writer.add_audio(tag, heard.T, step, sample_rate)

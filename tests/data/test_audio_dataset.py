@@ -118,6 +118,16 @@ def test_what_is_no_audio_dataset_is_told(tmp_path, prepared):
         read_crops(folder)
     with pytest.raises(InputError, match='tfds:nowhere is no dataset that TFDS can open'):
         read_crops('tfds:nowhere')
+    words = {'audio': tfds.features.Text()}
+    folder = write_dataset(tmp_path / 'words', words, [{'audio': 'la'}])
+    with pytest.raises(InputError, match="the feature 'audio' is no waveform of numbers"):
+        read_crops(f'{folder}[test]')
+    folder = write_dataset(tmp_path / 'deep', {'audio': audio}, [{'audio': [1 << 20] * 9000}])
+    _, reader = read_crops(f'{folder}[test]', rows=0)
+    with pytest.raises(InputError, match='2000 crops drawn in a row'):
+        reader.read(0, 0)
+    (reason,) = reader.reported.values()
+    assert reason == f'{folder}[test][0] has integers of more than 16 bits'
     (prepared / 'dataset_info.json').write_text('{')
     with pytest.raises(InputError, match='prepared is no dataset that TFDS can open'):
         read_crops(prepared)

@@ -34,6 +34,7 @@ def test_a_path_is_a_mix_of_one():
         ({'path': '', 'mix': (('a', '/a', 0.7), ('b', '/b', 0.2))}, 'add up to 0.9, not to 1'),
         ({'path': '', 'mix': (('a', '/a', 1.5), ('b', '/b', -0.5))}, "-0.5 of 'b' must be above"),
         ({'path': '', 'mix': (('a', '/a', float('nan')),)}, "nan of 'a' must be above 0"),
+        ({'path': '', 'mix': (('a', ' ', 1.0),)}, r"\('a', ' ', 1.0\) lacks a name or a path"),
         ({'path': '', 'mix': (('a', '/a', 0.5), ('a', '/b', 0.5))}, "two .* of the name 'a'"),
     ],
 )

@@ -100,7 +100,7 @@ def test_training_resumes_to_the_last_bit(config, tmp_path, monkeypatch, music_f
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'seed': -1}, r'config\.seed=-1 must be at least 0'),
+        ({'seed': -1}, r'config\.seed=-1 must be at least 0 and below 2\^32'),
         ({'optimizer.ema_decay': 1.0}, r'ema_decay=1\.0 must be at least 0 and below 1'),
         ({'consistency.density.log_sigma_std': 0.0}, r'log_sigma_std=0\.0 must be above 0'),
         ({'data.path': ''}, r'config\.data\.path and config\.data\.mix are not set'),

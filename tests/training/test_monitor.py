@@ -1,5 +1,6 @@
 import io
 import logging
+import resource
 import subprocess
 import sys
 
@@ -120,3 +121,19 @@ assert 'tensorflow' not in sys.modules
 """
     subprocess.run([sys.executable, '-c', script], check=True)
     assert read_events(tmp_path).Scalars('loss')[0].value == 7
+
+
+def test_a_full_disk_ends_the_curves_and_not_the_training(tmp_path, caplog):
+    monitor = Monitor(tmp_path, 0, 2000, 1, 1.0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        for step in range(1, 500):
+            monitor.after_step(step, {'loss': np.float32(1)})
+        monitor.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    told = [message for message in caplog.messages if 'curves' in message]
+    assert told == [
+        f'curves for TensorBoard end here: {tmp_path} cannot be written (File too large)'
+    ]
