@@ -19,6 +19,7 @@ from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
 
 _FOLDER = 'checkpoints'
+_SYSTEM_ERROR = 'os_error_code'  # in TensorStore's messages
 
 
 class CheckpointStore:
@@ -68,7 +69,7 @@ class CheckpointStore:
         step: int,
         state: Any,
         ema_params: Params,
-        config: Any,
+        config: Mapping[str, Any],
         figures: Mapping[str, float] | None = None,
     ) -> None:
         """Writes a checkpoint in the background.
@@ -77,7 +78,7 @@ class CheckpointStore:
           step: steps done.
           state: all that training needs to go on, but for the average.
           ema_params: the averaged parameters.
-          config: a settings dataclass.
+          config: the settings, as JSON takes them.
           figures: of the evaluation at this step, if there was one.
 
         Raises:
@@ -89,7 +90,7 @@ class CheckpointStore:
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
                     ema=ocp.args.StandardSave(ema_params),
-                    config=ocp.args.JsonSave(dataclasses.asdict(config)),
+                    config=ocp.args.JsonSave(dict(config)),
                 ),
                 metrics=None if figures is None else dict(figures),
             )
@@ -137,16 +138,21 @@ class CheckpointStore:
                 with contextlib.suppress(Exception):  # it fails of the same, and says less of it
                     self._manager.close()
                 raise
-            self._manager.close()
-            logging.getLogger('absl').removeFilter(_has_no_trace)
+            else:
+                self._manager.close()
+            finally:
+                logging.getLogger('absl').removeFilter(_has_no_trace)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
         """Tells in one line of what kept a checkpoint from being written, a full disk above all."""
         try:
             yield
-        except (OSError, ValueError, RuntimeError) as error:  # TensorStore's are ValueErrors
-            step = self.latest_step()
+        except (OSError, ValueError) as error:
+            if not isinstance(error, OSError) and _SYSTEM_ERROR not in str(error):
+                raise  # TensorStore's are ValueErrors too
+            # On the disk: the manager forgets steps as soon as it means to replace them.
+            step = max(self._manager.all_steps(read=True), default=None)
             kept = 'there is none before it' if step is None else f'that of step {step} is whole'
             raise InputError(
                 f'a checkpoint could not be written into {self._manager.directory} '
@@ -184,7 +190,7 @@ def _has_no_trace(record: logging.LogRecord) -> bool:
 
 def _cause(error: Exception) -> str:
     """What the system said, where TensorStore has wrapped it into the names of its files."""
-    found = re.search(r': ([^:]*) \[os_error_code', str(error))
+    found = re.search(rf': ([^:]*) \[{_SYSTEM_ERROR}', str(error))
     return found[1] if found else first_line(error)
 
 

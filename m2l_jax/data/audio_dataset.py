@@ -53,10 +53,16 @@ class AudioDataset:
         builder = _open_builder(self._path)
         self._feature_rate = _check_features(builder.info.features, self._path)
         self._records = _open_records(builder, self._path, self._split)
+        self._name = builder.info.full_name
+        self._bytes = builder.info.splits[self._split].num_bytes
 
     def describe(self) -> str:
         """One line for the log."""
         return f'{len(self._records)} records of {self._path} ({self._split})'
+
+    def fingerprint(self) -> str:
+        """Of the dataset's name and version and the split's size."""
+        return f'{self._name} {self._split} {len(self._records)} {self._bytes}'
 
     def draw(self, random: np.random.Generator) -> RecordPlace:
         """A random crop's place."""

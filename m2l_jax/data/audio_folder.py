@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import dataclasses
+import hashlib
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -63,6 +65,15 @@ class AudioFolder:
         """One line for the log."""
         line = f'{len(self.files)} audio files, {self.seconds / 60:.1f} minutes'
         return line + (f'; {len(self.skipped)} skipped' if self.skipped else '')
+
+    def fingerprint(self) -> str:
+        """Of the files' names and headers, in order."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            name = os.path.basename(file.path)
+            header = (file.sample_rate, file.channels, file.samples)
+            digest.update(repr((name, *header)).encode('utf-8', 'surrogateescape'))
+        return digest.hexdigest()
 
     def draw(self, random: np.random.Generator) -> FilePlace:
         """A random crop's place."""

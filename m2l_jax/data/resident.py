@@ -8,12 +8,12 @@ has to be rejected afterwards, and a row's crop does not depend on the number of
 
 import dataclasses
 import logging
-import os
 from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from m2l_jax.audio.pcm import FULL_SCALE, from_int16, to_int16
@@ -135,7 +135,9 @@ class ResidentLoader:
             self._bytes_per_device(self._samples) / 2**30,
             self._mesh.size,
         )
-        return self._place(*_split_at_blocks(*spans))
+        corpus = self._place(*_split_at_blocks(*spans))
+        self._signals.clear()  # the devices have them now
+        return corpus
 
     def items_of(self, corpus: ResidentCorpus, key: jax.Array, batch_size: int) -> list[str]:
         """The items that a step's crops are cut from, a row each."""
@@ -168,6 +170,7 @@ class ResidentLoader:
         for signal in waveform:
             for first, count in self._usable_starts(signal):
                 spans.append((self._samples + first, count, count / len(waveform)))
+            self._check_memory(self._samples + len(signal))
             self._signals.append(to_int16(np.nan_to_num(signal)))
             self._items.append(item)
             self._samples += len(signal)
@@ -278,5 +281,4 @@ def _free_memory(mesh: Mesh) -> int:
     if statistics and 'bytes_limit' in statistics:
         return statistics['bytes_limit'] - statistics.get('bytes_in_use', 0)
     # A CPU, whose devices share the machine's memory.
-    pages = os.sysconf('SC_AVPHYS_PAGES')
-    return pages * os.sysconf('SC_PAGE_SIZE') // len(mesh.local_devices)
+    return psutil.virtual_memory().available // len(mesh.local_devices)

@@ -25,6 +25,9 @@ class Source(Protocol):
     def describe(self) -> str:
         """One line for the log."""
 
+    def fingerprint(self) -> str:
+        """Changes with what is drawn from, but not with where that lies."""
+
     def draw(self, random: np.random.Generator) -> Place:
         """A random crop's place, wherever it may turn out to be silent or damaged."""
 

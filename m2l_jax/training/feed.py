@@ -1,14 +1,20 @@
 """Where the training step gets its batch from: the host's pipeline, or device memory."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from m2l_jax.data import resident
+from m2l_jax.data.config import Collection
 from m2l_jax.data.crops import CropReader, open_collections
+from m2l_jax.data.sources import Source
+from m2l_jax.interface.errors import InputError
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.step import Fetch, step_key
@@ -23,6 +29,7 @@ class Feed(Protocol):
     specs: Any  # partition specs of what `batches` yields
     fetch: Fetch
     reported: dict[str, str]  # item -> why it, or some of it, was not used
+    fingerprint: str  # of all that crops can be drawn from
 
     def batches(self, steps: range) -> Iterator[Any]:
         """Yields what the step is called with, for each of the steps."""
@@ -39,12 +46,32 @@ def open_feed(settings: TrainingConfig, mesh: Mesh) -> Feed:
     """
     data, rate = settings.data, settings.model.spectrogram.sample_rate
     mix = open_collections(data.collections, rate, settings.crop_samples)
+    fingerprint = _fingerprint(mix)
     if data.resident:
         loader = resident.ResidentLoader(mesh, meshes.AXIS, settings.crop_samples, data.min_rms)
-        return ResidentFeed(settings, loader, loader.load(mix))
+        return ResidentFeed(settings, fingerprint, loader, loader.load(mix))
     reader = CropReader(mix, settings.seed, data.min_rms)
     reader.check()
-    return HostFeed(settings, reader, mesh)
+    return HostFeed(settings, fingerprint, reader, mesh)
+
+
+def _fingerprint(mix: Sequence[tuple[Collection, Source]]) -> str:
+    """Of what each collection holds; makes sure that all processes see the same.
+
+    Raises:
+      InputError: if they do not, for then each would draw crops of its own.
+    """
+    digest = hashlib.sha256()
+    for collection, source in mix:
+        digest.update(f'{collection.weight} {source.fingerprint()} '.encode())
+    mine = np.frombuffer(digest.digest()[:16], np.uint8)
+    everyones = multihost_utils.process_allgather(mine).reshape(-1, len(mine))
+    if np.any(everyones != everyones[0]):
+        raise InputError(
+            'the processes do not see the same audio files or datasets: '
+            'make data.path the same folder, with the same content, on every host'
+        )
+    return mine.tobytes().hex()
 
 
 class HostFeed:
@@ -52,7 +79,8 @@ class HostFeed:
 
     specs: PartitionSpec = meshes.ROWS
 
-    def __init__(self, settings: TrainingConfig, reader: CropReader, mesh: Mesh):
+    def __init__(self, settings: TrainingConfig, fingerprint: str, reader: CropReader, mesh: Mesh):
+        self.fingerprint = fingerprint
         self._settings, self._reader, self._mesh = settings, reader, mesh
 
     @property
@@ -89,9 +117,11 @@ class ResidentFeed:
     def __init__(
         self,
         settings: TrainingConfig,
+        fingerprint: str,
         loader: resident.ResidentLoader,
         corpus: resident.ResidentCorpus,
     ):
+        self.fingerprint = fingerprint
         self._settings, self._loader, self._corpus = settings, loader, corpus
 
     @property

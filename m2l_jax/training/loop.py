@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from m2l_jax.interface.paths import make_folder
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
-from m2l_jax.training.config import TrainingConfig
+from m2l_jax.training.config import BEST_METRICS, TrainingConfig
 from m2l_jax.training.feed import Feed, open_feed
 from m2l_jax.training.interruption import Interruption
 from m2l_jax.training.monitor import Monitor
@@ -30,6 +30,8 @@ from m2l_jax.training.state import TrainState, learning_rate_schedule, make_opti
 from m2l_jax.training.step import Metrics, TrainStep, draw, make_train_step, step_key
 
 _logger = logging.getLogger(__name__)
+
+_NAMES_TOLD = 16  # files of a batch, in an error
 
 
 def train_and_evaluate(
@@ -59,20 +61,22 @@ def train_and_evaluate(
         settings.consistency,
         optimizer,
         learning_rate,
-        settings.optimizer.ema_decay,
-        settings.train.steps,
-        settings.seed,
-        mesh,
-        settings.train.accumulate,
-        feed.specs,
-        feed.fetch,
+        ema_decay=settings.optimizer.ema_decay,
+        steps=settings.train.steps,
+        seed=settings.seed,
+        mesh=mesh,
+        accumulate=settings.train.accumulate,
+        data_specs=feed.specs,
+        fetch=feed.fetch,
     )
 
     store = CheckpointStore(make_folder(workdir), settings.train.keep_checkpoints, _score(settings))
     interruption = Interruption(mesh)
     # The store is closed also when training ends early: a save may be under way.
     with interruption.watched(), contextlib.closing(store):
-        state = create_or_restore(settings, model, optimizer, mesh, store, workdir)
+        state = create_or_restore(
+            settings, model, optimizer, mesh, store, workdir, feed.fingerprint
+        )
         loop = settings.train
         first = int(state.step)
         monitor = Monitor(workdir, first, loop.steps, loop.log_every, settings.batch_seconds)
@@ -102,6 +106,7 @@ class _Run:
         loop = self.settings.train
         steps = range(int(state.step), loop.steps)
         previous: Metrics | None = None
+        is_due = False
         for step, data in zip(steps, self.feed.batches(steps), strict=True):
             state, metrics = self.train_step(state, data)
             done = step + 1
@@ -111,9 +116,14 @@ class _Run:
             self.monitor.after_step(done, metrics)
             is_last = done == loop.steps
             stops = self.interruption.agreed() and not is_last
-            figures = self._evaluate(done, state, is_last)
-            if done % loop.checkpoint_every == 0 or is_last or stops:
-                self._save(done, state, metrics, figures, is_last or stops)
+            # Who asks to stop does not wait for an evaluation.
+            figures = None if stops else self._evaluate(done, state, is_last)
+            is_due |= done % loop.checkpoint_every == 0 or figures is not None
+            # In passing no state is saved that may have diverged: the next one that learns is.
+            if is_last or stops or (is_due and not int(metrics['skipped_in_row'])):
+                self._check_skipped(done, metrics)
+                self._save(done, state, figures)
+                is_due = False
             if stops:
                 raise Interrupted(
                     f'stopped and saved at step {done} of {loop.steps}: run the same command '
@@ -136,26 +146,19 @@ class _Run:
             else:
                 self.monitor.write_evaluation(done, evaluation)
                 figures = evaluation.scalars
-        metric = self.settings.train.best_metric
-        value = np.float64(figures.get(f'evaluation/{metric}', math.nan))
+        values = np.array([figures.get(f'evaluation/{name}', math.nan) for name in BEST_METRICS])
         # All must agree on which checkpoint is the best.
-        return {metric: float(multihost_utils.broadcast_one_to_all(value))}
+        values = multihost_utils.broadcast_one_to_all(values)
+        return {name: float(value) for name, value in zip(BEST_METRICS, values, strict=True)}
 
-    def _save(
-        self,
-        done: int,
-        state: TrainState,
-        metrics: Metrics,
-        figures: Mapping[str, float] | None,
-        must: bool,
-    ) -> None:
-        """Writes a checkpoint, but in passing none of a state that does not learn any more."""
-        self._check_skipped(done, metrics)
-        if int(metrics['skipped_in_row']) and not must:
-            _logger.warning('no checkpoint at step %d: its update was skipped', done)
-            return
-        settings = self.settings
-        self.store.save(done, state.replace(ema_params=None), state.ema_params, settings, figures)
+    def _save(self, done: int, state: TrainState, figures: Mapping[str, float] | None) -> None:
+        self.store.save(
+            done,
+            state.replace(ema_params=None),
+            state.ema_params,
+            {**dataclasses.asdict(self.settings), 'corpus': self.feed.fingerprint},
+            figures,
+        )
 
     def _check_skipped(self, done: int, metrics: Metrics) -> None:
         """Stops where too many updates in a row were skipped, and says what the last one saw."""
@@ -191,10 +194,8 @@ def _open_held_out(settings: TrainingConfig, model: Music2Latent) -> HeldOutClip
     )
 
 
-def _score(settings: TrainingConfig):
-    """How a checkpoint's figures rank it, higher for better; None without evaluation."""
-    if not settings.evaluation.path:
-        return None
+def _score(settings: TrainingConfig) -> Callable[[Mapping[str, float]], float]:
+    """How a checkpoint's figures rank it, higher for better."""
     metric = settings.train.best_metric
     sign = 1 if metric == 'si_sdr' else -1  # the others are distances
 
@@ -206,4 +207,6 @@ def _score(settings: TrainingConfig):
 
 
 def _listed(items: list[str]) -> str:
-    return ', '.join(dict.fromkeys(items))
+    names = list(dict.fromkeys(items))
+    more = f' and {len(names) - _NAMES_TOLD} more' if len(names) > _NAMES_TOLD else ''
+    return ', '.join(names[:_NAMES_TOLD]) + more

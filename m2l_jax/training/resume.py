@@ -28,6 +28,7 @@ def create_or_restore(
     mesh: Mesh,
     store: CheckpointStore,
     workdir: str | os.PathLike[str],
+    corpus: str,
 ) -> TrainState:
     """The state to start from, on every device of the mesh.
 
@@ -51,7 +52,15 @@ def create_or_restore(
             f'{workdir} holds a converted model without the state of a training run: '
             'choose another --workdir'
         )
-    _check_resumable(settings, store.read_config(step), workdir)
+    saved = store.read_config(step)
+    if saved.pop('corpus', corpus) != corpus:
+        _logger.warning(
+            'the audio is not what %s was trained on up to step %d: files were added, removed or '
+            'changed, and the crops from here on are others',
+            workdir,
+            step,
+        )
+    _check_resumable(settings, saved, workdir)
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         jax.eval_shape(create),

@@ -1,5 +1,4 @@
 import contextlib
-import dataclasses
 import resource
 
 import numpy as np
@@ -9,14 +8,9 @@ from m2l_jax.checkpoint.store import CheckpointStore
 from m2l_jax.interface.errors import InputError
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    seed: int = 0
-
-
 def save(store, step, size=10, figures=None):
     values = np.random.default_rng(step).standard_normal(size).astype(np.float32)
-    store.save(step, {'state': values}, {'ema': values}, Settings(), figures)
+    store.save(step, {'state': values}, {'ema': values}, {'seed': 0}, figures)
 
 
 def kept(workdir):

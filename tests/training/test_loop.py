@@ -177,3 +177,15 @@ def test_a_workdir_that_is_a_file_is_told(config, tmp_path):
     (tmp_path / 'run').touch()
     with pytest.raises(InputError, match='run cannot be made a folder'):
         train_and_evaluate(config, tmp_path / 'run')
+
+
+def test_another_corpus_is_told_when_training_goes_on(config, tmp_path, music_folder, caplog):
+    with config.unlocked():
+        config.train.steps = 3
+    train_and_evaluate(config, tmp_path / 'run')
+    caplog.clear()
+    train_and_evaluate(config, tmp_path / 'run')
+    assert 'the audio is not what' not in caplog.text
+    soundfile.write(music_folder / 'more.wav', make_music(1).T, 44_100)
+    train_and_evaluate(config, tmp_path / 'run')
+    assert 'the audio is not what' in caplog.text
