@@ -48,6 +48,14 @@ def make_music(seconds: float, sample_rate: int = 44_100, channels: int = 1, see
     return np.clip(signal, -1, 1).astype(np.float32)
 
 
+def is_part_of(crop, waveform, tolerance):
+    """Whether a crop is found in a signal, `[samples]` both."""
+    starts = np.arange(len(waveform) - len(crop) + 1)
+    for sample in range(len(crop)):  # a few samples leave only one start
+        starts = starts[np.abs(waveform[starts + sample] - crop[sample]) <= tolerance]
+    return len(starts) > 0
+
+
 @pytest.fixture
 def music_folder(tmp_path):
     """A folder with a mono and a stereo file of three seconds."""

@@ -11,7 +11,7 @@ from m2l_jax.data.crops import CropReader, open_collections
 from m2l_jax.data.preparation import prepare
 from m2l_jax.data.segments import SegmentConfig
 from m2l_jax.interface.errors import InputError
-from tests.conftest import make_music
+from tests.conftest import is_part_of, make_music
 
 CROP = 8192
 
@@ -52,13 +52,6 @@ def read_crops(path, sample_rate=44_100, rows=20):
     mix = [Collection(str(path), str(path), 1.0)]
     reader = CropReader(open_collections(mix, sample_rate, CROP), 0, 0.001)
     return [reader.read(0, row) for row in range(rows)], reader
-
-
-def is_part_of(crop, waveform, tolerance):
-    starts = np.arange(len(waveform) - len(crop) + 1)
-    for sample in range(len(crop)):  # a few samples leave only one start
-        starts = starts[np.abs(waveform[starts + sample] - crop[sample]) <= tolerance]
-    return len(starts) > 0
 
 
 def test_crops_of_a_prepared_dataset_are_parts_of_the_files(prepared, music_folder):

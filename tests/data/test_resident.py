@@ -9,7 +9,7 @@ from m2l_jax.data.config import Collection
 from m2l_jax.data.crops import open_collections
 from m2l_jax.interface.errors import InputError
 from m2l_jax.training import mesh as meshes
-from tests.conftest import make_music
+from tests.conftest import is_part_of, make_music
 
 CROP, BATCH = 1000, 8
 
@@ -48,8 +48,7 @@ def test_crops_are_parts_of_the_files_and_named(music_folder):
     items = loader.items_of(corpus, jax.random.key(0), BATCH)
     assert set(items) == set(files)
     for crop, item in zip(crops, items, strict=True):
-        windows = np.lib.stride_tricks.sliding_window_view(files[item], CROP, axis=1)
-        assert np.min(np.max(np.abs(windows - crop), axis=-1)) <= 0.51 / 32768
+        assert any(is_part_of(crop, channel, 0.51 / 32768) for channel in files[item])
 
 
 def test_crops_do_not_depend_on_the_number_of_devices(music_folder):
