@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -53,8 +54,10 @@ class CheckpointStore:
             ),
             item_names=('state', 'ema', 'config'),
         )
-        # Orbax logs, with a stack trace, the errors of its threads, which it raises as well.
-        logging.getLogger('absl').addFilter(_has_no_trace)
+        # Orbax logs the errors of its threads, and each checkpoint without an evaluation.
+        logging.getLogger('absl').addFilter(_is_news)
+        self._unraisable_hook = sys.unraisablehook
+        sys.unraisablehook = self._tell_unraisable
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint, or None."""
@@ -141,7 +144,13 @@ class CheckpointStore:
             else:
                 self._manager.close()
             finally:
-                logging.getLogger('absl').removeFilter(_has_no_trace)
+                logging.getLogger('absl').removeFilter(_is_news)
+                sys.unraisablehook = self._unraisable_hook
+
+    def _tell_unraisable(self, unraisable: Any) -> None:
+        # What Orbax had still meant to write when it failed complains of that, trace by trace.
+        if str(unraisable.exc_value) != 'Event loop is closed':
+            self._unraisable_hook(unraisable)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -152,7 +161,8 @@ class CheckpointStore:
             if not isinstance(error, OSError) and _SYSTEM_ERROR not in str(error):
                 raise  # TensorStore's are ValueErrors too
             # On the disk: the manager forgets steps as soon as it means to replace them.
-            step = max(self._manager.all_steps(read=True), default=None)
+            self._manager.reload()
+            step = self.latest_step()
             kept = 'there is none before it' if step is None else f'that of step {step} is whole'
             raise InputError(
                 f'a checkpoint could not be written into {self._manager.directory} '
@@ -184,8 +194,9 @@ def _remove_unfinished(folder: pathlib.Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _has_no_trace(record: logging.LogRecord) -> bool:
-    return record.exc_info is None
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for errors with a stack trace, which are raised as well, and for missing figures."""
+    return record.exc_info is None and not record.getMessage().startswith('Requested `tracked')
 
 
 def _cause(error: Exception) -> str:
