@@ -54,10 +54,9 @@ class CheckpointStore:
             ),
             item_names=('state', 'ema', 'config'),
         )
-        # Orbax logs the errors of its threads, and each checkpoint without an evaluation.
+        # For good: threads of a save that failed may speak after the store is closed.
         logging.getLogger('absl').addFilter(_is_news)
-        self._unraisable_hook = sys.unraisablehook
-        sys.unraisablehook = self._tell_unraisable
+        sys.unraisablehook = _tell_unraisable
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint, or None."""
@@ -141,16 +140,7 @@ class CheckpointStore:
                 with contextlib.suppress(Exception):  # it fails of the same, and says less of it
                     self._manager.close()
                 raise
-            else:
-                self._manager.close()
-            finally:
-                logging.getLogger('absl').removeFilter(_is_news)
-                sys.unraisablehook = self._unraisable_hook
-
-    def _tell_unraisable(self, unraisable: Any) -> None:
-        # What Orbax had still meant to write when it failed complains of that, trace by trace.
-        if str(unraisable.exc_value) != 'Event loop is closed':
-            self._unraisable_hook(unraisable)
+            self._manager.close()
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -194,8 +184,14 @@ def _remove_unfinished(folder: pathlib.Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def _tell_unraisable(unraisable: Any) -> None:
+    """Python's own hook, but for what Orbax had still meant to write when a save failed."""
+    if str(unraisable.exc_value) != 'Event loop is closed':
+        sys.__unraisablehook__(unraisable)
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for errors with a stack trace, which are raised as well, and for missing figures."""
+    """False for errors of Orbax's threads, which it raises as well, and for missing figures."""
     return record.exc_info is None and not record.getMessage().startswith('Requested `tracked')
 
 
