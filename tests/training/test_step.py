@@ -148,7 +148,8 @@ def test_spectrograms_and_waveforms_train_alike(model, state, waveforms, on_one_
     batch = to_spectrogram(waveforms, model.config.spectrogram)
     _, metrics = run_step(model, state, batch, 1)
     for name, value in on_one_device[1].items():
-        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+        # The spectrograms of NumPy and XLA are 3.5e-6 apart, and the gradient's norm 1.1e-5.
+        np.testing.assert_allclose(metrics[name], value, rtol=5e-5, err_msg=name)
 
 
 def test_latent_metrics_are_those_of_the_latents(model, state, waveforms, on_one_device):
