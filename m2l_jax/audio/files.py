@@ -10,7 +10,7 @@ import soundfile
 import soxr
 
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import replaced_file
+from m2l_jax.interface.paths import list_files, replaced_file
 
 PathLike = str | os.PathLike[str]
 
@@ -41,6 +41,19 @@ class AudioInfo:
     def samples_at(self, sample_rate: int) -> int:
         """Whole samples in the file after resampling to `sample_rate`."""
         return self.samples * sample_rate // self.sample_rate
+
+
+def find(paths: str) -> list[str]:
+    """The audio files that `paths` names, each once: files, and folders with all below them.
+
+    Args:
+      paths: a file or folder; several with commas between.
+
+    Raises:
+      InputError: if one of them does not exist.
+    """
+    found = (file for part in paths.split(',') for file in list_files(part.strip(), AUDIO_SUFFIXES))
+    return list(dict.fromkeys(found))
 
 
 def read_info(path: PathLike) -> AudioInfo:

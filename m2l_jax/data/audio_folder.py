@@ -10,7 +10,6 @@ import numpy as np
 
 from m2l_jax.audio import files
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import list_files
 
 _FILES_AHEAD = 4  # read whole at a time: they may be hours long
 
@@ -121,9 +120,7 @@ def scan(path: str, sample_rate: int, crop_samples: int) -> AudioFolder:
     Raises:
       InputError: if a folder is missing, or no file under `path` can be used.
     """
-    paths = [
-        file for part in path.split(',') for file in list_files(part.strip(), files.AUDIO_SUFFIXES)
-    ]
+    paths = files.find(path)
     if not paths:
         kinds = ', '.join(sorted({'.wav', '.flac', '.ogg', '.mp3'} & files.AUDIO_SUFFIXES))
         raise InputError(f'no audio files in {path}: put some there ({kinds}, …) or mend the path')

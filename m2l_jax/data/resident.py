@@ -103,7 +103,7 @@ def cut_crops(
 class ResidentLoader:
     """Reads collections into host memory, finds the usable crops, and puts all on the devices.
 
-    Every process reads the whole corpus, and keeps it as 16-bit samples.
+    Every process reads the whole corpus, and holds it as 16-bit samples until the devices do.
     """
 
     def __init__(self, mesh: Mesh, axis: str, crop_samples: int, min_rms: float):

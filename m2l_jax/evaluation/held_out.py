@@ -15,7 +15,6 @@ from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation import metrics, noise_bins
 from m2l_jax.evaluation.report import draw_comparison, to_pixels
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import list_files
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
 _logger = logging.getLogger(__name__)
@@ -232,11 +231,7 @@ def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list
     Raises:
       InputError: if a folder is missing, or no file can be used.
     """
-    paths = [
-        file
-        for part in config.path.split(',')
-        for file in list_files(part.strip(), files.AUDIO_SUFFIXES)
-    ]
+    paths = files.find(config.path)
     clips, reasons = [], []
     for part in np.array_split(np.array(paths), min(config.clips, max(1, len(paths)))):
         for path in part:

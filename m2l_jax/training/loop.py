@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
 from m2l_jax.checkpoint.store import CheckpointStore
 from m2l_jax.evaluation.held_out import HeldOutClips
@@ -81,7 +80,7 @@ def train_and_evaluate(
         first = int(state.step)
         monitor = Monitor(workdir, first, loop.steps, loop.log_every, settings.batch_seconds)
         with contextlib.closing(monitor):
-            run = _Run(settings, train_step, feed, mesh, store, monitor, held_out, interruption)
+            run = _Run(settings, train_step, feed, store, monitor, held_out, interruption)
             state = run.go_on(state)
     if feed.reported:
         _logger.warning('%d files or records could not be used throughout', len(feed.reported))
@@ -95,7 +94,6 @@ class _Run:
     settings: TrainingConfig
     train_step: TrainStep
     feed: Feed
-    mesh: Mesh
     store: CheckpointStore
     monitor: Monitor
     held_out: HeldOutClips | None

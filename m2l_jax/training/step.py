@@ -151,20 +151,6 @@ def make_train_step(
         or `[b, N]` waveforms.
     """
 
-    def part_gradient(params, delta, key, batch, rows):
-        """Loss, moments of latents and levels, and gradient of some rows of this device."""
-        spectrogram = batch if batch.ndim == 4 else to_spectrogram(batch, model.config.spectrogram)
-        draws = draw(key, rows, spectrogram.shape[1:], model, consistency.density)
-
-        def mean_loss(params):
-            losses, latents = compute_loss(
-                params, model, spectrogram, draws, delta, consistency.huber_scale
-            )
-            return jnp.mean(losses), _latent_moments(latents)
-
-        (loss, moments), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params)
-        return {'loss': loss, 'moments': moments, 'gradient': gradient}
-
     def step_on_each_device(state: TrainState, data: Any) -> tuple[TrainState, Metrics]:
         batch = fetch(data, state.step)
         rows = jax.lax.axis_index(AXIS) * batch.shape[0] + jnp.arange(batch.shape[0])
@@ -174,7 +160,7 @@ def make_train_step(
         # averaged once, below, and not for each part.
         params = jax.lax.pcast(state.params, AXIS, to='varying')
         local = mean_over_parts(
-            lambda batch, rows: part_gradient(params, delta, key, batch, rows),
+            lambda *part: _part_gradient(params, model, consistency, delta, key, *part),
             accumulate,
             (batch, rows),
         )
@@ -200,6 +186,28 @@ def make_train_step(
         out_specs=(REPLICATED, REPLICATED),
     )
     return jax.jit(sharded, donate_argnums=0)
+
+
+def _part_gradient(
+    params: Params,
+    model: Music2Latent,
+    consistency: ConsistencyConfig,
+    delta: jax.Array,
+    key: jax.Array,
+    batch: jax.Array,
+    rows: jax.Array,
+) -> dict[str, Any]:
+    """Mean loss, moments of the latents, and gradient, of some of a device's rows."""
+    spectrogram = batch if batch.ndim == 4 else to_spectrogram(batch, model.config.spectrogram)
+    draws = draw(key, rows, spectrogram.shape[1:], model, consistency.density)
+
+    def mean_loss(params):
+        scale = consistency.huber_scale
+        losses, latents = compute_loss(params, model, spectrogram, draws, delta, scale)
+        return jnp.mean(losses), _latent_moments(latents)
+
+    (loss, moments), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params)
+    return {'loss': loss, 'moments': moments, 'gradient': gradient}
 
 
 def mean_over_parts(function: Callable[..., Any], parts: int, arrays: tuple[jax.Array, ...]) -> Any:

@@ -149,7 +149,8 @@ def test_spectrograms_and_waveforms_train_alike(model, state, waveforms, on_one_
     _, metrics = run_step(model, state, batch, 1)
     for name, value in on_one_device[1].items():
         # The spectrograms of NumPy and XLA are 3.5e-6 apart, and the gradient's norm 1.1e-5.
-        np.testing.assert_allclose(metrics[name], value, rtol=5e-5, err_msg=name)
+        tolerance = 5e-5 if 'norm' in name else 1e-5
+        np.testing.assert_allclose(metrics[name], value, rtol=tolerance, err_msg=name)
 
 
 def test_latent_metrics_are_those_of_the_latents(model, state, waveforms, on_one_device):
