@@ -86,3 +86,8 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
     with pytest.raises(InputError, match=r'a\.wav cannot be written \('):
         files.write(tmp_path / f'{"a" * 248}a.wav', np.zeros((1, 9)), 44_100)
     assert not list(tmp_path.iterdir())
+
+
+def test_files_named_twice_are_found_once(music_folder):
+    found = files.find(f'{music_folder}, {music_folder}/mono.wav')
+    assert found == [f'{music_folder}/mono.wav', f'{music_folder}/stereo.flac']
