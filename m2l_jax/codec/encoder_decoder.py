@@ -15,14 +15,12 @@ import numpy as np
 from m2l_jax.audio.spectrogram import to_spectrogram, to_waveform
 from m2l_jax.codec.arrays import as_latents, as_waveform
 from m2l_jax.codec.chunks import Piece, cut
+from m2l_jax.codec.rows import decode_rows, encode_rows
 from m2l_jax.codec.weights import open_weights
-from m2l_jax.consistency.sampler import sample
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import differences
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
-
-LATENT_SCALE = 0.06  # standard deviation of the released model's latents on music
 
 _CHUNK_SECONDS = 60
 _ROWS_AT_ONCE = 1
@@ -74,8 +72,12 @@ class EncoderDecoder:
         self._to_spectrogram = jax.jit(
             lambda waveform: to_spectrogram(waveform, self.config.spectrogram)
         )
-        self._encode_rows = jax.jit(self._encode_spectrogram, static_argnames='method')
-        self._decode_rows = jax.jit(self._decode_latents, static_argnames='steps')
+        self._encode_rows = jax.jit(
+            functools.partial(encode_rows, self._model), static_argnames='method'
+        )
+        self._decode_rows = jax.jit(
+            functools.partial(decode_rows, self._model), static_argnames='steps'
+        )
 
     @functools.cached_property
     def samples_per_latent(self) -> int:
@@ -214,30 +216,6 @@ class EncoderDecoder:
                 for begin, end in pieces
             ],
             axis=1,
-        )
-
-    def _apply(self, params: Params, *inputs: Any, method: str) -> Any:
-        # Left alone, TPUs and GPUs multiply float32 in fewer bits.
-        precision = 'highest' if self.config.dtype == 'float32' else 'default'
-        with jax.default_matmul_precision(precision):
-            return self._model.apply({'params': params}, *inputs, method=method)
-
-    def _encode_spectrogram(self, params: Params, spectrogram: jax.Array, method: str) -> jax.Array:
-        encoded = self._apply(params, spectrogram, method=method)
-        encoded = encoded.swapaxes(1, 2)  # [B, C, T/8]
-        return encoded / LATENT_SCALE if method == 'encode' else encoded
-
-    def _decode_latents(
-        self, params: Params, latents: jax.Array, keys: jax.Array, steps: int
-    ) -> jax.Array:
-        pyramid = self._apply(params, latents.swapaxes(1, 2) * LATENT_SCALE, method='pyramid')
-        frames = latents.shape[2] * self.config.time_downsampling
-        return sample(
-            lambda noisy, sigma: self._apply(params, noisy, sigma, pyramid, method='denoise'),
-            keys,
-            (self.config.spectrogram.bins, frames, 2),
-            self.config.noise,
-            steps,
         )
 
 

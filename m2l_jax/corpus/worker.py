@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection
 
 from m2l_jax.audio import files
 from m2l_jax.codec.arrays import as_waveform
-from m2l_jax.codec.encoder_decoder import LATENT_SCALE, EncoderDecoder
+from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.corpus.store import StoredLatents, read_latents, write_latents
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import list_files
