@@ -69,16 +69,21 @@ def _configure_logging() -> None:
 
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
+    arguments = [_with_underscores(argument) for argument in arguments]
     try:
-        return app.parse_flags_with_usage([_with_underscores(argument) for argument in arguments])
+        return absl_flags.FLAGS(arguments)
+    except absl_flags.Error as error:
+        # What a config raises comes with a trace that ml_collections has added.
+        cause, message = error.__context__, str(error).strip().splitlines()[-1]
+        if isinstance(cause, InputError):
+            _fail(message.partition(': ')[2])
+        if isinstance(cause, TypeError) and 'get_config() takes 0' in message:
+            _fail('this --config takes no :argument')
+        return app.parse_flags_with_usage(arguments)
     except ModuleNotFoundError as error:
         if error.name != 'configs':
             raise
         _fail('the configs import each other from the folder `configs`: run from the one above it')
-    except TypeError as error:
-        if 'get_config' not in str(error):
-            raise
-        _fail('this --config takes no :argument')
     except (AttributeError, KeyError) as error:
         # An override of a field that the config lacks: ml_collections raises these from inside
         # the flag parser, with the nearest valid name on the message's second line.

@@ -1,0 +1,49 @@
+"""How the recipe's batch, learning rate and steps change with the number of chips.
+
+The recipe takes 800,000 steps of 16 crops. For a batch r times as large, these configs take
+
+- the learning rate times √r: the square-root rule of adaptive optimisers, which keeps the noise
+  that their updates add up (Malladi et al. 2022, arXiv 2205.10287);
+- 1/r of the steps, for the same number of crops, but never fewer than 50,000: how large a batch
+  may be before more of it stops helping is not known for this model;
+- warm-up, averaging and the time between checkpoints in proportion to the steps.
+
+The distance between student and teacher follows the part of the training that is done, and needs
+no scaling.
+"""
+
+from ml_collections import ConfigDict
+
+from m2l_jax.interface.errors import InputError
+
+_BATCH = 16
+_STEPS = 800_000
+_LEAST_STEPS = 50_000
+
+
+def scale(config: ConfigDict, devices: int, crops_per_device: int) -> None:
+    """Sets the batch, and all that goes with it, of a config with the recipe's own."""
+    batch = devices * crops_per_device
+    ratio = batch / _BATCH
+    steps = max(round(_STEPS / ratio), _LEAST_STEPS)
+    config.data.batch_size = batch
+    config.optimizer.learning_rate *= ratio**0.5
+    config.optimizer.final_learning_rate *= ratio**0.5
+    config.optimizer.warmup_steps = config.optimizer.warmup_steps * steps // _STEPS
+    config.optimizer.ema_decay = 1 - (1 - config.optimizer.ema_decay) * _STEPS / steps
+    config.train.checkpoint_every = config.train.checkpoint_every * steps // _STEPS
+    config.evaluation.every = config.evaluation.every * steps // _STEPS
+    config.train.steps = steps
+
+
+def chips_of(slice_name: str, generation: str, cores_per_name: int) -> int:
+    """Chips of a slice as Google Cloud names it: `v4-32` counts cores, two a chip, `v5e-4` chips.
+
+    Raises:
+      InputError: for another generation, or no number.
+    """
+    found, _, number = slice_name.partition('-')
+    if found != generation or not number.isdecimal() or int(number) % cores_per_name:
+        example = f'{generation}-{4 * cores_per_name}'
+        raise InputError(f'slice {slice_name!r} is not one of {generation}: use e.g. {example}')
+    return int(number) // cores_per_name

@@ -1,0 +1,102 @@
+"""What is compiled: the training step, and encoding and decoding, for arrays that do not exist."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from m2l_jax.codec.rows import decode_rows, encode_rows
+from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.training import mesh as meshes
+from m2l_jax.training.config import TrainingConfig
+from m2l_jax.training.state import create_state, learning_rate_schedule, make_optimizer
+from m2l_jax.training.step import make_train_step
+
+PROGRAMS = ('train', 'encode', 'decode')
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A jitted function and the shapes, types and shardings of its arguments.
+
+    `rows_per_chip` are crops of a batch, or chunks of audio.
+    """
+
+    name: str
+    function: Any
+    arguments: tuple[Any, ...]
+    rows_per_chip: int
+
+    def lower(self) -> jax.stages.Lowered:
+        """The program before the compiler has optimised it."""
+        return self.function.lower(*self.arguments)
+
+
+def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
+    """The training step as `training.loop` makes it, fed by the host."""
+    model = Music2Latent(settings.model)
+    steps = settings.train.steps
+    meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
+    optimizer = make_optimizer(settings.optimizer, steps)
+    function = make_train_step(
+        model,
+        settings.consistency,
+        optimizer,
+        learning_rate_schedule(settings.optimizer, steps),
+        ema_decay=settings.optimizer.ema_decay,
+        steps=steps,
+        seed=settings.seed,
+        mesh=mesh,
+        accumulate=settings.train.accumulate,
+    )
+    state = jax.eval_shape(lambda: create_state(model, optimizer, jax.random.key(settings.seed)))
+    rows = settings.data.batch_size
+    if settings.data.representation == 'waveform' or settings.data.resident:
+        shape = (rows, settings.crop_samples)
+    else:
+        shape = (rows, settings.model.spectrogram.bins, settings.data.crop_frames, 2)
+    batch = _placed((shape, jnp.float32), mesh, meshes.ROWS)
+    state = _placed_like(state, mesh)
+    return Program('train', function, (state, batch), rows // mesh.size)
+
+
+def codec_program(name: str, settings: TrainingConfig, mesh: Mesh, frames: int) -> Program:
+    """Encoding or decoding of one chunk a chip, with a denoising step, as the codec does it.
+
+    Args:
+      name: 'encode' or 'decode'.
+      settings: of which the model counts.
+      mesh: chunks are shared out over it.
+      frames: spectrogram frames of a chunk.
+    """
+    config = settings.model
+    model = Music2Latent(config)
+    params = _placed_like(jax.eval_shape(model.init_params, jax.random.key(0)), mesh)
+    rows = mesh.size
+    if name == 'encode':
+        shape = (rows, config.spectrogram.bins, frames, 2)
+        spectrogram = _placed((shape, jnp.float32), mesh, meshes.ROWS)
+        function = jax.jit(lambda params, inputs: encode_rows(model, params, inputs))
+        return Program(name, function, (params, spectrogram), 1)
+    shape = (rows, config.latent_channels, frames // config.time_downsampling)
+    latents = _placed((shape, jnp.float32), mesh, meshes.ROWS)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
+    keys = _placed((keys.shape, keys.dtype), mesh, meshes.ROWS)
+    function = jax.jit(
+        lambda params, latents, keys: decode_rows(model, params, latents, keys, steps=1)
+    )
+    return Program(name, function, (params, latents, keys), 1)
+
+
+def _placed(
+    shape: tuple[tuple[int, ...], Any], mesh: Mesh, spec: jax.sharding.PartitionSpec
+) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(*shape, sharding=NamedSharding(mesh, spec))
+
+
+def _placed_like(shapes: Any, mesh: Mesh) -> Any:
+    return jax.tree.map(
+        lambda leaf: _placed((leaf.shape, leaf.dtype), mesh, meshes.REPLICATED), shapes
+    )

@@ -1,0 +1,155 @@
+"""What the compiler says of a program: memory, work and traffic of one chip."""
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+import jax
+
+from m2l_jax.compilation.collectives import Collective, find_collectives
+from m2l_jax.compilation.programs import Program
+from m2l_jax.compilation.topologies import Topology
+
+_PREFIXES = ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'), (1, ''), (1e-3, 'm'), (1e-6, 'µ'))
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Of one chip and one call of the program; bytes, seconds, and floating-point operations.
+
+    Attributes:
+      program: 'train', 'encode' or 'decode'.
+      topology: e.g. 'v4:2x2x4'.
+      chips, hosts: in the slice.
+      rows_per_chip: crops or chunks.
+      memory: the chip's HBM.
+      arguments: parameters, state and batch.
+      temporaries: all that lives within the call.
+      code: the program itself.
+      needed: all of these together.
+      flops: floating-point operations, loops counted once.
+      accessed: bytes read and written in HBM, as the compiler counts them.
+      collectives: what is sent between chips.
+      compile_seconds: on this machine, tracing left out.
+      compiler_seconds: the compiler's estimate of a call's time, None where it makes no sense.
+      roofline_seconds: the least that the chip's peak rates allow for `flops` and `accessed`.
+      transfer_seconds: the least for the collectives, one ring over all links, overlapped with
+        nothing.
+    """
+
+    program: str
+    topology: str
+    chips: int
+    hosts: int
+    rows_per_chip: int
+    memory: int
+    arguments: int
+    temporaries: int
+    code: int
+    needed: int
+    flops: float
+    accessed: float
+    collectives: list[Collective]
+    compile_seconds: float
+    compiler_seconds: float | None
+    roofline_seconds: float
+    transfer_seconds: float
+
+    def describe(self) -> str:
+        """The same in lines for people."""
+        unit = 'crop' if self.program == 'train' else 'chunk'
+        lines = [
+            f'{self.program} on {self.topology}: {_counted(self.chips, "chip")}, '
+            f'{_counted(self.hosts, "host")}, {_counted(self.rows_per_chip, unit)} a chip',
+            f'memory a chip   {_scaled(self.needed, "B")} of {_scaled(self.memory, "B")}: '
+            f'arguments {_scaled(self.arguments, "B")}, temporaries '
+            f'{_scaled(self.temporaries, "B")}, code {_scaled(self.code, "B")}',
+            f'work a chip     {_scaled(self.flops, "FLOP")}, {_scaled(self.accessed, "B")} of '
+            'memory traffic',
+        ]
+        lines += [
+            f'{kind.kind:<16}{_scaled(kind.bytes, "B")} in {_counted(kind.count, "operation")}, '
+            f'{kind.asynchronous} of them asynchronous'
+            for kind in self.collectives
+        ]
+        estimate = 'no estimate that makes sense'
+        if self.compiler_seconds is not None:
+            estimate = f'{_scaled(self.compiler_seconds, "s")} as the compiler estimates'
+        lines += [
+            f'time a call     {estimate}; at least {_scaled(self.roofline_seconds, "s")}, and '
+            f'{_scaled(self.transfer_seconds, "s")} between chips',
+            f'compiled in     {self.compile_seconds:.0f} s',
+        ]
+        return '\n'.join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists."""
+        return dataclasses.asdict(self)
+
+
+def compile_program(program: Program, topology: Topology, options: dict[str, Any]) -> Report:
+    """Compiles for the topology's chips.
+
+    Args:
+      program: with its arguments laid out over the topology's devices.
+      topology: what the program runs on.
+      options: the compiler's.
+
+    Raises:
+      jax.errors.JaxRuntimeError: if the program does not fit.
+    """
+    lowered = program.lower()
+    start = time.monotonic()
+    compiled = lowered.compile(compiler_options=options)
+    seconds = time.monotonic() - start
+    sizes, costs = compiled.memory_analysis(), _costs(compiled)
+    collectives = find_collectives(compiled.as_text())
+    needed = (
+        sizes.argument_size_in_bytes
+        + sizes.output_size_in_bytes
+        - sizes.alias_size_in_bytes  # results that take the place of arguments
+        + sizes.temp_size_in_bytes
+        + sizes.generated_code_size_in_bytes
+    )
+    chip = topology.chip
+    chips = len(topology.devices)
+    accessed = costs.get('bytes accessed', math.nan)
+    sent = sum(collective.bytes for collective in collectives)
+    estimate = costs.get('optimal_seconds', math.nan)
+    return Report(
+        program=program.name,
+        topology=topology.name,
+        chips=chips,
+        hosts=topology.hosts,
+        rows_per_chip=program.rows_per_chip,
+        memory=chip.memory,
+        arguments=sizes.argument_size_in_bytes,
+        temporaries=sizes.temp_size_in_bytes,
+        code=sizes.generated_code_size_in_bytes,
+        needed=needed,
+        flops=costs.get('flops', math.nan),
+        accessed=accessed,
+        collectives=collectives,
+        compile_seconds=seconds,
+        compiler_seconds=estimate if estimate > 0 else None,
+        roofline_seconds=max(costs.get('flops', math.nan) / chip.flops, accessed / chip.bandwidth),
+        # A ring's every chip sends and receives the whole, but for its own part, twice.
+        transfer_seconds=2 * sent * (chips - 1) / chips / chip.interconnect,
+    )
+
+
+def _costs(compiled: jax.stages.Compiled) -> dict[str, float]:
+    costs = compiled.cost_analysis()
+    return costs[0] if isinstance(costs, list) else costs or {}
+
+
+def _counted(count: int, noun: str) -> str:
+    return f'{count} {noun}' if count == 1 else f'{count} {noun}s'
+
+
+def _scaled(value: float, unit: str) -> str:
+    """With three digits and a prefix, e.g. 31.2 GB."""
+    smallest = _PREFIXES[-1]
+    factor, prefix = next((entry for entry in _PREFIXES if value >= entry[0]), smallest)
+    return f'{value / factor:.3g} {prefix}{unit}'

@@ -1,0 +1,43 @@
+"""Compiles a config's training step, or the codec, for a TPU slice without having one.
+
+    python -m m2l_jax.compile --config=configs/tpu_v4.py --topology=v4-8
+    python -m m2l_jax.compile --config=configs/tpu_v4.py:v4-32 --topology=v4:2x2x4 --json
+
+Prints memory, work and traffic of a chip; the exit code is 1 if the program does not fit. Needs
+the compiler for TPUs, `pip install -e '.[tpu]'`, and a few minutes.
+"""
+
+import json
+
+from absl import flags
+
+from m2l_jax.interface import command
+
+_CONFIG = command.define_config()
+_TOPOLOGY = flags.DEFINE_string(
+    'topology', None, "A slice's name, v4-32, or its generation and bounds, v4:2x2x4."
+)
+_WHAT = flags.DEFINE_enum('what', 'train', ['train', 'encode', 'decode'], 'The program.')
+_SECONDS = flags.DEFINE_float('seconds', 60.0, 'Audio in a chunk that is encoded or decoded.')
+_EFFORT = flags.DEFINE_float(
+    'effort',
+    -1.0,
+    "The compiler's, from -1 to 1; 0 is what it takes for a run, in five times the time or more.",
+    lower_bound=-1.0,
+    upper_bound=1.0,
+)
+_JSON = flags.DEFINE_bool('json', False, 'Prints JSON instead of lines.')
+flags.mark_flags_as_required(['config', 'topology'])
+
+
+def main() -> None:
+    """Parses the flags and compiles."""
+    from m2l_jax.compilation.fitting import compile_config
+
+    config = command.read_config(_CONFIG)
+    report = compile_config(config, _TOPOLOGY.value, _WHAT.value, _SECONDS.value, _EFFORT.value)
+    print(json.dumps(report.to_json(), indent=2) if _JSON.value else report.describe())
+
+
+if __name__ == '__main__':
+    command.run(main)
