@@ -1,0 +1,103 @@
+import importlib.util
+
+import jax
+import pytest
+
+from configs import demo
+from m2l_jax.compilation import fitting
+from m2l_jax.compilation.topologies import CHIPS, Topology
+from m2l_jax.interface.errors import InputError
+from tests.small_training import make_config
+
+
+@pytest.fixture
+def four_chips(monkeypatch):
+    """A slice of fake CPU devices, so that nothing needs the TPU's compiler."""
+    topology = Topology('v5e:2x2', CHIPS['v5e'], jax.devices())
+    monkeypatch.setattr(fitting, 'open_topology', lambda name: topology)
+
+
+def run_out_of_memory_above(rows, monkeypatch):
+    """As the compiler does it: 1 GB and 2 GB more a row, of 15.75 GB."""
+    compiled = []
+
+    def compile_program(program, topology, options):
+        compiled.append(program.rows_per_chip)
+        if program.rows_per_chip > rows:
+            raise jax.errors.JaxRuntimeError(
+                'RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory '
+                f'space hbm. Used {1 + 2 * program.rows_per_chip}.00G of 15.75G hbm. Exceeded'
+            )
+        return program
+
+    monkeypatch.setattr(fitting, 'compile_program', compile_program)
+    return compiled
+
+
+def test_a_batch_that_does_not_fit_is_told_with_the_largest_that_does(four_chips, monkeypatch):
+    compiled = run_out_of_memory_above(6, monkeypatch)
+    config = make_config('').unlock()
+    config.data.batch_size = 64
+    expected = (
+        r'config\.data\.batch_size=64 does not fit on v5e:2x2: 16 crops a chip need 35\.43 GB of '
+        r'16\.91 GB; 6 fit, config\.data\.batch_size=24, or set config\.model\.remat=True'
+    )
+    with pytest.raises(InputError, match=expected):
+        fitting.compile_config(config, 'v5e-4')
+    assert compiled == [16, 7, 6]
+
+
+def test_parts_of_an_accumulation_stay_whole(four_chips, monkeypatch):
+    compiled = run_out_of_memory_above(6, monkeypatch)
+    config = make_config('').unlock()
+    config.data.batch_size = 64
+    config.train.accumulate = 4
+    with pytest.raises(InputError, match='4 fit, '):
+        fitting.compile_config(config, 'v5e-4')
+    assert compiled == [16, 4]
+
+
+def test_a_model_too_large_for_any_batch_is_told(four_chips, monkeypatch):
+    run_out_of_memory_above(0, monkeypatch)
+    with pytest.raises(InputError, match='not even 1 fit'):
+        fitting.compile_config(make_config(''), 'v5e-4')
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(four_chips):
+    config = make_config('').unlock()
+    config.data.batch_size = 6
+    with pytest.raises(InputError, match=r'batch_size=6 is not divisible by 4 devices'):
+        fitting.compile_config(config, 'v5e-4')
+
+
+def test_a_chunk_that_does_not_fit_is_told(four_chips, monkeypatch):
+    run_out_of_memory_above(0, monkeypatch)
+    with pytest.raises(InputError, match=r'a chunk of 5 s does not fit: encode needs .*--seconds'):
+        fitting.compile_config(make_config(''), 'v5e-4', 'encode', seconds=5.0)
+
+
+def test_other_failures_of_the_compiler_are_told(four_chips, monkeypatch):
+    def fail(*arguments):
+        raise jax.errors.JaxRuntimeError('INTERNAL: of some kind\nand more')
+
+    monkeypatch.setattr(fitting, 'compile_program', fail)
+    with pytest.raises(InputError, match=r"the TPU's compiler failed: INTERNAL: of some kind$"):
+        fitting.compile_config(make_config(''), 'v5e-4')
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec('libtpu') is None,
+    reason="the TPU's compiler is not installed: pip install -e '.[tpu]'",
+)
+def test_the_demo_compiles_for_a_tpu():
+    report = fitting.compile_config(demo.get_config(), 'v4-8')
+    assert (report.chips, report.hosts, report.rows_per_chip) == (4, 1, 1)
+    parameters = 802_538
+    (reduced,) = report.collectives
+    assert reduced.kind == 'all-reduce'
+    # Every gradient once; biases that are added to the same sum have one between them.
+    assert 0.999 * 4 * parameters < reduced.bytes <= 4 * (parameters + 4)
+    # Parameters, two moments and the average, at least.
+    assert report.arguments > 4 * 4 * parameters
+    assert report.temporaries < report.needed < report.memory == 32 << 30
+    assert 0 < report.roofline_seconds < 1
