@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from m2l_jax.checkpoint.store import CheckpointStore
 from m2l_jax.evaluation.held_out import HeldOutClips
@@ -51,6 +52,7 @@ def train_and_evaluate(
     settings = build(TrainingConfig, config)
     check_started_alike(settings, workdir)
     mesh = meshes.make_mesh()
+    meshes.connect(mesh)
     meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
     learning_rate = learning_rate_schedule(settings.optimizer, settings.train.steps)
     model = Music2Latent(settings.model)
@@ -69,6 +71,7 @@ def train_and_evaluate(
         accumulate=settings.train.accumulate,
         data_specs=feed.specs,
         fetch=feed.fetch,
+        shard_optimizer=settings.train.shard_optimizer,
     )
 
     store = CheckpointStore(make_folder(workdir), settings.train.keep_checkpoints, _score(settings))
@@ -81,7 +84,7 @@ def train_and_evaluate(
         first = int(state.step)
         monitor = Monitor(workdir, first, loop.steps, loop.log_every, settings.batch_seconds)
         with contextlib.closing(monitor):
-            run = _Run(settings, train_step, feed, store, monitor, held_out, interruption)
+            run = _Run(settings, mesh, train_step, feed, store, monitor, held_out, interruption)
             state = run.go_on(state)
     if feed.reported:
         _logger.warning('%d files or records could not be used throughout', len(feed.reported))
@@ -93,6 +96,7 @@ class _Run:
     """The parts of a run that is under way."""
 
     settings: TrainingConfig
+    mesh: Mesh
     train_step: TrainStep
     feed: Feed
     store: CheckpointStore
@@ -137,9 +141,12 @@ class _Run:
         if done % self.settings.evaluation.every and not is_last:
             return None
         figures = {}
+        ema_params = state.ema_params
+        if self.settings.train.shard_optimizer:
+            ema_params = meshes.gather(self.mesh, ema_params)
         if jax.process_index() == 0:
             try:
-                evaluation = self.held_out.evaluate(state.ema_params)
+                evaluation = self.held_out.evaluate(ema_params)
             except InputError as error:  # the model gives NaN
                 _logger.warning('no evaluation at step %d: %s', done, error)
             else:
