@@ -54,6 +54,7 @@ def get_config() -> ConfigDict:
     config.train.accumulate = 1
     config.train.stop_after_skipped = 10
     config.train.best_metric = 'mr_stft'
+    config.train.shard_optimizer = False  # or each device keeps its part of moments and average
 
     config.evaluation = ConfigDict()
     config.evaluation.path = ''  # folders or files, commas between; none: no evaluation

@@ -26,6 +26,8 @@ class LoopConfig:
         which training stops.
       best_metric: figure of the held-out clips by which one more checkpoint is kept, the best:
         'si_sdr', 'lsd' or 'mr_stft'.
+      shard_optimizer: whether the optimiser's moments and the average are shared out over the
+        devices, to save memory, rather than held by each.
     """
 
     steps: int
@@ -35,10 +37,11 @@ class LoopConfig:
     accumulate: int
     stop_after_skipped: int
     best_metric: str
+    shard_optimizer: bool = False  # which checkpoints of older runs do not tell
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():
-            if isinstance(value, int) and value < 1:
+            if type(value) is int and value < 1:
                 raise InputError(f'config.train.{name}={value} must be at least 1')
         if self.best_metric not in BEST_METRICS:
             raise InputError(

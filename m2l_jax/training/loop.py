@@ -5,13 +5,14 @@ import dataclasses
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from m2l_jax.checkpoint.store import CheckpointStore
 from m2l_jax.evaluation.held_out import HeldOutClips
@@ -20,6 +21,7 @@ from m2l_jax.interface.paths import make_folder
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
+from m2l_jax.training.agreement import check_started_alike
 from m2l_jax.training.config import BEST_METRICS, TrainingConfig
 from m2l_jax.training.feed import Feed, open_feed
 from m2l_jax.training.interruption import Interruption
@@ -48,7 +50,9 @@ def train_and_evaluate(
       Interrupted: on SIGTERM or SIGINT, once the state is saved.
     """
     settings = build(TrainingConfig, config)
+    check_started_alike(settings, workdir)
     mesh = meshes.make_mesh()
+    meshes.connect(mesh)
     meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
     learning_rate = learning_rate_schedule(settings.optimizer, settings.train.steps)
     model = Music2Latent(settings.model)
@@ -67,12 +71,12 @@ def train_and_evaluate(
         accumulate=settings.train.accumulate,
         data_specs=feed.specs,
         fetch=feed.fetch,
+        shard_optimizer=settings.train.shard_optimizer,
     )
 
     store = CheckpointStore(make_folder(workdir), settings.train.keep_checkpoints, _score(settings))
     interruption = Interruption(mesh)
-    # The store is closed also when training ends early: a save may be under way.
-    with interruption.watched(), contextlib.closing(store):
+    with interruption.watched(), _closed(store):
         state = create_or_restore(
             settings, model, optimizer, mesh, store, workdir, feed.fingerprint
         )
@@ -80,7 +84,7 @@ def train_and_evaluate(
         first = int(state.step)
         monitor = Monitor(workdir, first, loop.steps, loop.log_every, settings.batch_seconds)
         with contextlib.closing(monitor):
-            run = _Run(settings, train_step, feed, store, monitor, held_out, interruption)
+            run = _Run(settings, mesh, train_step, feed, store, monitor, held_out, interruption)
             state = run.go_on(state)
     if feed.reported:
         _logger.warning('%d files or records could not be used throughout', len(feed.reported))
@@ -92,6 +96,7 @@ class _Run:
     """The parts of a run that is under way."""
 
     settings: TrainingConfig
+    mesh: Mesh
     train_step: TrainStep
     feed: Feed
     store: CheckpointStore
@@ -136,9 +141,12 @@ class _Run:
         if done % self.settings.evaluation.every and not is_last:
             return None
         figures = {}
+        ema_params = state.ema_params
+        if self.settings.train.shard_optimizer:
+            ema_params = meshes.gather(self.mesh, ema_params)
         if jax.process_index() == 0:
             try:
-                evaluation = self.held_out.evaluate(state.ema_params)
+                evaluation = self.held_out.evaluate(ema_params)
             except InputError as error:  # the model gives NaN
                 _logger.warning('no evaluation at step %d: %s', done, error)
             else:
@@ -177,6 +185,22 @@ class _Run:
             'diverged; go on from the last checkpoint with a lower '
             'config.optimizer.learning_rate, or set config.optimizer.clip_norm'
         )
+
+
+@contextlib.contextmanager
+def _closed(store: CheckpointStore) -> Iterator[None]:
+    """Closes the store at the end, also when training ends early: a save may be under way.
+
+    But not where an error may be this process's alone: the others would not come to what they are
+    waited for.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1 or isinstance(error, Interrupted):
+            store.close()
+        raise
+    store.close()
 
 
 def _open_held_out(settings: TrainingConfig, model: Music2Latent) -> HeldOutClips | None:

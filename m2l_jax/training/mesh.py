@@ -1,13 +1,17 @@
 """The device mesh, and where every array of training lives on it."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from m2l_jax.interface.errors import InputError
+from m2l_jax.training.state import TrainState
 
 AXIS = 'data'
-REPLICATED = PartitionSpec()  # parameters, optimiser, EMA, metrics
+REPLICATED = PartitionSpec()  # parameters, metrics; optimiser and EMA unless they are shared out
 ROWS = PartitionSpec(AXIS)  # batches: the first axis is cut
 
 
@@ -24,6 +28,54 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of what every device holds whole."""
     return NamedSharding(mesh, REPLICATED)
+
+
+def connect(mesh: Mesh) -> None:
+    """Has all devices talk once, while all processes are at the same point.
+
+    Connections between CPUs wait for each other for half a minute only, which compiling may exceed.
+    """
+    zeros = to_global_batch(np.zeros(len(mesh.local_devices)), mesh)
+    jax.block_until_ready(jax.jit(jnp.sum, out_shardings=replicated(mesh))(zeros))
+
+
+def shared_out(mesh: Mesh, shapes: Any) -> Any:
+    """The shardings of arrays of which each device holds its part.
+
+    The largest axis that the number of devices divides is cut; an array without one stays whole.
+    """
+
+    def share(leaf: Any) -> NamedSharding:
+        sizes = [size if size % mesh.size == 0 else 0 for size in leaf.shape]
+        if not any(sizes):
+            return replicated(mesh)
+        axis = sizes.index(max(sizes))
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+    return jax.tree.map(share, shapes)
+
+
+def state_shardings(mesh: Mesh, state: TrainState, shard: bool) -> TrainState:
+    """Where a state's arrays live: each device holds them whole, or its part of moments and EMA.
+
+    After Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054), stage 1.
+
+    Args:
+      state: the arrays, or their shapes.
+      shard: whether moments and EMA are shared out over the devices.
+    """
+    whole = jax.tree.map(lambda leaf: replicated(mesh), state)
+    if not shard:
+        return whole
+    return whole.replace(
+        ema_params=shared_out(mesh, state.ema_params),
+        opt_state=shared_out(mesh, state.opt_state),
+    )
+
+
+def gather(mesh: Mesh, arrays: Any) -> Any:
+    """The same arrays, whole on every device; to be called by all processes."""
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(arrays)
 
 
 def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:

@@ -30,19 +30,21 @@ def create_or_restore(
     workdir: str | os.PathLike[str],
     corpus: str,
 ) -> TrainState:
-    """The state to start from, on every device of the mesh.
+    """The state to start from, spread over the mesh as the settings say.
 
     Raises:
       InputError: if `workdir` holds a model of another size, or one without a state.
     """
-    sharding = meshes.replicated(mesh)
 
     def create() -> TrainState:
         return create_state(model, optimizer, jax.random.key(settings.seed))
 
+    shapes = jax.eval_shape(create)
+    shardings = meshes.state_shardings(mesh, shapes, settings.train.shard_optimizer)
+
     step = store.latest_step()
     if step is None:
-        state = compute_once(create, sharding)
+        state = compute_once(create, shardings)
         size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         _logger.info('starting a model of %s parameters on %d devices', f'{size:,}', mesh.size)
         return state
@@ -62,8 +64,9 @@ def create_or_restore(
         )
     _check_resumable(settings, saved, workdir)
     shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(create),
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
     )
     _logger.info('resuming %s at step %d', workdir, step)
     without_ema, ema_params = store.restore(

@@ -14,7 +14,7 @@ from m2l_jax.consistency.loss import consistency_loss
 from m2l_jax.consistency.noise import IndexDensity, StepSchedule, teacher_index
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
-from m2l_jax.training.mesh import AXIS, REPLICATED, ROWS
+from m2l_jax.training.mesh import AXIS, REPLICATED, ROWS, replicated, shared_out, state_shardings
 from m2l_jax.training.state import TrainState, ema_rate
 
 _SATURATED = 0.99
@@ -137,11 +137,12 @@ def make_train_step(
     accumulate: int = 1,
     data_specs: Any = ROWS,
     fetch: Fetch = lambda data, step: data,
+    shard_optimizer: bool = False,
 ) -> TrainStep:
     """Compiles (state, data) -> (state, metrics) for the mesh; the state's buffers are donated.
 
-    State and metrics are replicated. Where loss or gradient are not finite, the state keeps all but
-    its counts.
+    The state lives where `state_shardings` says, the metrics on every device. Where loss or
+    gradient are not finite, the state keeps all but its counts.
 
     Args:
       accumulate: parts in which each device takes its rows, one after another, to save memory; the
@@ -149,43 +150,60 @@ def make_train_step(
       data_specs: how the data lie on the mesh.
       fetch: what makes of them, on each device, its rows of the batch: `[b, F, T, 2]` spectrograms
         or `[b, N]` waveforms.
+      shard_optimizer: whether each device keeps, and moves, its part only of moments and EMA.
     """
 
-    def step_on_each_device(state: TrainState, data: Any) -> tuple[TrainState, Metrics]:
-        batch = fetch(data, state.step)
+    def mean_on_each_device(params: Params, step: jax.Array, data: Any) -> dict[str, Any]:
+        batch = fetch(data, step)
         rows = jax.lax.axis_index(AXIS) * batch.shape[0] + jnp.arange(batch.shape[0])
-        key = step_key(seed, state.step)
-        delta = consistency.schedule.delta(state.step / steps)
+        key = step_key(seed, step)
+        delta = consistency.schedule.delta(step / steps)
         # Told to differ from device to device, parameters get each device's own gradient: it is
         # averaged once, below, and not for each part.
-        params = jax.lax.pcast(state.params, AXIS, to='varying')
+        params = jax.lax.pcast(params, AXIS, to='varying')
         local = mean_over_parts(
             lambda *part: _part_gradient(params, model, consistency, delta, key, *part),
             accumulate,
             (batch, rows),
         )
-        mean = jax.lax.pmean(local, AXIS)
+        return jax.lax.pmean(local, AXIS)
+
+    mean_over_mesh = jax.shard_map(
+        mean_on_each_device,
+        mesh=mesh,
+        in_specs=(REPLICATED, REPLICATED, data_specs),
+        out_specs=REPLICATED,
+    )
+
+    def step(state: TrainState, data: Any) -> tuple[TrainState, Metrics]:
+        mean = mean_over_mesh(state.params, state.step, data)
+        moved, opt_state = optimizer.update(mean['gradient'], state.opt_state, state.params)
+        if shard_optimizer:
+            # Else moments would be gathered rather than the move, which is half of them.
+            moved = jax.lax.with_sharding_constraint(moved, shared_out(mesh, moved))
         updates = state.step - state.skipped
-        updated, metrics = _update(state, updates, mean['gradient'], optimizer, ema_decay)
-        finite = jnp.isfinite(mean['loss']) & jnp.isfinite(metrics['gradient_norm'])
-        state = _keep_if(finite, updated, state)
-        return state, {
+        norms = {
+            'gradient_norm': optax.tree.norm(mean['gradient']),
+            'update_norm': optax.tree.norm(moved),
+        }
+        finite = jnp.isfinite(mean['loss']) & jnp.isfinite(norms['gradient_norm'])
+        updated = _apply(state, moved, opt_state, ema_rate(updates, ema_decay))
+        after = _keep_if(finite, updated, state)
+        metrics = {
             'loss': mean['loss'],
             'learning_rate': learning_rate(updates),
-            'delta': delta,
-            'skipped_updates': state.skipped,
-            'skipped_in_row': state.skipped_in_row,
-            **metrics,
+            'delta': consistency.schedule.delta(state.step / steps),
+            'skipped_updates': after.skipped,
+            'skipped_in_row': after.skipped_in_row,
+            **norms,
             **_latent_metrics(mean['moments']),
         }
+        return jax.lax.with_sharding_constraint(
+            (after, metrics),
+            (state_shardings(mesh, after, shard_optimizer), replicated(mesh)),
+        )
 
-    sharded = jax.shard_map(
-        step_on_each_device,
-        mesh=mesh,
-        in_specs=(REPLICATED, data_specs),
-        out_specs=(REPLICATED, REPLICATED),
-    )
-    return jax.jit(sharded, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0)
 
 
 def _part_gradient(
@@ -230,29 +248,18 @@ def mean_over_parts(function: Callable[..., Any], parts: int, arrays: tuple[jax.
     return jax.tree.map(lambda leaf: leaf / parts, total)
 
 
-def _update(
-    state: TrainState,
-    updates: jax.Array,
-    gradient: Params,
-    optimizer: optax.GradientTransformation,
-    ema_decay: float,
-) -> tuple[TrainState, Metrics]:
-    """The state after one more than `updates`, and the norms of the gradient and of the move."""
-    moved, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+def _apply(
+    state: TrainState, moved: Params, opt_state: optax.OptState, rate: jax.Array
+) -> TrainState:
+    """The state after one more update; its average moves towards the parameters by `rate`."""
     params = optax.apply_updates(state.params, moved)
-    rate = ema_rate(updates, ema_decay)
-    updated = state.replace(
+    return state.replace(
         step=state.step + 1,
         skipped_in_row=jnp.zeros_like(state.skipped_in_row),
         params=params,
         ema_params=optax.incremental_update(params, state.ema_params, rate),
         opt_state=opt_state,
     )
-    norms = {
-        'gradient_norm': optax.tree.norm(gradient),
-        'update_norm': optax.tree.norm(moved),
-    }
-    return updated, norms
 
 
 def _keep_if(finite: jax.Array, updated: TrainState, state: TrainState) -> TrainState:

@@ -1,0 +1,106 @@
+"""The training command in several processes: the same numbers, and what happens where one dies."""
+
+import time
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from m2l_jax.training.loop import train_and_evaluate
+from tests.conftest import make_music
+from tests.distributed.job import finish, make_job_config, read_losses, start, start_two, wait_for
+
+
+@pytest.fixture(scope='module')
+def music(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('music')
+    soundfile.write(folder / 'mono.wav', make_music(3, seed=1).T, 44_100)
+    soundfile.write(folder / 'stereo.flac', make_music(3, channels=2, seed=2).T, 44_100)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def whole(music, tmp_path_factory):
+    """An uninterrupted run in this process, on four devices: its losses and final state."""
+    workdir = tmp_path_factory.mktemp('whole')
+    state = train_and_evaluate(make_job_config(music), workdir)
+    return read_losses(workdir), state
+
+
+def assert_same_losses(ours, theirs, tolerance=1e-5):
+    assert list(ours) == list(theirs)
+    np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=tolerance)
+
+
+def assert_same_state(ours, theirs):
+    """Gradients summed in another order differ by 1e-6; RAdam divides small ones by their size."""
+    assert int(ours.step) == int(theirs.step) == 20
+    for name in ('params', 'ema_params'):
+        pairs = zip(
+            jax.tree.leaves(getattr(ours, name)),
+            jax.tree.leaves(getattr(theirs, name)),
+            strict=True,
+        )
+        for one, other in pairs:
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def bytes_on_one_device(tree):
+    device = jax.devices()[0]
+    shards = [shard for leaf in jax.tree.leaves(tree) for shard in leaf.addressable_shards]
+    return sum(shard.data.nbytes for shard in shards if shard.device == device)
+
+
+def test_a_shared_out_optimizer_gives_the_same_in_a_quarter_of_the_memory(music, whole, tmp_path):
+    state = train_and_evaluate(make_job_config(music, shard_optimizer=True), tmp_path)
+    assert_same_losses(read_losses(tmp_path), whole[0], 1e-6)
+    assert_same_state(state, whole[1])
+    assert bytes_on_one_device(whole[1].ema_params) == bytes_on_one_device(whole[1].params)
+    assert bytes_on_one_device(state.params) == bytes_on_one_device(whole[1].params)
+    for name in ('ema_params', 'opt_state'):
+        ours, theirs = (bytes_on_one_device(getattr(each, name)) for each in (state, whole[1]))
+        assert 0.25 <= ours / theirs < 0.27, name  # a few small leaves stay whole
+
+
+def test_two_processes_train_as_one_does(music, whole, tmp_path):
+    processes = start_two(music, tmp_path / 'two', '--config.train.shard_optimizer')
+    results = [finish(process) for process in processes]
+    assert [code for code, _ in results] == [0, 0], results
+    assert '2 processes, 4 devices' in results[0][1]
+    assert_same_losses(read_losses(tmp_path / 'two'), whole[0])
+    # Only process 0 writes.
+    (events,) = (tmp_path / 'two').glob('events.*')
+    assert events.name.endswith(f'.{processes[0].pid}.0')
+    # A finished run has nothing left to do but to restore: here on other devices, held whole.
+    assert_same_state(train_and_evaluate(make_job_config(music), tmp_path / 'two'), whole[1])
+
+
+def test_one_device_trains_as_four_do(music, whole, tmp_path):
+    code, errors = finish(start(music, tmp_path / 'one', devices=1))
+    assert code == 0, errors
+    assert_same_losses(read_losses(tmp_path / 'one'), whole[0])
+    assert_same_state(train_and_evaluate(make_job_config(music), tmp_path / 'one'), whole[1])
+
+
+@pytest.mark.parametrize('victim', [0, 1])
+def test_where_a_process_is_killed_the_other_ends_and_the_job_goes_on(
+    music, whole, tmp_path, victim
+):
+    processes = start_two(music, tmp_path)
+    wait_for(tmp_path / 'checkpoints' / '5', processes[0])
+    processes[victim].kill()
+    killed = time.monotonic()
+    code, errors = finish(processes[1 - victim])
+    assert time.monotonic() - killed < 60
+    assert code == 75, errors
+    told = [line for line in errors.splitlines() if line.startswith('error: ')]
+    assert len(told) == 1
+    assert told[0].startswith('error: another process of this job was lost (')
+    assert told[0].endswith('and training goes on from the newest checkpoint')
+    assert 'Traceback' not in errors
+    finish(processes[victim])
+
+    # It goes on where the other devices are this process's, with moments shared out.
+    state = train_and_evaluate(make_job_config(music, shard_optimizer=victim == 1), tmp_path)
+    assert_same_state(state, whole[1])

@@ -1,0 +1,54 @@
+"""What keeps processes from training together is told in one line, and in bounded time."""
+
+import time
+
+from tests.distributed.job import finish, free_address, start, start_two
+
+
+def told(errors):
+    assert 'Traceback' not in errors
+    (line,) = (line for line in errors.splitlines() if line.startswith('error: '))
+    return line
+
+
+def test_processes_that_do_not_find_each_other_say_so(music_folder, tmp_path):
+    """Process 0 alone, and process 1 without it."""
+    begin = time.monotonic()
+    processes = [
+        start(
+            *(music_folder, tmp_path, f'--coordinator={address}', '--num_processes=2'),
+            *(f'--process_id={number}', '--join_timeout=3'),
+        )
+        for number, address in enumerate((free_address(), free_address()))
+    ]
+    (first, first_errors), (second, second_errors) = map(finish, processes)
+    assert time.monotonic() - begin < 60
+    assert (first, second) == (1, 1)
+    assert 'not all 2 processes came together at localhost:' in told(first_errors)
+    assert 'process 1 of 2 could not reach process 0 at localhost:' in told(second_errors)
+    assert 'within 3 s (Connection refused)' in told(second_errors)
+
+
+def test_processes_with_other_configs_say_so(music_folder, tmp_path):
+    address = free_address()
+    places = (music_folder, tmp_path, f'--coordinator={address}', '--num_processes=2')
+    processes = [
+        start(*places, '--process_id=0'),
+        start(*places, '--process_id=1', '--config.seed=3', '--config.data.batch_size=16'),
+    ]
+    message = (
+        'process 1 was started with another config than process 0 '
+        '(config.seed: 0 -> 3; config.data.batch_size: 8 -> 16)'
+    )
+    for code, errors in map(finish, processes):
+        assert code == 1
+        assert message in told(errors)
+    assert not list(tmp_path.glob('checkpoints'))
+
+
+def test_a_batch_that_the_devices_of_all_processes_cannot_share_is_told(music_folder, tmp_path):
+    for code, errors in map(
+        finish, start_two(music_folder, tmp_path, '--config.data.batch_size=6')
+    ):
+        assert code == 1
+        assert 'batch_size=6 is not divisible by 4 devices: use a multiple' in told(errors)

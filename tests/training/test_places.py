@@ -1,0 +1,68 @@
+import pytest
+
+from m2l_jax.interface.errors import InputError
+from m2l_jax.training import processes
+from m2l_jax.training.processes import Place, find_place
+
+SLURM = {'SLURM_STEP_NODELIST': 'n[1-4]', 'SLURM_NTASKS': '8', 'SLURM_PROCID': '3'}
+MPI = {
+    'OMPI_COMM_WORLD_SIZE': '8',
+    'OMPI_COMM_WORLD_RANK': '5',
+    'OMPI_COMM_WORLD_LOCAL_RANK': '1',
+}
+ADDRESS = {'JAX_COORDINATOR_ADDRESS': 'n1:1234'}
+
+
+@pytest.mark.parametrize(
+    ('flags', 'environment', 'place'),
+    [
+        ((None, None, None), {}, None),
+        (('n1:1234', 2, 1), {}, Place('n1:1234', 2, 1, is_told=True)),
+        (('n1:1234', 2, 0), SLURM, Place('n1:1234', 2, 0, is_told=True)),
+        ((None, 2, 1), ADDRESS, Place('n1:1234', 2, 1, is_told=True)),
+        # One process only, whatever the launcher says.
+        ((None, 1, None), SLURM, None),
+        ((None, None, None), SLURM, Place(None, 8, 3)),
+        ((None, None, None), {**SLURM, 'SLURM_STEP_NUM_TASKS': '1'}, None),
+        # A batch script's own shell, which is not a step.
+        ((None, None, None), {'SLURM_NTASKS': '8', 'SLURM_PROCID': '0'}, None),
+        (('n1:1234', None, None), SLURM, Place('n1:1234', 8, 3)),
+        ((None, None, None), {**MPI, 'OMPI_MCA_orte_hnp_uri': '1.0;tcp://n1:9'}, Place(None, 8, 5)),
+        (('n1:1234', None, None), MPI, Place('n1:1234', 8, 5, local_device=1)),
+        ((None, None, None), {**MPI, **ADDRESS}, Place('n1:1234', 8, 5, local_device=1)),
+        (('n1:1', None, None), {**MPI, 'JAX_LOCAL_DEVICE_IDS': '0'}, Place('n1:1', 8, 5)),
+        ((None, None, None), {'OMPI_COMM_WORLD_SIZE': '1'}, None),
+        ((None, None, None), {'TPU_WORKER_HOSTNAMES': 't0,t1'}, Place()),
+        ((None, None, None), {'TPU_WORKER_HOSTNAMES': 't0'}, None),
+        ((None, None, None), {'TPU_WORKER_HOSTNAMES': 't0', 'MEGASCALE_NUM_SLICES': '2'}, Place()),
+        ((None, None, None), {'TPU_WORKER_HOSTNAMES': 't0,t1', 'JAX_PLATFORMS': 'cpu'}, None),
+    ],
+)
+def test_the_place_is_that_of_the_flags_or_else_of_the_launcher(flags, environment, place):
+    assert find_place(*flags, environment) == place
+
+
+@pytest.mark.parametrize(
+    ('flags', 'environment', 'message'),
+    [
+        ((None, 2, 1), {}, r'^--coordinator missing: .* each need --coordinator, --num_processes'),
+        (('n1:1234', None, None), {}, r'^--num_processes and --process_id missing'),
+        ((None, None, None), ADDRESS, r'^--num_processes and --process_id missing'),
+        (('n1:1234', 2, None), {}, r'^--process_id missing'),
+        (('n1:1234', 2, 2), {}, r'^--process_id=2 must be from 0 to 1, for --num_processes=2'),
+        (('n1:1234', 2, -1), {}, r'^--process_id=-1 must be from 0 to 1'),
+        (('n1:1234', 0, 0), {}, r'^--num_processes=0 must be at least 1'),
+        (('n1', 2, 0), {}, r'^--coordinator=n1 must be HOST:PORT'),
+        ((':1234', 2, 0), {}, r'^--coordinator=:1234 must be HOST:PORT'),
+        (('n1:99999', 2, 0), {}, r'^--coordinator=n1:99999 must be HOST:PORT'),
+        ((None, None, None), MPI, r'^this Open MPI does not tell .* pass --coordinator=HOST:PORT'),
+    ],
+)
+def test_flags_that_do_not_add_up_are_told(flags, environment, message):
+    with pytest.raises(InputError, match=message):
+        find_place(*flags, environment)
+
+
+def test_alone_no_process_waits_for_others():
+    with pytest.raises(KeyError), processes.joined(None, 1):
+        raise KeyError
