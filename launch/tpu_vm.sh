@@ -94,8 +94,9 @@ keep() {
     case $answer in
       MISSING) "$SELF" create || true ;;
       PREEMPTED | TERMINATED | STOPPED) "$SELF" delete || true ;;
-      *[1-9]*) fail "the training ended with an error: $SELF tail shows it, $SELF delete ends the costs" ;;
+      # First: where a host was restarted, the others may have waited for it in vain.
       *new*) if "$SELF" copy; then "$SELF" run "$@" || true; fi ;;
+      *[1-9]*) fail "the training ended with an error: $SELF tail shows it, $SELF delete ends the costs" ;;
       *[A-Za-z]*) ;; # it is being made or repaired, it trains, or it does not answer
       *)
         echo "the training has ended: $SELF delete ends the costs"
