@@ -3,23 +3,43 @@
     python -m m2l_jax.train --config=configs/demo.py --config.data.path=MUSIC --workdir=DIR
 
 Running the same command again goes on from the newest checkpoint in DIR.
+
+Several hosts train together when the command runs on each of them, DIR being the same folder: under
+Slurm, Open MPI and on Cloud TPUs as it stands, elsewhere with --coordinator, --num_processes and
+--process_id.
 """
+
+import os
 
 from absl import flags
 
 from m2l_jax.interface import command
+from m2l_jax.training import processes
 
 _CONFIG = command.define_config()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for checkpoints and TensorBoard files.')
+_COORDINATOR = flags.DEFINE_string(
+    'coordinator', None, 'HOST:PORT of process 0, a free port; needed where no launcher tells.'
+)
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Processes that train together.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, "This process's number, from 0.")
+_JOIN_TIMEOUT = flags.DEFINE_integer(
+    'join_timeout', 300, 'Seconds in which all processes must have come.', lower_bound=1
+)
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def main() -> None:
-    """Parses the flags and trains."""
-    # Here, so that --help and a mistyped flag answer without loading TensorFlow.
-    from m2l_jax.training.loop import train_and_evaluate
+    """Parses the flags, joins the other processes, and trains."""
+    config = command.read_config(_CONFIG)
+    place = processes.find_place(
+        _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, os.environ
+    )
+    with processes.joined(place, _JOIN_TIMEOUT.value):
+        # Here, so that --help and a mistyped flag answer without loading TensorFlow.
+        from m2l_jax.training.loop import train_and_evaluate
 
-    train_and_evaluate(command.read_config(_CONFIG), _WORKDIR.value)
+        train_and_evaluate(config, _WORKDIR.value)
 
 
 if __name__ == '__main__':

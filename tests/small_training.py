@@ -22,3 +22,8 @@ def make_config(path, resident=False):
     config.optimizer.warmup_steps = 2
     config.train.update(steps=6, log_every=2, checkpoint_every=3)
     return config.lock()
+
+
+def get_config(path):
+    """For commands: `--config=tests/small_training.py:FOLDER`."""
+    return make_config(path)

@@ -49,13 +49,19 @@ def run(main: Callable[[], None]) -> None:
             _fail(f'unexpected argument {positional[1]!r}: everything is passed as --flag=value')
         try:
             main()
-        except InputError as error:
-            _fail(str(error))
-        except Interrupted as error:
-            print(error, file=sys.stderr)
-            sys.exit(EXIT_INTERRUPTED)
+        except (InputError, Interrupted) as error:
+            sys.exit(tell(error))
 
     app.run(guarded_main, flags_parser=_parse_flags)
+
+
+def tell(error: InputError | Interrupted) -> int:
+    """Prints what ends a command, and returns the command's exit code."""
+    if isinstance(error, Interrupted):
+        print(error, file=sys.stderr)
+        return EXIT_INTERRUPTED
+    print(f'error: {error}', file=sys.stderr)
+    return EXIT_INPUT_ERROR
 
 
 def _configure_logging() -> None:
@@ -105,5 +111,4 @@ def _raised_in(error: BaseException) -> str:
 
 
 def _fail(message: str) -> None:
-    print(f'error: {message}', file=sys.stderr)
-    sys.exit(EXIT_INPUT_ERROR)
+    sys.exit(tell(InputError(message)))

@@ -10,7 +10,11 @@ class InputError(ValueError):
 
 
 class Interrupted(Exception):
-    """Work that stopped because it was asked to, with all of it saved; the message says so."""
+    """Work that stopped before its end, by no mistake of the user's: run again, it goes on.
+
+    It was asked to stop, or another process that it needs was lost; the message says which, and
+    what is saved. Commands print it and exit with code 75.
+    """
 
 
 def first_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from m2l_jax.interface.paths import make_folder
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
+from m2l_jax.training.agreement import check_started_alike
 from m2l_jax.training.config import BEST_METRICS, TrainingConfig
 from m2l_jax.training.feed import Feed, open_feed
 from m2l_jax.training.interruption import Interruption
@@ -48,6 +49,7 @@ def train_and_evaluate(
       Interrupted: on SIGTERM or SIGINT, once the state is saved.
     """
     settings = build(TrainingConfig, config)
+    check_started_alike(settings, workdir)
     mesh = meshes.make_mesh()
     meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
     learning_rate = learning_rate_schedule(settings.optimizer, settings.train.steps)
@@ -71,8 +73,7 @@ def train_and_evaluate(
 
     store = CheckpointStore(make_folder(workdir), settings.train.keep_checkpoints, _score(settings))
     interruption = Interruption(mesh)
-    # The store is closed also when training ends early: a save may be under way.
-    with interruption.watched(), contextlib.closing(store):
+    with interruption.watched(), _closed(store):
         state = create_or_restore(
             settings, model, optimizer, mesh, store, workdir, feed.fingerprint
         )
@@ -177,6 +178,22 @@ class _Run:
             'diverged; go on from the last checkpoint with a lower '
             'config.optimizer.learning_rate, or set config.optimizer.clip_norm'
         )
+
+
+@contextlib.contextmanager
+def _closed(store: CheckpointStore) -> Iterator[None]:
+    """Closes the store at the end, also when training ends early: a save may be under way.
+
+    But not where an error may be this process's alone: the others would not come to what they are
+    waited for.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1 or isinstance(error, Interrupted):
+            store.close()
+        raise
+    store.close()
 
 
 def _open_held_out(settings: TrainingConfig, model: Music2Latent) -> HeldOutClips | None:
