@@ -33,6 +33,6 @@ for ((run = 0; ; run++)); do
   child=''
   if ((code != 75 || run == ${RESTARTS:-10})) || [[ $stopping ]]; then exit "$code"; fi
   echo "$0: exit code 75, restart $((run + 1)) of ${RESTARTS:-10}" >&2
-  sleep "${PAUSE:-5}"
+  sleep "${PAUSE:-5}" || true # Ctrl-C ends it too
   [[ -z $stopping ]] || exit "$code"
 done

@@ -35,7 +35,7 @@ set +m
 
 worst=0
 while ((${#running[@]})); do
-  sleep 0.2
+  sleep 0.2 || true # Ctrl-C ends it too
   for number in "${!running[@]}"; do
     kill -0 "${running[number]}" 2>/dev/null && continue
     code=0

@@ -36,6 +36,9 @@ if plan[number] == 'wait':
 sys.exit(int(plan[number]))
 """
 
+# Runs a command in a terminal of its own, and types there what comes in.
+TERMINAL = 'import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))'
+
 
 @pytest.fixture
 def play(tmp_path):
@@ -50,9 +53,9 @@ def play(tmp_path):
     return tmp_path
 
 
-def start(play, plan, name, *arguments, **settings):
+def start(play, plan, name, *arguments, within=(), **settings):
     return subprocess.Popen(
-        [LAUNCH / name, *arguments],
+        [*within, LAUNCH / name, *arguments],
         cwd='/',
         env={
             'PATH': f'{play}:{os.environ["PATH"]}',
@@ -61,6 +64,7 @@ def start(play, plan, name, *arguments, **settings):
             'PAUSE': '0',
             **settings,
         },
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -138,6 +142,20 @@ def test_a_signal_reaches_each_process_once_and_leaves_none(play):
         ((_, pid, _),) = read_notes(play, str(number))
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ('name', 'notes'),
+    [('local_multi_gpu.sh', ['notes']), ('local_multi_process.sh', ['notes0', 'notes1'])],
+)
+def test_ctrl_c_in_a_terminal_reaches_each_process_once(play, name, notes):
+    terminal = [sys.executable, '-c', TERMINAL]
+    process = start(play, 'wait wait', name, *ARGUMENTS, within=terminal)
+    wait_for_files(*(play / note for note in notes))
+    process.stdin.write('\x03')
+    process.stdin.flush()
+    assert process.wait(60) == 75
+    assert process.stdout.read().count('signals 1\n') == len(notes)
 
 
 def test_after_an_error_the_others_are_told_to_end(play):
