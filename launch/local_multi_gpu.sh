@@ -10,6 +10,9 @@ cd "$(dirname "$0")/.."
 
 (($#)) || { echo "usage: [RESTARTS=10] $0 --config=FILE --workdir=FOLDER [--config.field=value …]" >&2; exit 1; }
 
-# Without this, jax falls back to the CPU with a warning where its CUDA packages are missing.
-export JAX_PLATFORMS=${JAX_PLATFORMS:-cuda}
+# jax itself would train on the CPU.
+if [[ -z ${JAX_PLATFORMS:-} ]] && ! python -c 'import jax; jax.devices("gpu")' 2>/dev/null; then
+  echo "error: jax finds no GPU: pip install -e '.[cuda]', and see whether nvidia-smi names any" >&2
+  exit 1
+fi
 exec launch/again.sh python -m m2l_jax.train "$@"

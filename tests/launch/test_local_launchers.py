@@ -62,6 +62,7 @@ def start(play, plan, name, *arguments, within=(), **settings):
             'NOTES': f'{play}/notes',
             'PLAN': plan,
             'PAUSE': '0',
+            'JAX_PLATFORMS': 'cpu',
             **settings,
         },
         stdin=subprocess.PIPE,
@@ -96,6 +97,13 @@ def test_what_was_interrupted_is_run_again(play, plan, restarts, code, runs):
     process = start(play, plan, 'local_multi_gpu.sh', *ARGUMENTS, RESTARTS=restarts)
     assert finish(process)[:2] == (code, ['trains'] * runs)
     assert [note[0] for note in read_notes(play)] == [['-m', 'm2l_jax.train', *ARGUMENTS]] * runs
+
+
+def test_without_a_gpu_it_does_not_train_on_the_cpu(play):
+    nowhere = {'JAX_PLATFORMS': '', 'CUDA_VISIBLE_DEVICES': ''}
+    code, output, errors = finish(start(play, '0', 'local_multi_gpu.sh', *ARGUMENTS, **nowhere))
+    assert (code, output, len(errors)) == (1, [], 1)
+    assert errors[0].startswith("error: jax finds no GPU: pip install -e '.[cuda]'")
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
