@@ -39,7 +39,7 @@ while ((${#running[@]})); do
   for number in "${!running[@]}"; do
     kill -0 "${running[number]}" 2>/dev/null && continue
     code=0
-    wait "${running[number]}" || code=$?
+    wait "${running[number]}" 2>/dev/null || code=$? # bash names what was killed, at length
     unset "running[number]"
     echo "[$number] exit code $code"
     if ((code != 0 && (worst == 0 || worst == 75))); then worst=$code; fi
