@@ -33,13 +33,16 @@ done
 set +m
 [[ -z $stopping ]] || stop
 
+# Where bash would quote, at length, the command that was killed; the processes have their own.
+exec 2>/dev/null
+
 worst=0
 while ((${#running[@]})); do
   sleep 0.2 || true # Ctrl-C ends it too
   for number in "${!running[@]}"; do
     kill -0 "${running[number]}" 2>/dev/null && continue
     code=0
-    wait "${running[number]}" 2>/dev/null || code=$? # bash names what was killed, at length
+    wait "${running[number]}" || code=$?
     unset "running[number]"
     echo "[$number] exit code $code"
     if ((code != 0 && (worst == 0 || worst == 75))); then worst=$code; fi

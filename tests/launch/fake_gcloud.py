@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 
+import psutil
+
 HOSTS = ('host0', 'host1')
 
 
@@ -32,6 +34,10 @@ def create(folder, _):
 
 
 def delete(folder, _):
+    homes = [str(folder / host) for host in HOSTS]
+    for process in psutil.process_iter(['environ']):
+        if (process.info['environ'] or {}).get('HOME') in homes:
+            process.kill()
     (folder / 'state').unlink()
     for host in HOSTS:
         shutil.rmtree(folder / host)

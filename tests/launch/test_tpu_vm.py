@@ -19,7 +19,7 @@ ARGUMENTS = [
 FLAGS = ['--zone=us-central2-b', '--project=ours', '--quiet']
 
 # What is trained: notes its arguments, and ends with the next of the codes in the folder's `plan`.
-# At `taken` the TPU is taken away, at `wait` it waits for SIGTERM.
+# At `taken` the TPU is taken away once both hosts train, at `wait` it waits for SIGTERM.
 TRAINING = """\
 import json, os, pathlib, signal, sys, time
 play, host = pathlib.Path(os.environ['PLAY']), os.path.basename(os.environ['HOME'])
@@ -29,8 +29,12 @@ print('training on', host, flush=True)
 number = len((play / f'{host}.runs').read_text().splitlines()) - 1
 code = (play / 'plan').read_text().split()[number]
 if code == 'taken':
-    (play / 'state').write_text('PREEMPTED')
-    sys.exit('the machine is gone')
+    (play / f'{host}.taken').touch()
+    while not (play / 'host1.taken').exists():
+        time.sleep(0.02)
+    if host == 'host0':
+        (play / 'state').write_text('PREEMPTED')
+    time.sleep(60)
 if code == 'wait':
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
     (play / f'{host}.waits').touch()
