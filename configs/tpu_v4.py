@@ -19,7 +19,6 @@ def get_config(slice_name: str = 'v4-8') -> ConfigDict:
     """
     config = default.get_config()
     scaling.scale(config, scaling.chips_of(slice_name, 'v4', 2), crops_per_device=8)
-    config.model.remat = False
     config.data.representation = 'waveform'
     config.data.workers = 64
     return config

@@ -18,7 +18,6 @@ def get_config(slice_name: str = 'v5e-4') -> ConfigDict:
     """
     config = default.get_config()
     scaling.scale(config, scaling.chips_of(slice_name, 'v5e', 1), crops_per_device=8)
-    config.model.remat = True
     config.data.representation = 'waveform'
     config.data.workers = 64
     return config

@@ -18,7 +18,6 @@ def get_config(slice_name: str = 'v6e-4') -> ConfigDict:
     """
     config = default.get_config()
     scaling.scale(config, scaling.chips_of(slice_name, 'v6e', 1), crops_per_device=8)
-    config.model.remat = False
     config.data.representation = 'waveform'
     config.data.workers = 64
     return config

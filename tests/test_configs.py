@@ -2,13 +2,14 @@ import dataclasses
 
 import pytest
 
-from configs import default, demo, tpu_v4
+from configs import default, demo, gpu, tpu_v4, tpu_v5e, tpu_v6e
+from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.training.config import TrainingConfig
 
 
-@pytest.mark.parametrize('module', [default, demo, tpu_v4])
+@pytest.mark.parametrize('module', [default, demo, gpu, tpu_v4, tpu_v5e, tpu_v6e])
 def test_configs_build(module):
     config = module.get_config()
     config.data.path = 'music'
@@ -33,3 +34,43 @@ def test_default_is_the_papers_recipe():
         'ema_decay': 0.9999,
         'clip_norm': 0.0,
     }
+
+
+def test_one_gpu_takes_the_papers_recipe():
+    config = gpu.get_config()
+    with config.unlocked():
+        config.data.update(
+            representation=default.get_config().data.representation,
+            workers=default.get_config().data.workers,
+        )
+    assert config == default.get_config()
+
+
+@pytest.mark.parametrize(
+    ('config', 'batch', 'steps', 'rate', 'warmup', 'ema_decay'),
+    [
+        (tpu_v4.get_config(), 32, 400_000, 1.41421e-4, 5_000, 0.9998),
+        (tpu_v4.get_config('v4-32'), 128, 100_000, 2.82843e-4, 1_250, 0.9992),
+        # From 256 crops on the steps stay as many.
+        (tpu_v4.get_config('v4-64'), 256, 50_000, 4e-4, 625, 0.9984),
+        (tpu_v4.get_config('v4-512'), 2_048, 50_000, 1.13137e-3, 625, 0.9984),
+        (tpu_v5e.get_config('v5e-4'), 32, 400_000, 1.41421e-4, 5_000, 0.9998),
+        (tpu_v6e.get_config('v6e-16'), 128, 100_000, 2.82843e-4, 1_250, 0.9992),
+        (gpu.get_config('8'), 128, 100_000, 2.82843e-4, 1_250, 0.9992),
+    ],
+)
+def test_larger_slices_scale_the_recipe(config, batch, steps, rate, warmup, ema_decay):
+    assert (config.data.batch_size, config.train.steps) == (batch, steps)
+    assert config.optimizer.learning_rate == pytest.approx(rate, rel=1e-5)
+    assert config.optimizer.final_learning_rate == pytest.approx(rate / 100, rel=1e-5)
+    assert config.optimizer.warmup_steps == warmup
+    assert config.optimizer.ema_decay == pytest.approx(ema_decay, abs=1e-9)
+    assert config.train.checkpoint_every == config.evaluation.every == warmup
+
+
+@pytest.mark.parametrize(
+    ('module', 'argument'), [(tpu_v4, 'v5e-4'), (tpu_v4, 'v4-7'), (tpu_v5e, 'v5e'), (gpu, '0')]
+)
+def test_wrong_slices_are_refused(module, argument):
+    with pytest.raises(InputError, match=r'use e\.g\.'):
+        module.get_config(argument)

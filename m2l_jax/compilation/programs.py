@@ -50,15 +50,17 @@ def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
         seed=settings.seed,
         mesh=mesh,
         accumulate=settings.train.accumulate,
+        shard_optimizer=settings.train.shard_optimizer,
     )
     state = jax.eval_shape(lambda: create_state(model, optimizer, jax.random.key(settings.seed)))
+    shardings = meshes.state_shardings(mesh, state, settings.train.shard_optimizer)
+    state = jax.tree.map(_placed, state, shardings)
     rows = settings.data.batch_size
     if settings.data.representation == 'waveform' or settings.data.resident:
         shape = (rows, settings.crop_samples)
     else:
         shape = (rows, settings.model.spectrogram.bins, settings.data.crop_frames, 2)
-    batch = _placed((shape, jnp.float32), mesh, meshes.ROWS)
-    state = _placed_like(state, mesh)
+    batch = _rows(shape, jnp.float32, mesh)
     return Program('train', function, (state, batch), rows // mesh.size)
 
 
@@ -73,30 +75,29 @@ def codec_program(name: str, settings: TrainingConfig, mesh: Mesh, frames: int) 
     """
     config = settings.model
     model = Music2Latent(config)
-    params = _placed_like(jax.eval_shape(model.init_params, jax.random.key(0)), mesh)
+    params = jax.tree.map(
+        lambda leaf: _placed(leaf, meshes.replicated(mesh)),
+        jax.eval_shape(model.init_params, jax.random.key(0)),
+    )
     rows = mesh.size
     if name == 'encode':
         shape = (rows, config.spectrogram.bins, frames, 2)
-        spectrogram = _placed((shape, jnp.float32), mesh, meshes.ROWS)
+        spectrogram = _rows(shape, jnp.float32, mesh)
         function = jax.jit(lambda params, inputs: encode_rows(model, params, inputs))
         return Program(name, function, (params, spectrogram), 1)
     shape = (rows, config.latent_channels, frames // config.time_downsampling)
-    latents = _placed((shape, jnp.float32), mesh, meshes.ROWS)
+    latents = _rows(shape, jnp.float32, mesh)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
-    keys = _placed((keys.shape, keys.dtype), mesh, meshes.ROWS)
+    keys = _rows(keys.shape, keys.dtype, mesh)
     function = jax.jit(
         lambda params, latents, keys: decode_rows(model, params, latents, keys, steps=1)
     )
     return Program(name, function, (params, latents, keys), 1)
 
 
-def _placed(
-    shape: tuple[tuple[int, ...], Any], mesh: Mesh, spec: jax.sharding.PartitionSpec
-) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(*shape, sharding=NamedSharding(mesh, spec))
+def _placed(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _placed_like(shapes: Any, mesh: Mesh) -> Any:
-    return jax.tree.map(
-        lambda leaf: _placed((leaf.shape, leaf.dtype), mesh, meshes.REPLICATED), shapes
-    )
+def _rows(shape: tuple[int, ...], dtype: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, meshes.ROWS))

@@ -86,6 +86,8 @@ def test_demo_trains_reconstructs_and_summarises(tmp_path):
         (['--config.modle.dtype=x'], 'error: unknown config field \'modle\'. Did you mean "model"'),
         (['--config.data.batch_size=x'], 'config.data.batch_size'),
         (['--config.data.path=/nowhere'], 'error: /nowhere does not exist'),
+        (['--config=configs/demo.py:x'], 'error: this --config takes no :argument'),
+        (['--config=configs/tpu_v4.py:v5e-4'], "error: slice 'v5e-4' is not one of v4"),
         (['--config=configs/none.py'], 'error: --config cannot be read'),
         (['extra'], "error: unexpected argument 'extra'"),
         (['--config.model.dtype=int3'], "error: model.dtype='int3' must be one of"),
@@ -95,6 +97,17 @@ def test_train_tells_a_users_mistake_in_a_line(tmp_path, flags, message):
     result = run('train', '--config=configs/demo.py', f'--workdir={tmp_path / "run"}', *flags)
     assert_told(result, message)
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--topology=v9-8'], 'error: --topology=v9-8 is not known: use one of v4-8 (v4:2x2x1)'),
+        (['--config=configs/tpu_v4.py:v4', '--topology=v4-8'], "error: slice 'v4' is not one"),
+    ],
+)
+def test_compile_tells_a_users_mistake_in_a_line(flags, message):
+    assert_told(run('compile', '--config=configs/demo.py', *flags), message)
 
 
 def test_reconstruct_tells_a_missing_checkpoint_in_a_line(tmp_path):
