@@ -51,6 +51,7 @@ class CheckpointStore:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_preservation(keep, score),
                 best_fn=score,
+                async_options=ocp.options.AsyncOptions(barrier_sync_fn=_meet_unless_failing),
             ),
             item_names=('state', 'ema', 'config'),
         )
@@ -172,6 +173,16 @@ def _preservation(
         get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False
     )
     return ocp.checkpoint_managers.AnyPreservationPolicy([newest, best])
+
+
+def _meet_unless_failing(*, key: str, timeout_ms: int) -> None:
+    """Waits for the other processes to come to the same point of a save.
+
+    But not while an error is on its way: Orbax would, for twenty minutes, before it tells of it,
+    and the others, which have met no error, wait at another point.
+    """
+    if sys.exc_info()[1] is None:
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _remove_unfinished(folder: pathlib.Path) -> None:
