@@ -151,6 +151,8 @@ class CheckpointStore:
         except (OSError, ValueError) as error:
             if not isinstance(error, OSError) and _SYSTEM_ERROR not in str(error):
                 raise  # TensorStore's are ValueErrors too
+            if isinstance(error, TimeoutError):
+                raise  # Orbax's, where another process does not come to what it is waited for
             # On the disk: the manager forgets steps as soon as it means to replace them.
             self._manager.reload()
             step = self.latest_step()

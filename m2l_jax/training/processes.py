@@ -31,7 +31,9 @@ _ADDRESS = 'JAX_COORDINATOR_ADDRESS'
 _MPI_ADDRESS = 'OMPI_MCA_orte_hnp_uri'  # from which JAX knows process 0; newer ones do not set it
 _METADATA = 'http://{}/computeMetadata/v1/instance/attributes/agent-worker-number'
 
-_LOST = re.compile('Gloo|NCCL|oordination|^(UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED)')
+_LOST = re.compile(
+    'Gloo|NCCL|oordination|barrier|^(UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED)'
+)
 _AGAIN = 'run the same command on all of them, and training goes on from the newest checkpoint'
 
 
