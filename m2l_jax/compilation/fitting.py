@@ -1,6 +1,7 @@
 """From a config and a slice's name to what its program needs, or how much of it would fit."""
 
 import dataclasses
+import math
 import re
 
 import jax
@@ -15,8 +16,11 @@ from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
 
 _UNITS = {'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30}
+_SIZE = r'([\d.]+)([KMG])'
 # "Ran out of memory in memory space hbm. Used 35.21G of 30.75G hbm."
-_EXCEEDED = re.compile(r'Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm')
+_USED = re.compile(rf'Used {_SIZE} of {_SIZE} hbm')
+# "the total memory required for HLO temporaries (23.84G) exceeds available HBM (15.75G)"
+_TEMPORARIES = re.compile(rf'HLO temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)')
 
 
 def compile_config(
@@ -54,7 +58,7 @@ def compile_config(
     try:
         return compile_program(program, topology, options)
     except jax.errors.JaxRuntimeError as error:
-        used, limit = _exceeded(error)
+        used, limit = _exceeded(error, program)
         raise InputError(
             f'a chunk of {seconds:g} s does not fit: {what} needs {used / 1e9:.2f} GB of a '
             f"chip's {limit / 1e9:.2f} GB on {topology.name}: lower --seconds"
@@ -78,16 +82,19 @@ def _compile_train(
     try:
         return compile_program(program, topology, options)
     except jax.errors.JaxRuntimeError as error:
-        used, limit = _exceeded(error)
-    fits = _largest(settings, topology, mesh, options, program, used, limit)
-    help_ = '' if settings.model.remat else ', or set config.model.remat=True'
+        used, limit = _exceeded(error, program)
+    # What is needed grows about in proportion to the crops, but for the state.
+    state = _bytes(program.arguments[0])
+    share = max(0.0, (limit - state) / (used - state))
+    fits = _largest(settings, topology, mesh, options, int(program.rows_per_chip * share))
+    remedy = '' if settings.model.remat else ', or set config.model.remat=True'
     raise InputError(
         f'config.data.batch_size={settings.data.batch_size} does not fit on {topology.name}: '
         f'{program.rows_per_chip} crops a chip need {used / 1e9:.2f} GB of {limit / 1e9:.2f} GB; '
         + (
-            f'{fits} fit, config.data.batch_size={fits * mesh.size}{help_}'
+            f'{fits} fit, config.data.batch_size={fits * mesh.size}{remedy}'
             if fits
-            else f'not even {settings.train.accumulate} fit{help_}'
+            else f'not even {settings.train.accumulate} fit{remedy}'
         )
     )
 
@@ -97,39 +104,38 @@ def _largest(
     topology: Topology,
     mesh: jax.sharding.Mesh,
     options: dict,
-    program: Program,
-    used: float,
-    limit: float,
+    rows: int,
 ) -> int:
-    """The largest number of crops a chip that was compiled and fits, 0 if none was found.
-
-    What is needed grows about in proportion to the crops, but for the state; from the batch that
-    would fit by that, one part of the accumulation after another is given up until one does.
-    """
-    state = _bytes(program.arguments[0])
+    """The largest number of crops a chip, from `rows` downwards, that compiles; 0 if none does."""
     parts = settings.train.accumulate
-    rows = int(program.rows_per_chip * max(0.0, limit - state) / (used - state)) // parts * parts
+    rows = rows // parts * parts
     while rows:
         data = dataclasses.replace(settings.data, batch_size=rows * mesh.size)
         smaller = train_program(dataclasses.replace(settings, data=data), mesh)
         try:
             compile_program(smaller, topology, options)
         except jax.errors.JaxRuntimeError as error:
-            _exceeded(error)
+            _exceeded(error, smaller)
             rows -= parts
         else:
             return rows
     return 0
 
 
-def _exceeded(error: jax.errors.JaxRuntimeError) -> tuple[float, float]:
+def _exceeded(error: jax.errors.JaxRuntimeError, program: Program) -> tuple[float, float]:
     """Bytes that were needed and that there are; another error of the compiler is raised again."""
-    match = _EXCEEDED.search(str(error))
+    whole, temporaries = _USED.search(str(error)), _TEMPORARIES.search(str(error))
+    match = whole or temporaries
     if match is None:
         raise InputError(f"the TPU's compiler failed: {first_line(error)}") from error
     used, used_unit, limit, limit_unit = match.groups()
-    return float(used) * _UNITS[used_unit], float(limit) * _UNITS[limit_unit]
+    arguments = 0 if whole else _bytes(program.arguments)
+    return float(used) * _UNITS[used_unit] + arguments, float(limit) * _UNITS[limit_unit]
 
 
-def _bytes(tree: object) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+def _bytes(shapes: object) -> int:
+    """Of arrays on one chip."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(shapes)
+    )

@@ -47,6 +47,19 @@ def test_a_batch_that_does_not_fit_is_told_with_the_largest_that_does(four_chips
     assert compiled == [16, 7, 6]
 
 
+def test_temporaries_that_do_not_fit_are_told_with_the_arguments(four_chips, monkeypatch):
+    def fail(program, topology, options):
+        raise jax.errors.JaxRuntimeError(
+            'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO '
+            'temporaries (23.84G) exceeds available HBM (15.75G).'
+        )
+
+    monkeypatch.setattr(fitting, 'compile_program', fail)
+    # 25.60 GB of temporaries, and less than 1 MB of state.
+    with pytest.raises(InputError, match=r'2 crops a chip need 25\.60 GB of 16\.91 GB; not even 1'):
+        fitting.compile_config(make_config(''), 'v5e-4')
+
+
 def test_parts_of_an_accumulation_stay_whole(four_chips, monkeypatch):
     compiled = run_out_of_memory_above(6, monkeypatch)
     config = make_config('').unlock()
