@@ -1,7 +1,5 @@
 import json
 import os
-import pathlib
-import socket
 import subprocess
 import sys
 
@@ -10,16 +8,9 @@ import numpy as np
 import pytest
 
 from m2l_jax.training.loop import train_and_evaluate
+from tests.distributed.job import ROOT, free_address
 from tests.distributed.worker import hash_rows
 from tests.small_training import make_config
-
-ROOT = pathlib.Path(__file__).parents[2]
-
-
-def free_address():
-    with socket.socket() as probe:
-        probe.bind(('localhost', 0))
-        return f'localhost:{probe.getsockname()[1]}'
 
 
 @pytest.fixture
