@@ -1,4 +1,4 @@
-"""The paper's recipe on H100s or H200s of one machine; the argument is their number, 1 by default.
+"""The paper's recipe on H100s or H200s; the argument is their number, 1 by default.
 
     python -m m2l_jax.train --config=configs/gpu.py --config.data.path=MUSIC --workdir=DIR
     launch/local_multi_gpu.sh --config=configs/gpu.py:8 --config.data.path=MUSIC --workdir=DIR

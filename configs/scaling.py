@@ -2,8 +2,8 @@
 
 The recipe takes 800,000 steps of 16 crops. For a batch r times as large, these configs take
 
-- the learning rate times √r: the square-root rule of adaptive optimisers, which keeps the noise
-  that their updates add up (Malladi et al. 2022, arXiv 2205.10287);
+- the learning rate times √r, after the square-root rule of adaptive optimisers (Malladi et al.
+  2022, arXiv 2205.10287), which would change their betas too: these are left as they are;
 - 1/r of the steps, for the same number of crops, but never fewer than 50,000: how large a batch
   may be before more of it stops helping is not known for this model;
 - warm-up, averaging and the time between checkpoints in proportion to the steps.
@@ -42,8 +42,9 @@ def chips_of(slice_name: str, generation: str, cores_per_name: int) -> int:
     Raises:
       InputError: for another generation, or no number.
     """
-    found, _, number = slice_name.partition('-')
-    if found != generation or not number.isdecimal() or int(number) % cores_per_name:
+    found, _, number = slice_name.replace('v5litepod', 'v5e').partition('-')
+    chips, odd = divmod(int(number), cores_per_name) if number.isdecimal() else (0, 0)
+    if found != generation or not chips or odd:
         example = f'{generation}-{4 * cores_per_name}'
         raise InputError(f'slice {slice_name!r} is not one of {generation}: use e.g. {example}')
-    return int(number) // cores_per_name
+    return chips

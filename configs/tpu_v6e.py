@@ -9,7 +9,8 @@
 | v6e-16 | 16 | 128 | 8 | 7.5 of 34.4 GB | 2.8e-4 | 100,000 | 1.5 |
 | v6e-256 | 256 | 2,048 | 8 | 7.5 of 34.4 GB | 1.1e-3 | 50,000 | 0.8 |
 
-Memory, and the time of a step that the hours are made of, are the compiler's (52 ms; `python -m
+Memory, and the time of a step that the hours are made of, but for an all-reduce over a single ring,
+are the compiler's (52 ms; `python -m
 m2l_jax.compile`); no run on a TPU has confirmed them. `docs/scaling.md` has the reasons.
 """
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains on all GPUs of this machine, and goes on after an interruption.
 #
-#   launch/local_multi_gpu.sh --config=configs/default.py --config.data.path=/data/music --workdir=/runs/first
+#   launch/local_multi_gpu.sh --config=configs/gpu.py:8 --config.data.path=/data/music --workdir=/runs/first
 #
 # One process drives all GPUs. CUDA_VISIBLE_DEVICES=0,1 takes some of them; RESTARTS=10 is how often
 # a run that was interrupted is started again.

@@ -2,7 +2,7 @@
 # Trains on a Cloud TPU slice of one host or many, from a machine with gcloud.
 #
 #   export NAME=my-tpu ZONE=us-central2-b TYPE=v4-32 SPOT=1
-#   launch/tpu_vm.sh keep --config=configs/tpu_v4.py --config.data.path=/data/music --workdir=/mnt/runs/first
+#   launch/tpu_vm.sh keep --config=configs/tpu_v4.py:v4-32 --config.data.path=/data/music --workdir=/mnt/runs/first
 #
 #   create         makes the TPU: TYPE=v4-8, VERSION=tpu-ubuntu2204-base; SPOT=1 for one that may be taken away
 #   copy           this folder as git sees it, new files included, and what it needs, to all its hosts; then runs SETUP there
@@ -96,7 +96,10 @@ keep() {
       PREEMPTED | TERMINATED | STOPPED) "$SELF" delete || true ;;
       # First: where a host was restarted, the others may have waited for it in vain.
       *new*) if "$SELF" copy; then "$SELF" run "$@" || true; fi ;;
-      *[1-9]*) fail "the training ended with an error: $SELF tail shows it, $SELF delete ends the costs" ;;
+      *[1-9]*)
+        [[ $(sort -u <<<"$answer") != 75 ]] || fail "the training was stopped and has saved: $SELF run goes on"
+        fail "the training ended with an error: $SELF tail shows it, $SELF delete ends the costs"
+        ;;
       *[A-Za-z]*) ;; # it is being made or repaired, it trains, or it does not answer
       *)
         echo "the training has ended: $SELF delete ends the costs"

@@ -55,6 +55,7 @@ def test_one_gpu_takes_the_papers_recipe():
         (tpu_v4.get_config('v4-64'), 256, 50_000, 4e-4, 625, 0.9984),
         (tpu_v4.get_config('v4-512'), 2_048, 50_000, 1.13137e-3, 625, 0.9984),
         (tpu_v5e.get_config('v5e-4'), 32, 400_000, 1.41421e-4, 5_000, 0.9998),
+        (tpu_v5e.get_config('v5litepod-16'), 128, 100_000, 2.82843e-4, 1_250, 0.9992),
         (tpu_v6e.get_config('v6e-16'), 128, 100_000, 2.82843e-4, 1_250, 0.9992),
         (gpu.get_config('8'), 128, 100_000, 2.82843e-4, 1_250, 0.9992),
     ],
@@ -69,7 +70,8 @@ def test_larger_slices_scale_the_recipe(config, batch, steps, rate, warmup, ema_
 
 
 @pytest.mark.parametrize(
-    ('module', 'argument'), [(tpu_v4, 'v5e-4'), (tpu_v4, 'v4-7'), (tpu_v5e, 'v5e'), (gpu, '0')]
+    ('module', 'argument'),
+    [(tpu_v4, 'v5e-4'), (tpu_v4, 'v4-7'), (tpu_v4, 'v4-0'), (tpu_v5e, 'v5e'), (gpu, '0')],
 )
 def test_wrong_slices_are_refused(module, argument):
     with pytest.raises(InputError, match=r'use e\.g\.'):

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 
 _KINDS = 'all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute'
 # `%all-reduce.1 = (f32[2]{0}, f32[3]{0}) all-reduce(…`; of an asynchronous one its start.
-_OPERATION = re.compile(rf'^\s+(?:ROOT )?\S+ = (.*?) ({_KINDS})(-start)?\(')
-_ARRAY = re.compile(r'([a-z]+)(\d+)\w*\[([\d,]*)\]')
+_OPERATION = re.compile(rf'^\s+(?:ROOT )?\S+ = (.*?) ({_KINDS})(-start)?\((.*)')
+_ARRAY = re.compile(r'\b([a-z]+)(\d+)\w*\[([\d,]*)\]')
+_CHANNEL = re.compile(r'channel_id=(\d+)')
+# `%async_collective_fusion.3 (…) -> … {` begins what starts, hides and ends one operation.
+_COMPUTATION = re.compile(r'^(?:ENTRY )?(%\S+) .*\{$')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Collective:
       kind: 'all-reduce', 'all-gather', …
       count: operations.
       bytes: of their results on one chip.
-      asynchronous: how many of them are started, and waited for later.
+      asynchronous: how many of them other work goes on during.
     """
 
     kind: str
@@ -27,30 +30,56 @@ class Collective:
     bytes: int
     asynchronous: int
 
+    def sent(self, chips: int) -> float:
+        """Bytes that the busiest chip of a ring sends, at least."""
+        share = (chips - 1) / chips
+        factors = {
+            'all-reduce': 2 * share,  # a reduce-scatter and an all-gather
+            'reduce-scatter': chips * share,  # its result is one part
+            'collective-permute': 1.0,
+        }
+        return self.bytes * factors.get(self.kind, share)
+
 
 def find_collectives(program: str) -> list[Collective]:
     """The collectives of a program in HLO's text form; one in a loop counts once."""
     found: dict[str, Collective] = {}
-    for kind, size, is_started in _operations(program):
+    for kind, size, is_asynchronous in _operations(program):
         old = found.get(kind, Collective(kind, 0, 0, 0))
         found[kind] = Collective(
-            kind, old.count + 1, old.bytes + size, old.asynchronous + is_started
+            kind, old.count + 1, old.bytes + size, old.asynchronous + is_asynchronous
         )
     return sorted(found.values(), key=lambda collective: -collective.bytes)
 
 
 def _operations(program: str) -> Iterator[tuple[str, int, bool]]:
+    """Kind, bytes, and whether it is asynchronous, of each operation once.
+
+    TPUs write an asynchronous one into the computations of its start, of its end and of what goes
+    on meanwhile: all with the same channel.
+    """
+    seen: set[str] = set()
+    computation = ''
     for line in program.splitlines():
+        computation = match[1] if (match := _COMPUTATION.match(line)) else computation
         match = _OPERATION.match(line)
-        if match:
-            shapes, kind, start = match.groups()
-            yield kind, _bytes(shapes, bool(start) and kind != 'all-reduce'), bool(start)
+        if not match:
+            continue
+        shapes, kind, start, rest = match.groups()
+        channel = _CHANNEL.search(rest)
+        if channel:
+            if channel[1] in seen:
+                continue
+            seen.add(channel[1])
+        yield kind, _bytes(shapes, kind, bool(start)), bool(start) or 'async' in computation
 
 
-def _bytes(shapes: str, has_operands: bool) -> int:
-    """Of the arrays in an operation's type; a started one's may hold its operands, first."""
+def _bytes(shapes: str, kind: str, is_start: bool) -> int:
+    """Of the arrays in an operation's type."""
     sizes = [
-        int(bits) // 8 * math.prod(int(length) for length in dimensions.split(',') if length)
-        for _, bits, dimensions in _ARRAY.findall(shapes)
+        int(bits) * math.prod(int(length) for length in dimensions.split(',') if length) // 8
+        for name, bits, dimensions in _ARRAY.findall(shapes)
+        if not (is_start and name in 'us' and not dimensions)  # contexts, u32[]
     ]
-    return sum(sizes[len(sizes) // 2 :] if has_operands else sizes)
+    # A started one's type holds its operands before its results; but not an all-reduce's.
+    return sum(sizes[len(sizes) // 2 :] if is_start and kind != 'all-reduce' else sizes)

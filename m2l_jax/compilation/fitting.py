@@ -41,7 +41,7 @@ def compile_config(
 
     Raises:
       InputError: for an unknown slice, a batch that does not go into it, or a program that does not
-        fit into its memory, with the largest batch a chip that does.
+        fit into its memory, with a batch that does.
     """
     topology = open_topology(topology_name)
     settings = build(TrainingConfig, _with_data(config))
@@ -106,7 +106,7 @@ def _largest(
     options: dict,
     rows: int,
 ) -> int:
-    """The largest number of crops a chip, from `rows` downwards, that compiles; 0 if none does."""
+    """A number of crops a chip that compiles, tried from `rows` downwards; 0 if none does."""
     parts = settings.train.accumulate
     rows = rows // parts * parts
     while rows:

@@ -14,20 +14,19 @@ from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.state import create_state, learning_rate_schedule, make_optimizer
 from m2l_jax.training.step import make_train_step
 
-PROGRAMS = ('train', 'encode', 'decode')
-
 
 @dataclasses.dataclass(frozen=True)
 class Program:
     """A jitted function and the shapes, types and shardings of its arguments.
 
-    `rows_per_chip` are crops of a batch, or chunks of audio.
+    `rows_per_chip` are crops of a batch, or chunks of audio; `notes` tell what is left out.
     """
 
     name: str
     function: Any
     arguments: tuple[Any, ...]
     rows_per_chip: int
+    notes: tuple[str, ...] = ()
 
     def lower(self) -> jax.stages.Lowered:
         """The program before the compiler has optimised it."""
@@ -61,7 +60,15 @@ def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
     else:
         shape = (rows, settings.model.spectrogram.bins, settings.data.crop_frames, 2)
     batch = _rows(shape, jnp.float32, mesh)
-    return Program('train', function, (state, batch), rows // mesh.size)
+    notes = []
+    if settings.train.accumulate > 1:
+        notes.append(
+            f'work, traffic and time of {settings.train.accumulate - 1} of the '
+            f'{settings.train.accumulate} parts in which a chip takes its crops'
+        )
+    if settings.data.resident:
+        notes.append('the resident corpus and the cutting of crops from it')
+    return Program('train', function, (state, batch), rows // mesh.size, tuple(notes))
 
 
 def codec_program(name: str, settings: TrainingConfig, mesh: Mesh, frames: int) -> Program:

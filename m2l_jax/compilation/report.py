@@ -34,8 +34,8 @@ class Report:
       compile_seconds: on this machine, tracing left out.
       compiler_seconds: the compiler's estimate of a call's time, None where it makes no sense.
       roofline_seconds: the least that the chip's peak rates allow for `flops` and `accessed`.
-      transfer_seconds: the least for the collectives, one ring over all links, overlapped with
-        nothing.
+      transfer_seconds: the least for the collectives, with all of the chip's links busy.
+      notes: on what these figures leave out.
     """
 
     program: str
@@ -55,6 +55,7 @@ class Report:
     compiler_seconds: float | None
     roofline_seconds: float
     transfer_seconds: float
+    notes: tuple[str, ...]
 
     def describe(self) -> str:
         """The same in lines for people."""
@@ -81,6 +82,7 @@ class Report:
             f'{_scaled(self.transfer_seconds, "s")} between chips',
             f'compiled in     {self.compile_seconds:.0f} s',
         ]
+        lines += [f'not counted     {note}' for note in self.notes]
         return '\n'.join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -115,7 +117,6 @@ def compile_program(program: Program, topology: Topology, options: dict[str, Any
     chip = topology.chip
     chips = len(topology.devices)
     accessed = costs.get('bytes accessed', math.nan)
-    sent = sum(collective.bytes for collective in collectives)
     estimate = costs.get('optimal_seconds', math.nan)
     return Report(
         program=program.name,
@@ -134,8 +135,8 @@ def compile_program(program: Program, topology: Topology, options: dict[str, Any
         compile_seconds=seconds,
         compiler_seconds=estimate if estimate > 0 else None,
         roofline_seconds=max(costs.get('flops', math.nan) / chip.flops, accessed / chip.bandwidth),
-        # A ring's every chip sends and receives the whole, but for its own part, twice.
-        transfer_seconds=2 * sent * (chips - 1) / chips / chip.interconnect,
+        transfer_seconds=sum(each.sent(chips) for each in collectives) / chip.interconnect,
+        notes=program.notes,
     )
 
 

@@ -1,8 +1,10 @@
-"""That all processes of a job were started alike: else they would train past each other."""
+"""That all processes of a job were started alike and see one folder: else they would part."""
 
 import dataclasses
 import json
 import os
+import pathlib
+import time
 
 import jax
 import numpy as np
@@ -11,6 +13,8 @@ from jax.experimental import multihost_utils
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build, differences
 from m2l_jax.training.config import TrainingConfig
+
+_DELAY_SECONDS = 30  # in which a network file system must show a new file
 
 
 def check_started_alike(settings: TrainingConfig, workdir: str | os.PathLike[str]) -> None:
@@ -31,6 +35,33 @@ def check_started_alike(settings: TrainingConfig, workdir: str | os.PathLike[str
         raise InputError(
             f'process {process} was started with another config than process 0 '
             f'({"; ".join(changed)}): give all of them the same'
+        )
+
+
+def check_shared(folder: pathlib.Path) -> None:
+    """Makes sure that all processes see the same folder, by a file that process 0 writes.
+
+    Raises:
+      InputError: in all processes if any does not.
+    """
+    if jax.process_count() == 1:
+        return
+    name = f'.of-process-0-{time.time_ns()}'
+    token = folder / _gather(name)[0]
+    if jax.process_index() == 0:
+        token.touch()
+    multihost_utils.sync_global_devices('the file is there')
+    wait_until = time.monotonic() + _DELAY_SECONDS
+    while not token.exists() and time.monotonic() < wait_until:
+        os.listdir(folder)  # has a network file system look again
+        time.sleep(0.1)
+    blind = np.flatnonzero(~multihost_utils.process_allgather(np.array(token.exists())))
+    if jax.process_index() == 0:
+        token.unlink(missing_ok=True)
+    if len(blind):
+        raise InputError(
+            f'process {blind[0]} does not see what process 0 writes into {folder}: '
+            '--workdir must be one folder for all, on a disk that they share'
         )
 
 

@@ -98,7 +98,7 @@ class HostFeed:
         from m2l_jax.data.pipeline import read_batches  # TensorFlow's, which nothing else needs
 
         data = self._settings.data
-        rows = meshes.local_rows(data.batch_size, self._mesh)
+        rows = meshes.local_rows(data.batch_size)
         spectrogram = self._settings.model.spectrogram
         for batch in read_batches(self._reader, data, spectrogram, steps, rows):
             yield meshes.to_global_batch(batch, self._mesh)

@@ -21,7 +21,7 @@ from m2l_jax.interface.paths import make_folder
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
-from m2l_jax.training.agreement import check_started_alike
+from m2l_jax.training.agreement import check_shared, check_started_alike
 from m2l_jax.training.config import BEST_METRICS, TrainingConfig
 from m2l_jax.training.feed import Feed, open_feed
 from m2l_jax.training.interruption import Interruption
@@ -74,7 +74,9 @@ def train_and_evaluate(
         shard_optimizer=settings.train.shard_optimizer,
     )
 
-    store = CheckpointStore(make_folder(workdir), settings.train.keep_checkpoints, _score(settings))
+    folder = make_folder(workdir)
+    check_shared(folder)
+    store = CheckpointStore(folder, settings.train.keep_checkpoints, _score(settings))
     interruption = Interruption(mesh)
     with interruption.watched(), _closed(store):
         state = create_or_restore(

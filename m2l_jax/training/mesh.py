@@ -1,5 +1,6 @@
 """The device mesh, and where every array of training lives on it."""
 
+import collections
 from typing import Any
 
 import jax
@@ -75,7 +76,11 @@ def state_shardings(mesh: Mesh, state: TrainState, shard: bool) -> TrainState:
 
 def gather(mesh: Mesh, arrays: Any) -> Any:
     """The same arrays, whole on every device; to be called by all processes."""
-    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(arrays)
+    return jax.jit(_identity, out_shardings=replicated(mesh))(arrays)
+
+
+def _identity(arrays: Any) -> Any:  # one function, for jit to know it again
+    return arrays
 
 
 def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
@@ -84,6 +89,12 @@ def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
     Raises:
       InputError: naming the field to change.
     """
+    per_process = collections.Counter(device.process_index for device in mesh.devices.flat)
+    if len(set(per_process.values())) > 1:
+        raise InputError(
+            f'the processes have different numbers of devices ({sorted(per_process.values())}): '
+            'give each of them as many'
+        )
     if batch_size % mesh.size:
         nearest = max(1, round(batch_size / mesh.size)) * mesh.size
         raise InputError(
@@ -98,7 +109,7 @@ def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
         )
 
 
-def local_rows(batch_size: int, mesh: Mesh) -> range:
+def local_rows(batch_size: int) -> range:
     """Rows of the global batch that this process feeds."""
     per_process = batch_size // jax.process_count()
     first = jax.process_index() * per_process

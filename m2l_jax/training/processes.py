@@ -31,8 +31,10 @@ _ADDRESS = 'JAX_COORDINATOR_ADDRESS'
 _MPI_ADDRESS = 'OMPI_MCA_orte_hnp_uri'  # from which JAX knows process 0; newer ones do not set it
 _METADATA = 'http://{}/computeMetadata/v1/instance/attributes/agent-worker-number'
 
+# In the errors of JAX and Orbax, where a process does not answer.
 _LOST = re.compile(
-    'Gloo|NCCL|oordination|barrier|^(UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED)'
+    'Gloo|NCCL.*(remote|timed? ?out|closed)|oordination service|barrier'
+    '|^(UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED)'
 )
 _AGAIN = 'run the same command on all of them, and training goes on from the newest checkpoint'
 
@@ -128,6 +130,11 @@ def _launched_place(coordinator: str | None, environment: Mapping[str, str]) -> 
     tasks = environment.get('SLURM_STEP_NUM_TASKS', environment.get('SLURM_NTASKS', 1))
     if 'SLURM_STEP_NODELIST' in environment and int(tasks) > 1:
         return Place(coordinator, int(tasks), int(environment['SLURM_PROCID']))
+    if int(environment.get('PMI_SIZE', 1)) > 1:
+        raise InputError(
+            'this MPI does not tell JAX how its processes find each other: pass --coordinator, '
+            '--num_processes and --process_id, or start them with Open MPI or srun'
+        )
     return Place(coordinator) if _is_tpu_worker(environment) else None
 
 
@@ -171,6 +178,7 @@ def joined(place: Place | None, timeout: int) -> Iterator[None]:
         return
     _join(place, timeout)
     try:
+        _count_devices()
         yield
     except BaseException as error:
         _leave(error)
@@ -205,11 +213,27 @@ def _join(place: Place, timeout: int) -> None:
     finally:
         watch.cancel()
     _on_abort(lambda: _end(_describe_loss('the lines above say more'), EXIT_INTERRUPTED))
-    if jax.process_index() == 0:
-        count = jax.process_count()
-        _logger.info(
-            '%d process%s, %d devices', count, '' if count == 1 else 'es', jax.device_count()
-        )
+
+
+def _count_devices() -> None:
+    """Logs processes and devices, in process 0; the others leave to it what is no warning.
+
+    Raises:
+      InputError: if JAX cannot use this process's devices.
+    """
+    import jax
+
+    try:
+        processes, devices = jax.process_count(), jax.device_count()
+    except RuntimeError as error:
+        raise InputError(
+            f"this process's devices cannot be used ({first_line(error)}): "
+            'see whether another program uses them'
+        ) from None
+    if jax.process_index():
+        logging.getLogger('m2l_jax').setLevel(logging.WARNING)
+    plural = '' if processes == 1 else 'es'
+    _logger.info('%d process%s, %d devices', processes, plural, devices)
 
 
 def _describe_absence(place: Place, timeout: int) -> str:
@@ -240,7 +264,9 @@ def _leave(error: BaseException) -> NoReturn:
     """Tells of an error and ends the process, whatever the others do."""
     import jax
 
-    is_lost = not isinstance(error, InputError) and _LOST.search(str(error)) is not None
+    is_lost = isinstance(error, jax.errors.JaxRuntimeError | TimeoutError) and (
+        _LOST.search(str(error)) is not None
+    )
     if is_lost:
         error = Interrupted(f'error: {_describe_loss(first_line(error))}')
     if isinstance(error, InputError | Interrupted):

@@ -1,3 +1,5 @@
+import pytest
+
 from m2l_jax.compilation.collectives import Collective, find_collectives
 
 PROGRAM = """
@@ -18,3 +20,34 @@ def test_operations_are_counted_with_the_bytes_of_their_results():
         Collective('all-reduce', 2, 24 + 8 + 4, 0),
         Collective('reduce-scatter', 1, 20, 0),
     ]
+
+
+# As for a v5e, where other work goes on during an operation.
+ASYNCHRONOUS = """
+%async_collective_start.1 (p: f32[64,128]) -> (f32[64,128], f32[1024,128], u32[]) {
+  %all-gather.3 = f32[1024,128]{1,0:T(8,128)} all-gather(%p), channel_id=1, dimensions={0}
+}
+%async_collective_fusion.1 (p: f32[64,128]) -> f32[1024,128] {
+  %all-gather.2 = f32[1024,128]{1,0:T(8,128)} all-gather(%p), channel_id=1, dimensions={0}
+}
+ENTRY %main (p: f32[64,128]) -> f32[1024,128] {
+  %permute = (f32[1024]{0}, f32[1024]{0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%q), channel_id=2
+  %all-reduce.9 = f32[8]{0} all-reduce(%r), channel_id=3
+}
+"""  # noqa: E501
+
+
+def test_an_asynchronous_operation_counts_once():
+    assert find_collectives(ASYNCHRONOUS) == [
+        Collective('all-gather', 1, 4 * 1024 * 128, 1),
+        Collective('collective-permute', 1, 4096, 1),
+        Collective('all-reduce', 1, 32, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ('kind', 'sent'),
+    [('all-reduce', 150), ('all-gather', 75), ('reduce-scatter', 300), ('collective-permute', 100)],
+)
+def test_a_ring_of_four_sends(kind, sent):
+    assert Collective(kind, 1, 100, 0).sent(4) == sent

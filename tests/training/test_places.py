@@ -55,6 +55,7 @@ def test_the_place_is_that_of_the_flags_or_else_of_the_launcher(flags, environme
         (('n1', 2, 0), {}, r'^--coordinator=n1 must be HOST:PORT'),
         ((':1234', 2, 0), {}, r'^--coordinator=:1234 must be HOST:PORT'),
         (('n1:99999', 2, 0), {}, r'^--coordinator=n1:99999 must be HOST:PORT'),
+        ((None, None, None), {'PMI_SIZE': '4', 'PMI_RANK': '1'}, r'^this MPI does not tell'),
         ((None, None, None), MPI, r'^this Open MPI does not tell .* pass --coordinator=HOST:PORT'),
     ],
 )
