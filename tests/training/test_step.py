@@ -1,4 +1,5 @@
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -184,10 +185,17 @@ def test_noise_belongs_to_the_global_row(model):
 def test_an_indivisible_batch_is_told():
     mesh = meshes.make_mesh()
     meshes.check_batch(8, 2, mesh)
-    assert meshes.local_rows(8, mesh) == range(8)
+    assert meshes.local_rows(8) == range(8)
     with pytest.raises(
         InputError, match=r'batch_size=6 is not divisible by 4 devices: .* e\.g\. 8'
     ):
         meshes.check_batch(6, 1, mesh)
     with pytest.raises(InputError, match=r"accumulate=3 does not divide a device's 2 rows"):
         meshes.check_batch(8, 3, mesh)
+
+
+def test_processes_with_different_numbers_of_devices_are_refused():
+    devices = [types.SimpleNamespace(process_index=process) for process in (0, 0, 1)]
+    mesh = types.SimpleNamespace(devices=np.array(devices), size=3)
+    with pytest.raises(InputError, match=r'different numbers of devices \(\[1, 2\]\)'):
+        meshes.check_batch(3, 1, mesh)
