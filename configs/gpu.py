@@ -25,5 +25,5 @@ def get_config(gpus: str = '1') -> ConfigDict:
     config = default.get_config()
     scaling.scale(config, int(gpus), crops_per_device=16)
     config.data.representation = 'waveform'
-    config.data.workers = 16 * int(gpus)
+    config.data.workers = 16 * min(int(gpus), 8)  # a process, which may drive a machine's GPUs
     return config

@@ -3,7 +3,7 @@
     python -m m2l_jax.train --config=configs/tpu_v4.py --config.data.path=MUSIC --workdir=DIR
     NAME=my-tpu ZONE=… TYPE=v4-32 launch/tpu_vm.sh keep --config=configs/tpu_v4.py:v4-32 …
 
-| slice | chips | crops a step | a chip | memory a chip, of | learning rate | steps | hours |
+| slice | chips | crops a step | a chip | memory needed a chip | learning rate | steps | hours |
 |---|---|---|---|---|---|---|---|
 | v4-8 | 4 | 32 | 8 | 8.6 of 34.4 GB | 1.4e-4 | 400,000 | 11.3 |
 | v4-32 | 16 | 128 | 8 | 8.6 of 34.4 GB | 2.8e-4 | 100,000 | 2.8 |

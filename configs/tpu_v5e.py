@@ -1,9 +1,10 @@
 """The paper's recipe on a Cloud TPU v5e slice; the argument is the slice, v5e-4 by default.
 
     python -m m2l_jax.train --config=configs/tpu_v5e.py --config.data.path=MUSIC --workdir=DIR
-    NAME=my-tpu ZONE=… TYPE=v5litepod-16 launch/tpu_vm.sh keep --config=configs/tpu_v5e.py:v5e-16 …
+    NAME=my-tpu ZONE=… TYPE=v5litepod-16 VERSION=v2-alpha-tpuv5-lite \
+        launch/tpu_vm.sh keep --config=configs/tpu_v5e.py:v5e-16 …
 
-| slice | chips | crops a step | a chip | memory a chip, of | learning rate | steps | hours |
+| slice | chips | crops a step | a chip | memory needed a chip | learning rate | steps | hours |
 |---|---|---|---|---|---|---|---|
 | v5e-4 | 4 | 32 | 8 | 7.6 of 17.2 GB | 1.4e-4 | 400,000 | 14.6 |
 | v5e-16 | 16 | 128 | 8 | 7.6 of 17.2 GB | 2.8e-4 | 100,000 | 3.7 |

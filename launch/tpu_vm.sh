@@ -2,9 +2,11 @@
 # Trains on a Cloud TPU slice of one host or many, from a machine with gcloud.
 #
 #   export NAME=my-tpu ZONE=us-central2-b TYPE=v4-32 SPOT=1
-#   launch/tpu_vm.sh keep --config=configs/tpu_v4.py:v4-32 --config.data.path=/data/music --workdir=/mnt/runs/first
+#   export SETUP='mkdir -p /tmp/bucket; mountpoint -q /tmp/bucket || gcsfuse --implicit-dirs my-bucket /tmp/bucket'
+#   launch/tpu_vm.sh keep --config=configs/tpu_v4.py:v4-32 --config.data.path=/tmp/bucket/music --workdir=/tmp/bucket/runs/first
 #
-#   create         makes the TPU: TYPE=v4-8, VERSION=tpu-ubuntu2204-base; SPOT=1 for one that may be taken away
+#   create         makes the TPU: TYPE=v4-8, VERSION=tpu-ubuntu2204-base (v5e: v2-alpha-tpuv5-lite,
+#                  v5p: v2-alpha-tpuv5, v6e: v2-alpha-tpuv6e); SPOT=1 for one that may be taken away
 #   copy           this folder as git sees it, new files included, and what it needs, to all its hosts; then runs SETUP there
 #   run ARGUMENTS  trains on all hosts, in the background; again on exit code 75
 #   tail           follows the log of host WORKER=0
@@ -12,8 +14,10 @@
 #   delete         deletes the TPU
 #   keep ARGUMENTS all of it, and anew when the TPU was taken away, until the training has ended; looks every POLL=60 seconds
 #
-# NAME and ZONE must be set, PROJECT may be. --workdir must be the same place for all hosts and outlive them:
-# SETUP='mkdir -p ~/runs && gcsfuse my-bucket ~/runs', say, mounts a bucket.
+# NAME and ZONE must be set, PROJECT may be. Data and --workdir are absolute paths, the same on all hosts; --workdir must
+# be one place that outlives them. SETUP, run on every host, mounts it: a bucket with a hierarchical namespace, as above.
+# VARIABLES='JAX_COMPILATION_CACHE_DIR=/tmp/bucket/compiled' sets variables for the training. `keep` stays in the
+# foreground: run it in tmux.
 set -euo pipefail
 
 fail() { echo "error: $1" >&2; exit 1; }
@@ -58,7 +62,7 @@ run() {
   remote "if $RUNS; then echo 'it trains already'; exit; fi
     set -e; cd m2l_jax; rm -f ~/$CODE; export RESTARTS=${RESTARTS:-100}
     setsid nohup bash -c 'trap : TERM; launch/again.sh \"\$@\"; echo \$? > ~/$CODE' train \
-      .venv/bin/python -m m2l_jax.train $(printf '%q ' "$@") >> ~/$LOG 2>&1 < /dev/null &
+      env ${VARIABLES:-} .venv/bin/python -m m2l_jax.train $(printf '%q ' "$@") >> ~/$LOG 2>&1 < /dev/null &
     echo \$! > ~/$PID"
 }
 
@@ -98,11 +102,11 @@ keep() {
       *new*) if "$SELF" copy; then "$SELF" run "$@" || true; fi ;;
       *[1-9]*)
         [[ $(sort -u <<<"$answer") != 75 ]] || fail "the training was stopped and has saved: $SELF run goes on"
-        fail "the training ended with an error: $SELF tail shows it, $SELF delete ends the costs"
+        fail "the training ended with an error: $SELF tail shows it, $SELF run ARGUMENTS tries again, $SELF delete ends the costs"
         ;;
       *[A-Za-z]*) ;; # it is being made or repaired, it trains, or it does not answer
       *)
-        echo "the training has ended: $SELF delete ends the costs"
+        echo "the training has ended: $SELF delete ends the costs, $SELF run ARGUMENTS starts another"
         return
         ;;
     esac

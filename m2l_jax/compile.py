@@ -17,12 +17,16 @@ _CONFIG = command.define_config()
 _TOPOLOGY = flags.DEFINE_string(
     'topology', None, "A slice's name, v4-32, or its generation and bounds, v4:2x2x4."
 )
-_WHAT = flags.DEFINE_enum('what', 'train', ['train', 'encode', 'decode'], 'The program.')
-_SECONDS = flags.DEFINE_float('seconds', 60.0, 'Audio in a chunk that is encoded or decoded.')
+_WHAT = flags.DEFINE_enum(
+    'what', 'train', ['train', 'encode', 'decode'], 'The training step, or a half of the codec.'
+)
+_SECONDS = flags.DEFINE_float(
+    'seconds', 60.0, 'Audio in a chunk, for --what=encode and --what=decode.'
+)
 _EFFORT = flags.DEFINE_float(
     'effort',
     -1.0,
-    "The compiler's, from -1 to 1; 0 is what it takes for a run, in five times the time or more.",
+    'Effort of the compiler, from -1 (quickest) to 1. Runs use 0, which takes five times as long.',
     lower_bound=-1.0,
     upper_bound=1.0,
 )

@@ -6,6 +6,7 @@
 Every channel becomes overlapping segments of 16-bit audio at one rate, with source, offset, peak
 and RMS, in array_record shards. Run it again and it writes what is missing. Files that cannot be
 used are named, here and in DATA_DIR/report.json; the exit code is 1 only if there are no others.
+To train on it: --config.data.path=DATA_DIR.
 """
 
 import os
@@ -25,9 +26,13 @@ _CROP = flags.DEFINE_integer(
     64,
     'Spectrogram frames of the longest crop that will be trained on; segments overlap by that.',
 )
-_MIN_RMS = flags.DEFINE_float('min_rms', 0.001, 'Segments below it are left out.')
+_MIN_RMS = flags.DEFINE_float(
+    'min_rms', 0.001, 'Segments with a lower RMS (full scale is 1) are left out.'
+)
 _MEGABYTES = flags.DEFINE_float('shard_megabytes', 128.0, 'Audio in a shard, about.')
-_WORKERS = flags.DEFINE_integer('workers', None, 'Processes; one a core if none.')
+_WORKERS = flags.DEFINE_integer(
+    'workers', None, 'Processes that write shards; by default one a core.'
+)
 _RUNNER = flags.DEFINE_enum('runner', 'local', ['local', 'beam'], 'Beam needs apache-beam.')
 _BEAM = flags.DEFINE_string(
     'beam_options', '', 'For --runner=beam, in one string: "--runner=DirectRunner …".'

@@ -17,14 +17,19 @@ from m2l_jax.interface import command
 from m2l_jax.training import processes
 
 _CONFIG = command.define_config()
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for checkpoints and TensorBoard files.')
-_COORDINATOR = flags.DEFINE_string(
-    'coordinator', None, 'HOST:PORT of process 0, a free port; needed where no launcher tells.'
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Folder for checkpoints and TensorBoard files; a bucket must be mounted.'
 )
-_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Processes that train together.')
+_COORDINATOR = flags.DEFINE_string(
+    'coordinator',
+    None,
+    'HOST:PORT: the host of process 0, and a port that is free there. Not needed under Slurm, Open '
+    'MPI and on Cloud TPU.',
+)
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes train together.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, "This process's number, from 0.")
 _JOIN_TIMEOUT = flags.DEFINE_integer(
-    'join_timeout', 300, 'Seconds in which all processes must have come.', lower_bound=1
+    'join_timeout', 300, 'Seconds to wait for all processes to join.', lower_bound=1
 )
 flags.mark_flags_as_required(['config', 'workdir'])
 

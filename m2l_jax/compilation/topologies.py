@@ -120,8 +120,8 @@ def _known() -> str:
     for generation, chip in CHIPS.items():
         bounds = _BOUNDS[chip.axes]
         smallest, largest = (size * chip.named_units for size in (min(bounds), max(bounds)))
-        slices.append(f'{generation}-{smallest} ({generation}:{bounds[4]}) to -{largest}')
-    return f'use one of {", ".join(slices)}, or other bounds'
+        slices.append(f'{generation}-{smallest} to {generation}-{largest}')
+    return f'use one of {", ".join(slices)}, or bounds, e.g. v4:2x2x4 or v5e:4x4'
 
 
 def _keep_from_searching_for_tpus() -> None:

@@ -30,7 +30,7 @@ class DataConfig:
       crop_frames: spectrogram frames of a crop, a multiple of the model's time downsampling.
       min_rms: crops below this root mean square are redrawn.
       representation: 'spectrogram' is computed in the pipeline, of a 'waveform' in the step.
-      workers: crops read at a time.
+      workers: crops that each process reads at a time.
       prefetch: batches kept ready.
     """
 

@@ -13,6 +13,8 @@ from ml_collections import config_flags
 
 from m2l_jax.interface.errors import InputError, Interrupted
 
+absl_flags.disclaim_key_flags()  # so that --help shows --config among the command's own
+
 EXIT_INPUT_ERROR = 1
 EXIT_INTERRUPTED = 75  # as in sysexits.h: the same command, run again, goes on
 
@@ -20,7 +22,10 @@ EXIT_INTERRUPTED = 75  # as in sysexits.h: the same command, run again, goes on
 def define_config(default: str | None = None) -> absl_flags.FlagHolder:
     """Defines `--config=FILE.py[:argument]`, whose fields `--config.a.b=value` overrides."""
     return config_flags.DEFINE_config_file(
-        'config', default, 'Path of a config file; override a field with --config.field=value.'
+        'config',
+        default,
+        'Config file, or file:argument (a TPU slice, a number of GPUs): configs/tpu_v4.py:v4-32; '
+        'override a field with --config.field=value.',
     )
 
 

@@ -14,6 +14,10 @@ def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     Raises:
       InputError: if it cannot be made or written into.
     """
+    if '://' in os.fspath(path):
+        raise InputError(
+            f'{path} is no folder: mount the bucket, with gcsfuse or the like, and pass that folder'
+        )
     folder = pathlib.Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

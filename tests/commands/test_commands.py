@@ -102,7 +102,10 @@ def test_train_tells_a_users_mistake_in_a_line(tmp_path, flags, message):
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [
-        (['--topology=v9-8'], 'error: --topology=v9-8 is not known: use one of v4-8 (v4:2x2x1)'),
+        (
+            ['--topology=v9-8'],
+            'error: --topology=v9-8 is not known: use one of v4-8 to v4-1024, v5e-4 to',
+        ),
         (['--config=configs/tpu_v4.py:v4', '--topology=v4-8'], "error: slice 'v4' is not one"),
     ],
 )

@@ -1,7 +1,7 @@
 import pytest
 
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import replaced_file
+from m2l_jax.interface.paths import make_folder, replaced_file
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -34,3 +34,8 @@ def test_what_the_disk_refuses_is_one_line(tmp_path):
         replaced_file(tmp_path / 'b'),
     ):
         raise OSError(28, 'No space left on device')
+
+
+def test_a_buckets_address_is_refused():
+    with pytest.raises(InputError, match=r'^gs://bucket/run is no folder: mount the bucket'):
+        make_folder('gs://bucket/run')
