@@ -4,10 +4,16 @@ import re
 
 import yaml
 
+from configs.scaling import chips_of
 from m2l_jax.interface.command import EXIT_INPUT_ERROR
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILE = ROOT / 'launch' / 'gke_jobset.yaml'
+
+
+def count_chips(pod):
+    bounds = pod['nodeSelector']['cloud.google.com/gke-tpu-topology']
+    return math.prod(int(side) for side in bounds.split('x'))
 
 
 def test_every_host_of_the_slice_trains_and_a_mistake_is_not_repeated():
@@ -18,10 +24,7 @@ def test_every_host_of_the_slice_trains_and_a_mistake_is_not_repeated():
     pod = job['template']['spec']
     (container,) = pod['containers']
 
-    chips = math.prod(
-        int(side) for side in pod['nodeSelector']['cloud.google.com/gke-tpu-topology'].split('x')
-    )
-    hosts = chips // container['resources']['limits']['google.com/tpu']
+    hosts = count_chips(pod) // container['resources']['limits']['google.com/tpu']
     assert job['completions'] == job['parallelism'] == hosts == 2
     assert job['completionMode'] == 'Indexed'
 
@@ -47,7 +50,9 @@ def test_the_command_is_one_of_this_repository_and_the_bucket_is_mounted():
     (container,) = pod['containers']
     assert container['command'] == ['python', '-m', 'm2l_jax.train']
     arguments = dict(argument[2:].split('=', 1) for argument in container['args'])
-    assert (ROOT / arguments['config']).exists()
+    config, _, slice_name = arguments['config'].partition(':')
+    assert (ROOT / config).exists()
+    assert chips_of(slice_name, 'v4', 2) == count_chips(pod)
     (mount,) = container['volumeMounts']
     assert arguments['workdir'].startswith(mount['mountPath'] + '/')
     (volume,) = pod['volumes']
