@@ -9,9 +9,7 @@ _KINDS = 'all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute'
 # `%all-reduce.1 = (f32[2]{0}, f32[3]{0}) all-reduce(…`; of an asynchronous one its start.
 _OPERATION = re.compile(rf'^\s+(?:ROOT )?\S+ = (.*?) ({_KINDS})(-start)?\((.*)')
 _ARRAY = re.compile(r'\b([a-z]+)(\d+)\w*\[([\d,]*)\]')
-_CHANNEL = re.compile(r'channel_id=(\d+)')
-# `%async_collective_fusion.3 (…) -> … {` begins what starts, hides and ends one operation.
-_COMPUTATION = re.compile(r'^(?:ENTRY )?(%\S+) .*\{$')
+_CHAIN = re.compile(r'chain_id="(\d+)"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,23 +53,21 @@ def find_collectives(program: str) -> list[Collective]:
 def _operations(program: str) -> Iterator[tuple[str, int, bool]]:
     """Kind, bytes, and whether it is asynchronous, of each operation once.
 
-    TPUs write an asynchronous one into the computations of its start, of its end and of what goes
-    on meanwhile: all with the same channel.
+    The compiler for TPUs writes an asynchronous one into what starts it, what ends it, and all that
+    goes on meanwhile: a chain.
     """
-    seen: set[str] = set()
-    computation = ''
+    chains: set[str] = set()
     for line in program.splitlines():
-        computation = match[1] if (match := _COMPUTATION.match(line)) else computation
         match = _OPERATION.match(line)
         if not match:
             continue
         shapes, kind, start, rest = match.groups()
-        channel = _CHANNEL.search(rest)
-        if channel:
-            if channel[1] in seen:
-                continue
-            seen.add(channel[1])
-        yield kind, _bytes(shapes, kind, bool(start)), bool(start) or 'async' in computation
+        chain = _CHAIN.search(rest)
+        if chain and chain[1] in chains:
+            continue
+        if chain:
+            chains.add(chain[1])
+        yield kind, _bytes(shapes, kind, bool(start)), bool(start or chain)
 
 
 def _bytes(shapes: str, kind: str, is_start: bool) -> int:

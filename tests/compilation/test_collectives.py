@@ -22,17 +22,18 @@ def test_operations_are_counted_with_the_bytes_of_their_results():
     ]
 
 
-# As for a v5e, where other work goes on during an operation.
+# As for a v5e, where other work goes on during the all-gather.
 ASYNCHRONOUS = """
-%async_collective_start.1 (p: f32[64,128]) -> (f32[64,128], f32[1024,128], u32[]) {
-  %all-gather.3 = f32[1024,128]{1,0:T(8,128)} all-gather(%p), channel_id=1, dimensions={0}
+%fused_computation.5 (p: f32[64,128]) -> (f32[64,128], f32[1024,128], u32[]) {
+  %all-gather.6 = f32[1024,128]{1,0:T(8,128)} all-gather(%p), channel_id=1, frontend_attributes={chain_id="0"}
 }
-%async_collective_fusion.1 (p: f32[64,128]) -> f32[1024,128] {
-  %all-gather.2 = f32[1024,128]{1,0:T(8,128)} all-gather(%p), channel_id=1, dimensions={0}
+%async_collective_fusion.12 (p: f32[64,128]) -> f32[1024,128] {
+  %all-gather.8 = f32[1024,128]{1,0:T(8,128)S(1)} all-gather(%p), channel_id=1, frontend_attributes={chain_id="0"}
 }
 ENTRY %main (p: f32[64,128]) -> f32[1024,128] {
   %permute = (f32[1024]{0}, f32[1024]{0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%q), channel_id=2
   %all-reduce.9 = f32[8]{0} all-reduce(%r), channel_id=3
+  %all-reduce.10 = f32[8]{0} all-reduce(%s), channel_id=3
 }
 """  # noqa: E501
 
@@ -41,7 +42,7 @@ def test_an_asynchronous_operation_counts_once():
     assert find_collectives(ASYNCHRONOUS) == [
         Collective('all-gather', 1, 4 * 1024 * 128, 1),
         Collective('collective-permute', 1, 4096, 1),
-        Collective('all-reduce', 1, 32, 0),
+        Collective('all-reduce', 2, 64, 0),
     ]
 
 
