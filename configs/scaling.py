@@ -14,6 +14,8 @@ no scaling.
 
 from ml_collections import ConfigDict
 
+from configs import default
+from m2l_jax.compilation.topologies import CHIPS, count_chips
 from m2l_jax.interface.errors import InputError
 
 _BATCH = 16
@@ -36,15 +38,21 @@ def scale(config: ConfigDict, devices: int, crops_per_device: int) -> None:
     config.train.steps = steps
 
 
-def chips_of(slice_name: str, generation: str, cores_per_name: int) -> int:
-    """Chips of a slice as Google Cloud names it: `v4-32` counts cores, two a chip, `v5e-4` chips.
+def for_tpu(slice_name: str, generation: str) -> ConfigDict:
+    """The recipe for a Cloud TPU slice of a generation; the chips make the spectrograms.
+
+    Eight crops a chip: with four, on a v5e, the compiler cuts them along time to fill its lanes,
+    and each takes more than twice the memory and the traffic.
 
     Raises:
-      InputError: for another generation, or no number.
+      InputError: if the slice is of another generation, or no slice at all.
     """
-    found, _, number = slice_name.replace('v5litepod', 'v5e').partition('-')
-    chips, odd = divmod(int(number), cores_per_name) if number.isdecimal() else (0, 0)
-    if found != generation or not chips or odd:
-        example = f'{generation}-{4 * cores_per_name}'
+    chips = count_chips(slice_name, generation)
+    if not chips:
+        example = f'{generation}-{4 * CHIPS[generation].named_units}'
         raise InputError(f'slice {slice_name!r} is not one of {generation}: use e.g. {example}')
-    return chips
+    config = default.get_config()
+    scale(config, chips, crops_per_device=8)
+    config.data.representation = 'waveform'
+    config.data.workers = 64
+    return config

@@ -9,24 +9,15 @@
 | v4-32 | 16 | 128 | 8 | 8.6 of 34.4 GB | 2.8e-4 | 100,000 | 2.8 |
 | v4-512 | 256 | 2,048 | 8 | 8.6 of 34.4 GB | 1.1e-3 | 50,000 | 1.4 |
 
-Memory, and the time of a step that the hours are made of, but for an all-reduce over a single ring,
-are the compiler's (98 ms; `python -m
-m2l_jax.compile`); no run on a TPU has confirmed them. `docs/scaling.md` has the reasons.
+Memory and the 98 ms of a step are the compiler's (`python -m m2l_jax.compile`); the hours add an
+all-reduce over a single ring. No run on a TPU has confirmed them. Reasons: `docs/scaling.md`.
 """
 
 from ml_collections import ConfigDict
 
-from configs import default, scaling
+from configs import scaling
 
 
 def get_config(slice_name: str = 'v4-8') -> ConfigDict:
-    """The default recipe scaled to the slice, which makes the spectrograms itself.
-
-    Eight crops a chip: below eight the compiler cuts them along time to fill its lanes, and each
-    takes more than twice the memory and the traffic.
-    """
-    config = default.get_config()
-    scaling.scale(config, scaling.chips_of(slice_name, 'v4', 2), crops_per_device=8)
-    config.data.representation = 'waveform'
-    config.data.workers = 64
-    return config
+    """The default recipe, scaled to the slice."""
+    return scaling.for_tpu(slice_name, 'v4')

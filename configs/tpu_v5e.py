@@ -10,23 +10,15 @@
 | v5e-16 | 16 | 128 | 8 | 7.6 of 17.2 GB | 2.8e-4 | 100,000 | 3.7 |
 | v5e-256 | 256 | 2,048 | 8 | 7.6 of 17.2 GB | 1.1e-3 | 50,000 | 1.8 |
 
-Memory, and the time of a step that the hours are made of, but for an all-reduce over a single ring,
-are the compiler's (128 ms; `python -m
-m2l_jax.compile`); no run on a TPU has confirmed them. `docs/scaling.md` has the reasons.
+Memory and the 128 ms of a step are the compiler's (`python -m m2l_jax.compile`); the hours add an
+all-reduce over a single ring. No run on a TPU has confirmed them. Reasons: `docs/scaling.md`.
 """
 
 from ml_collections import ConfigDict
 
-from configs import default, scaling
+from configs import scaling
 
 
 def get_config(slice_name: str = 'v5e-4') -> ConfigDict:
-    """The default recipe scaled to the slice, which makes the spectrograms itself.
-
-    Eight crops a chip, as in `tpu_v4.py`.
-    """
-    config = default.get_config()
-    scaling.scale(config, scaling.chips_of(slice_name, 'v5e', 1), crops_per_device=8)
-    config.data.representation = 'waveform'
-    config.data.workers = 64
-    return config
+    """The default recipe, scaled to the slice."""
+    return scaling.for_tpu(slice_name, 'v5e')

@@ -10,23 +10,15 @@
 | v6e-16 | 16 | 128 | 8 | 7.5 of 34.4 GB | 2.8e-4 | 100,000 | 1.5 |
 | v6e-256 | 256 | 2,048 | 8 | 7.5 of 34.4 GB | 1.1e-3 | 50,000 | 0.8 |
 
-Memory, and the time of a step that the hours are made of, but for an all-reduce over a single ring,
-are the compiler's (52 ms; `python -m
-m2l_jax.compile`); no run on a TPU has confirmed them. `docs/scaling.md` has the reasons.
+Memory and the 52 ms of a step are the compiler's (`python -m m2l_jax.compile`); the hours add an
+all-reduce over a single ring. No run on a TPU has confirmed them. Reasons: `docs/scaling.md`.
 """
 
 from ml_collections import ConfigDict
 
-from configs import default, scaling
+from configs import scaling
 
 
 def get_config(slice_name: str = 'v6e-4') -> ConfigDict:
-    """The default recipe scaled to the slice, which makes the spectrograms itself.
-
-    Eight crops a chip, as in `tpu_v4.py`.
-    """
-    config = default.get_config()
-    scaling.scale(config, scaling.chips_of(slice_name, 'v6e', 1), crops_per_device=8)
-    config.data.representation = 'waveform'
-    config.data.workers = 64
-    return config
+    """The default recipe, scaled to the slice."""
+    return scaling.for_tpu(slice_name, 'v6e')

@@ -86,7 +86,7 @@ def _compile_train(
     # What is needed grows about in proportion to the crops, but for the state.
     state = _bytes(program.arguments[0])
     share = max(0.0, (limit - state) / (used - state))
-    fits = _largest(settings, topology, mesh, options, int(program.rows_per_chip * share))
+    fits = _find_fitting(settings, topology, mesh, options, int(program.rows_per_chip * share))
     remedy = '' if settings.model.remat else ', or set config.model.remat=True'
     raise InputError(
         f'config.data.batch_size={settings.data.batch_size} does not fit on {topology.name}: '
@@ -99,7 +99,7 @@ def _compile_train(
     )
 
 
-def _largest(
+def _find_fitting(
     settings: TrainingConfig,
     topology: Topology,
     mesh: jax.sharding.Mesh,

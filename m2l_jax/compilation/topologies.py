@@ -100,6 +100,15 @@ def open_topology(name: str) -> Topology:
     return Topology(f'{generation}:{bounds}', CHIPS[generation], list(description.devices))
 
 
+def count_chips(name: str, generation: str) -> int:
+    """Chips of a slice of a generation, as Google Cloud names it, e.g. `v4-32`; 0 if it is none."""
+    found, _, number = name.replace('v5litepod', 'v5e').partition('-')
+    if found != generation or not number.isdecimal():
+        return 0
+    chips, odd = divmod(int(number), CHIPS[generation].named_units)
+    return 0 if odd else chips
+
+
 def _parse(name: str) -> tuple[str, str]:
     """Generation and bounds."""
     generation, separator, rest = name.partition(':' if ':' in name else '-')
@@ -107,9 +116,8 @@ def _parse(name: str) -> tuple[str, str]:
     chip = CHIPS.get(generation)
     if chip and separator == ':' and re.fullmatch(r'\d+(x\d+)' + f'{{{chip.axes - 1}}}', rest):
         return generation, rest
-    if chip and separator == '-' and rest.isdecimal():
-        chips, odd = divmod(int(rest), chip.named_units)
-        bounds = None if odd else _BOUNDS[chip.axes].get(chips)
+    if chip and separator == '-':
+        bounds = _BOUNDS[chip.axes].get(count_chips(name, generation))
         if bounds:
             return generation, bounds
     raise InputError(f'--topology={name} is not known: {_known()}')

@@ -153,26 +153,8 @@ def make_train_step(
       shard_optimizer: whether each device keeps, and moves, its part only of moments and EMA.
     """
 
-    def mean_on_each_device(params: Params, step: jax.Array, data: Any) -> dict[str, Any]:
-        batch = fetch(data, step)
-        rows = jax.lax.axis_index(AXIS) * batch.shape[0] + jnp.arange(batch.shape[0])
-        key = step_key(seed, step)
-        delta = consistency.schedule.delta(step / steps)
-        # Told to differ from device to device, parameters get each device's own gradient: it is
-        # averaged once, below, and not for each part.
-        params = jax.lax.pcast(params, AXIS, to='varying')
-        local = mean_over_parts(
-            lambda *part: _part_gradient(params, model, consistency, delta, key, *part),
-            accumulate,
-            (batch, rows),
-        )
-        return jax.lax.pmean(local, AXIS)
-
-    mean_over_mesh = jax.shard_map(
-        mean_on_each_device,
-        mesh=mesh,
-        in_specs=(REPLICATED, REPLICATED, data_specs),
-        out_specs=REPLICATED,
+    mean_over_mesh = _make_mean_over_mesh(
+        model, consistency, steps, seed, mesh, accumulate, data_specs, fetch
     )
 
     def step(state: TrainState, data: Any) -> tuple[TrainState, Metrics]:
@@ -204,6 +186,41 @@ def make_train_step(
         )
 
     return jax.jit(step, donate_argnums=0)
+
+
+def _make_mean_over_mesh(
+    model: Music2Latent,
+    consistency: ConsistencyConfig,
+    steps: int,
+    seed: int,
+    mesh: Mesh,
+    accumulate: int,
+    data_specs: Any,
+    fetch: Fetch,
+) -> Callable[[Params, jax.Array, Any], dict[str, Any]]:
+    """(params, step, data) -> mean loss, moments of the latents, and gradient, of all rows."""
+
+    def mean_on_each_device(params: Params, step: jax.Array, data: Any) -> dict[str, Any]:
+        batch = fetch(data, step)
+        rows = jax.lax.axis_index(AXIS) * batch.shape[0] + jnp.arange(batch.shape[0])
+        key = step_key(seed, step)
+        delta = consistency.schedule.delta(step / steps)
+        # Told to differ from device to device, parameters get each device's own gradient: it is
+        # averaged once, below, and not for each part.
+        params = jax.lax.pcast(params, AXIS, to='varying')
+        local = mean_over_parts(
+            lambda *part: _part_gradient(params, model, consistency, delta, key, *part),
+            accumulate,
+            (batch, rows),
+        )
+        return jax.lax.pmean(local, AXIS)
+
+    return jax.shard_map(
+        mean_on_each_device,
+        mesh=mesh,
+        in_specs=(REPLICATED, REPLICATED, data_specs),
+        out_specs=REPLICATED,
+    )
 
 
 def _part_gradient(

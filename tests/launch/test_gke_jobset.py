@@ -4,7 +4,7 @@ import re
 
 import yaml
 
-from configs.scaling import chips_of
+from m2l_jax.compilation.topologies import count_chips as count_slice
 from m2l_jax.interface.command import EXIT_INPUT_ERROR
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def test_the_command_is_one_of_this_repository_and_the_bucket_is_mounted():
     arguments = dict(argument[2:].split('=', 1) for argument in container['args'])
     config, _, slice_name = arguments['config'].partition(':')
     assert (ROOT / config).exists()
-    assert chips_of(slice_name, 'v4', 2) == count_chips(pod)
+    assert count_slice(slice_name, 'v4') == count_chips(pod)
     (mount,) = container['volumeMounts']
     assert arguments['workdir'].startswith(mount['mountPath'] + '/')
     (volume,) = pod['volumes']
