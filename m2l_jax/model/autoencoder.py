@@ -20,6 +20,10 @@ class Music2Latent(nn.Module):
 
     Sizes in the methods below are those of the default config. Use as a pure function:
     `model.apply({'params': params}, spectrogram, method='encode')`.
+
+    Rows of different lengths share a batch: of `lengths` `[B]`, in latent vectors, a row's first so
+    many are what they are in a batch that ends there, whatever finite numbers follow it; what is
+    returned of those means nothing. None takes all rows as long as the array.
     """
 
     config: ModelConfig = ModelConfig()
@@ -29,29 +33,35 @@ class Music2Latent(nn.Module):
         self.decoder = Decoder(self.config)
         self.unet = ConsistencyUNet(self.config)
 
-    def encode(self, spectrogram: jax.Array) -> jax.Array:
+    def encode(self, spectrogram: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         """Spectrogram `[B, 1024, T, 2]` to latents `[B, T/8, 64]`, float32 in [-1, 1].
 
         Raises:
           InputError: if T is not a multiple of 8 or the bins are not the config's.
         """
         self._check(spectrogram)
-        return self.encoder(spectrogram).astype(jnp.float32)
+        return self.encoder(spectrogram, lengths).astype(jnp.float32)
 
-    def features(self, spectrogram: jax.Array) -> jax.Array:
+    def features(self, spectrogram: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         """Spectrogram `[B, 1024, T, 2]` to the features before the bottleneck, `[B, T/8, 8192]`."""
         self._check(spectrogram)
-        return self.encoder.features(spectrogram).astype(jnp.float32)
+        return self.encoder.features(spectrogram, lengths).astype(jnp.float32)
 
-    def pyramid(self, latents: jax.Array) -> tuple[jax.Array, ...]:
+    def pyramid(
+        self, latents: jax.Array, lengths: jax.Array | None = None
+    ) -> tuple[jax.Array, ...]:
         """Latents `[B, T/8, 64]` to the conditioning of each level, `[B, 1024, T, 64]` first."""
-        return self.decoder(latents)
+        return self.decoder(latents, lengths)
 
     def denoise(
-        self, noisy: jax.Array, sigma: jax.Array, pyramid: Sequence[jax.Array]
+        self,
+        noisy: jax.Array,
+        sigma: jax.Array,
+        pyramid: Sequence[jax.Array],
+        lengths: jax.Array | None = None,
     ) -> jax.Array:
         """Noisy spectrogram `[B, 1024, T, 2]` at levels `sigma` `[B]` to a clean one, float32."""
-        return self.unet(noisy, sigma, pyramid)
+        return self.unet(noisy, sigma, pyramid, lengths)
 
     def __call__(self, spectrogram: jax.Array, noisy: jax.Array, sigma: jax.Array) -> jax.Array:
         """Encodes `spectrogram` and denoises `noisy` with the latents; touches every parameter."""

@@ -1,6 +1,7 @@
 """The sizes of a Music2Latent model: a smaller model is another config, never another class."""
 
 import dataclasses
+from typing import Any
 
 from m2l_jax.audio.spectrogram import SpectrogramConfig
 from m2l_jax.consistency.noise import NoiseLevels
@@ -119,6 +120,13 @@ class ModelConfig:
     def time_downsampling(self) -> int:
         """Spectrogram frames to a latent vector; frames fed to the model are a multiple of it."""
         return _product(time for _, time in self.downsampling)
+
+    def frames_of(self, lengths: Any) -> list[Any]:
+        """Each level's frames to so many latent vectors, an array; None for each if there is none."""
+        if lengths is None:
+            return [None] * len(self.channels)
+        times = [time for _, time in self.downsampling]
+        return [lengths * _product(times[level:]) for level in range(len(self.channels))]
 
     @property
     def deepest_bins(self) -> int:

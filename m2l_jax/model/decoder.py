@@ -29,19 +29,22 @@ class Decoder(nn.Module):
             for width, factors in zip(config.channels, config.downsampling, strict=False)
         ]
 
-    def __call__(self, latents: jax.Array) -> tuple[jax.Array, ...]:
+    def __call__(
+        self, latents: jax.Array, lengths: jax.Array | None = None
+    ) -> tuple[jax.Array, ...]:
         """Latents `[B, T/8, 64]` to an activation a level, `[B, F, T, C]` at level 0 first."""
+        frames = self.config.frames_of(lengths)
         x = self.conv_in(latents)
         for block in self.bottleneck:
-            x = block(x)
+            x = block(x, lengths=lengths)
         x = self.bottleneck_out(x)  # [B, T/8, 8192], frequency-major: index = f·256 + c
         x = x.reshape(*x.shape[:2], self.config.deepest_bins, -1)  # [B, T/8, F/32, C]
         x = x.swapaxes(1, 2)  # [B, F/32, T/8, C]
         pyramid = []
         for level in reversed(range(len(self.levels))):
             for block in self.levels[level]:
-                x = block(x)
+                x = block(x, lengths=frames[level])
             pyramid.append(x)
             if level > 0:
-                x = self.ups[level - 1](x)
+                x = self.ups[level - 1](x, frames[level])
         return tuple(reversed(pyramid))

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.model.layers import Downsample, GroupNorm, conv, res_block
+from m2l_jax.model.layers import Downsample, GroupNorm, conv, mask_time, res_block
 
 
 class Encoder(nn.Module):
@@ -35,22 +35,23 @@ class Encoder(nn.Module):
         self.norm_out = GroupNorm(*types)
         self.conv_out = conv(width, config.latent_channels, (1,), *types)
 
-    def features(self, spectrogram: jax.Array) -> jax.Array:
+    def features(self, spectrogram: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         """`[B, F, T, 2]` to `[B, T/8, 8192]` (at full size), channel-major: index = c·32 + f."""
-        x = self.conv_in(spectrogram)
+        frames = self.config.frames_of(lengths)
+        x = self.conv_in(mask_time(spectrogram, frames[0]))
         x = x * self.gain.astype(x.dtype)[:, None, None]
         for level, blocks in enumerate(self.levels):
             for block in blocks:
-                x = block(x)
-            x = self.norms[level](x)
+                x = block(x, lengths=frames[level])
+            x = self.norms[level](x, frames[level])
             if level < len(self.downs):
                 x = self.downs[level](x)
         x = x.transpose(0, 2, 3, 1)  # [B, T/8, C, F/32]
         return x.reshape(*x.shape[:2], -1)  # [B, T/8, C·F/32]
 
-    def __call__(self, spectrogram: jax.Array) -> jax.Array:
+    def __call__(self, spectrogram: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         """`[B, F, T, 2]` to latents `[B, T/8, 64]` in [-1, 1]."""
-        x = self.bottleneck_in(self.features(spectrogram))
+        x = self.bottleneck_in(self.features(spectrogram, lengths))
         for block in self.bottleneck:
-            x = block(x)
-        return nn.tanh(self.conv_out(nn.silu(self.norm_out(x))))
+            x = block(x, lengths=lengths)
+        return nn.tanh(self.conv_out(nn.silu(self.norm_out(x, lengths))))

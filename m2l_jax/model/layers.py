@@ -74,6 +74,17 @@ def conv(
     )
 
 
+def mask_time(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
+    """`[B, ..., T, C]` with zeros after the first `lengths` `[B]` frames of each row; None: all."""
+    return x if lengths is None else jnp.where(_is_counted(x, lengths), x, 0)
+
+
+def _is_counted(x: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Which frames of `[B, ..., T, C]` are a row's own: `[B, 1…, T, 1]`."""
+    counted = jnp.arange(x.shape[-2]) < lengths[:, None]  # [B, T]
+    return jnp.expand_dims(counted, (*range(1, x.ndim - 2), x.ndim - 1))
+
+
 class GroupNorm(nn.Module):
     """Group normalisation over space and each group's channels, with statistics in float32.
 
@@ -87,8 +98,12 @@ class GroupNorm(nn.Module):
     param_dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, ..., C]` to the same."""
+    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+        """`[B, ..., T, C]` to the same.
+
+        Of `lengths` `[B]`, only so many frames of each row count, and zeros take the others' place:
+        a convolution that follows meets at a row's end what it would meet at the array's.
+        """
         channels = x.shape[-1]
         groups = min(channels // 4, 32)
         scale = self.param('scale', nn.initializers.ones, (channels,), self.param_dtype)
@@ -96,7 +111,12 @@ class GroupNorm(nn.Module):
 
         def mean(values: jax.Array) -> jax.Array:
             """Over space and group, for each channel: `[B, 1…, C]`."""
-            per_channel = jnp.mean(values, axis=range(1, x.ndim - 1))
+            space = range(1, x.ndim - 1)
+            if lengths is None:
+                per_channel = jnp.mean(values, axis=space)
+            else:
+                counts = jnp.maximum(lengths, 1) * math.prod(x.shape[1:-2])  # [B]
+                per_channel = jnp.sum(mask_time(values, lengths), axis=space) / counts[:, None]
             pooled = jnp.mean(per_channel.reshape(-1, groups, channels // groups), axis=-1)
             spread = jnp.repeat(pooled, channels // groups, axis=-1)
             return jnp.expand_dims(spread, range(1, x.ndim - 1))
@@ -105,7 +125,8 @@ class GroupNorm(nn.Module):
         center = mean(x)
         variance = mean((x - center) ** 2)
         gain = jax.lax.rsqrt(variance + _EPSILON) * scale.astype(jnp.float32)
-        return (x * gain + (bias.astype(jnp.float32) - center * gain)).astype(self.dtype)
+        normalised = x * gain + (bias.astype(jnp.float32) - center * gain)
+        return mask_time(normalised, lengths).astype(self.dtype)
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -136,11 +157,11 @@ class FrequencyAttention(nn.Module):
     param_dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, F, T, C]` to the same."""
+    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+        """`[B, F, T, C]` to the same, normalised over the first `lengths` frames of each row."""
         batch, bins, frames, channels = x.shape
         types = (self.dtype, self.param_dtype)
-        h = GroupNorm(*types, name='norm')(x).swapaxes(1, 2)  # [B, T, F, C]
+        h = GroupNorm(*types, name='norm')(x, lengths).swapaxes(1, 2)  # [B, T, F, C]
         qkv = nn.Dense(
             3 * channels,
             dtype=self.dtype,
@@ -178,27 +199,37 @@ class ResBlock(nn.Module):
     attention_heads: int = 0
 
     @nn.compact
-    def __call__(self, x: jax.Array, time_embedding: jax.Array | None = None) -> jax.Array:
-        """`x` `[B, ..., C_in]`, `time_embedding` `[B, E]`; returns `[B, ..., channels]`."""
+    def __call__(
+        self,
+        x: jax.Array,
+        time_embedding: jax.Array | None = None,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
+        """`x` `[B, ..., T, C_in]`, `time_embedding` `[B, E]`; returns `[B, ..., T, channels]`.
+
+        With `lengths` `[B]`, the first so many frames of a row are what they are in a row that has
+        no others.
+        """
         types = (self.dtype, self.param_dtype)
         spatial = x.ndim - 2
         kernel = (3,) * spatial
         in_channels = x.shape[-1]
 
-        h = nn.silu(GroupNorm(*types, name='norm_in')(x))
+        h = nn.silu(GroupNorm(*types, name='norm_in')(x, lengths))
         h = conv(in_channels, self.channels, kernel, *types, name='conv_in')(h)
         if time_embedding is not None:
             width = time_embedding.shape[-1]
             shift = linear(width, self.channels, *types, zero_init=True, name='time_shift')
             h += jnp.expand_dims(shift(time_embedding), range(1, 1 + spatial))  # [B, 1…, C]
-        h = nn.silu(GroupNorm(*types, name='norm_out')(h))
+        h = nn.silu(GroupNorm(*types, name='norm_out')(h, lengths))
         h = conv(self.channels, self.channels, kernel, *types, zero_init=True, name='conv_out')(h)
 
         if in_channels != self.channels:
             x = conv(in_channels, self.channels, (1,) * spatial, *types, name='shortcut')(x)
         x = x + h
         if self.attention_heads:
-            x = FrequencyAttention(self.attention_heads, *types, name='attention')(x)
+            attention = FrequencyAttention(self.attention_heads, *types, name='attention')
+            x = attention(x, lengths)
         return x
 
 
@@ -210,7 +241,11 @@ def res_block(config: ModelConfig, channels: int, attends: bool = False) -> ResB
 
 
 class Downsample(nn.Module):
-    """A strided convolution that shrinks frequency and time by the given factors."""
+    """A strided convolution that shrinks frequency and time by the given factors.
+
+    A factor being even, none of its outputs reaches beyond the inputs that it stands for: what
+    follows a row's own frames does not leak into them.
+    """
 
     channels: int
     factors: tuple[int, int]
@@ -240,8 +275,9 @@ class Upsample(nn.Module):
     param_dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, F, T, C]` to `[B, F·f, T·t, channels]`."""
+    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+        """`[B, F, T, C]`, of which `lengths` `[B]` frames count, to `[B, F·f, T·t, channels]`."""
+        x = mask_time(x, lengths)
         for axis, factor in zip((1, 2), self.factors, strict=True):
             if factor > 1:
                 x = jnp.repeat(x, factor, axis=axis)

@@ -9,7 +9,15 @@ import jax.numpy as jnp
 
 from m2l_jax.consistency.noise import NoiseLevels
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.model.layers import Downsample, GroupNorm, Upsample, conv, linear, res_block
+from m2l_jax.model.layers import (
+    Downsample,
+    GroupNorm,
+    Upsample,
+    conv,
+    linear,
+    mask_time,
+    res_block,
+)
 
 
 def preconditioning(
@@ -106,34 +114,44 @@ class ConsistencyUNet(nn.Module):
         self.conv_out = conv(channels[0], 2, (3, 3), *types, zero_init=True)
 
     def __call__(
-        self, noisy: jax.Array, sigma: jax.Array, pyramid: Sequence[jax.Array]
+        self,
+        noisy: jax.Array,
+        sigma: jax.Array,
+        pyramid: Sequence[jax.Array],
+        lengths: jax.Array | None = None,
     ) -> jax.Array:
         """Noisy `[B, F, T, 2]` at levels `[B]`, with the decoder's pyramid, to clean, float32."""
         noisy = noisy.astype(jnp.float32)
         c_skip, c_out, c_in = (
             value[:, None, None, None] for value in preconditioning(sigma, self.config.noise)
         )
-        residual = self._residual(c_in * noisy, sigma, pyramid)
+        residual = self._residual(c_in * noisy, sigma, pyramid, self.config.frames_of(lengths))
         return c_skip * noisy + c_out * residual.astype(jnp.float32)
 
     def _residual(
-        self, scaled: jax.Array, sigma: jax.Array, pyramid: Sequence[jax.Array]
+        self,
+        scaled: jax.Array,
+        sigma: jax.Array,
+        pyramid: Sequence[jax.Array],
+        frames: Sequence[jax.Array | None],
     ) -> jax.Array:
         """The network between the preconditioning factors, F_θ(c_in·x, σ)."""
         embedding = noise_embedding(sigma, self.config.embedding_channels)
         time_embedding = self.conditioning(embedding)
-        x = self.conv_in(scaled) * self.scale_in(embedding)
+        x = self.conv_in(mask_time(scaled, frames[0])) * self.scale_in(embedding)
         skips = []
         for level in range(len(pyramid)):
             for cross, block in zip(self.down_cross[level], self.down_blocks[level], strict=True):
-                x = block((x + cross(pyramid[level])) / math.sqrt(2), time_embedding)
+                x = (x + cross(pyramid[level])) / math.sqrt(2)
+                x = block(x, time_embedding, frames[level])
                 skips.append(x)
             if level < len(self.downs):
                 x = self.downs[level](x)
         for level in reversed(range(len(pyramid))):
             for cross, block in zip(self.up_cross[level], self.up_blocks[level], strict=True):
-                x = block((x + skips.pop() + cross(pyramid[level])) / math.sqrt(3), time_embedding)
+                x = (x + skips.pop() + cross(pyramid[level])) / math.sqrt(3)
+                x = block(x, time_embedding, frames[level])
             if level > 0:
-                x = self.ups[level - 1](x)
+                x = self.ups[level - 1](x, frames[level])
         x = (x + self.cross_out(pyramid[0])) / math.sqrt(2)
-        return self.conv_out(nn.silu(self.norm_out(x)) * self.scale_out(embedding))
+        return self.conv_out(nn.silu(self.norm_out(x, frames[0])) * self.scale_out(embedding))
