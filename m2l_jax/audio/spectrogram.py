@@ -75,9 +75,16 @@ def to_spectrogram(waveform: Array, config: SpectrogramConfig) -> Array:
 
 
 def to_waveform(spectrogram: Array, config: SpectrogramConfig) -> Array:
-    """Inverse of `to_spectrogram`, by weighted overlap-add, clipped to [-1, 1].
+    """Inverse of `to_spectrogram`: `synthesise`, clipped to [-1, 1]."""
+    waveform = synthesise(spectrogram, config)
+    return waveform.__array_namespace__().clip(waveform, -1.0, 1.0)
 
-    The synthesis window is the analysis window over the sum of its squares at full overlap, so the
+
+def synthesise(spectrogram: Array, config: SpectrogramConfig) -> Array:
+    """Inverse of `to_spectrogram`, by weighted overlap-add.
+
+    What is made of consecutive spectrograms adds up, where it overlaps, to what is made of all of
+    them. The synthesis window is the analysis window over the sum of its squares at full overlap, so the
     first and last `window - hop` samples fade where fewer frames overlap.
 
     Args:
@@ -95,7 +102,7 @@ def to_waveform(spectrogram: Array, config: SpectrogramConfig) -> Array:
     nyquist = xp.zeros((*spectrum.shape[:-1], 1), spectrum.dtype)
     frames = xp.fft.irfft(xp.concatenate([spectrum, nyquist], axis=-1))  # [..., T, window]
     overlaps = np.tile(np.sum(_hann(config).reshape(-1, config.hop) ** 2, axis=0), _overlap(config))
-    return xp.clip(_overlap_add(frames * (_hann(config) / overlaps), config), -1.0, 1.0)
+    return _overlap_add(frames * (_hann(config) / overlaps), config)
 
 
 def _overlap(config: SpectrogramConfig) -> int:

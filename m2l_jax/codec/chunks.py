@@ -1,19 +1,65 @@
-"""How long audio is cut for the memory's sake."""
+"""How long audio is cut for the memory's sake, and how lengths are rounded for the compiler's."""
 
-Piece = tuple[int, int]  # begin and end
+import dataclasses
+
+import numpy as np
+
+_LEAST_BUCKET = 8
+_BUCKETS_TO_DOUBLE = 8
 
 
-def cut(total: int, size: int) -> list[list[Piece]]:
-    """Cuts `range(total)` into chunks of `size`, the last one completed from the start.
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """A stretch of latent vectors, from `begin` to before `end`.
 
-    A chunk is a list of pieces to be joined: one, or for the last chunk two, of which the second
-    wraps round to the start, as the reference completes it. What is no longer than a chunk stays
-    whole.
+    Attributes:
+      begin, end: of the stretch.
+      wrapped: vectors from the very start that follow it, to complete the last chunk.
+    """
+
+    begin: int
+    end: int
+    wrapped: int = 0
+
+    @property
+    def kept(self) -> int:
+        """Vectors of the stretch itself."""
+        return self.end - self.begin
+
+    @property
+    def length(self) -> int:
+        """Vectors in all."""
+        return self.kept + self.wrapped
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Of each vector in the whole, `[length]`."""
+        return np.concatenate([np.arange(self.begin, self.end), np.arange(self.wrapped)])
+
+
+def cut(total: int, size: int, overlap: int = 0) -> list[Chunk]:
+    """Cuts `range(total)` into chunks of `size`; what is no longer than that stays whole.
+
+    Without overlap, the last chunk is completed from the start, as the reference does it. With
+    overlap, each chunk shares so many with the one before; the last begins early enough to be full.
     """
     if total <= size:
-        return [[(0, total)]]
-    chunks = [[(begin, min(begin + size, total))] for begin in range(0, total, size)]
-    last_begin, last_end = chunks[-1][0]
-    if last_end - last_begin < size:
-        chunks[-1].append((0, size - (last_end - last_begin)))
-    return chunks
+        return [Chunk(0, total)]
+    if overlap:
+        begins = [*range(0, total - size, size - overlap), total - size]
+        return [Chunk(begin, begin + size) for begin in begins]
+    return [
+        Chunk(begin, min(begin + size, total), max(0, begin + size - total))
+        for begin in range(0, total, size)
+    ]
+
+
+def bucket(length: int, size: int) -> int:
+    """The length that `length`, at most `size`, is padded to, so that few are ever compiled.
+
+    Eight to each doubling, so that at most an eighth, and about a twentieth on average, is padding.
+    """
+    if length <= _LEAST_BUCKET:
+        return min(_LEAST_BUCKET, size)
+    step = max(2, (1 << (length - 1).bit_length()) // (2 * _BUCKETS_TO_DOUBLE))
+    return min(-(-length // step) * step, size)

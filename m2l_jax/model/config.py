@@ -122,7 +122,7 @@ class ModelConfig:
         return _product(time for _, time in self.downsampling)
 
     def frames_of(self, lengths: Any) -> list[Any]:
-        """Each level's frames to so many latent vectors, an array; None for each if there is none."""
+        """Frames of each level that so many latent vectors, an array, stand for; or a None each."""
         if lengths is None:
             return [None] * len(self.channels)
         times = [time for _, time in self.downsampling]

@@ -201,7 +201,7 @@ def test_a_wrong_config_is_told(field, value, message):
 
 
 def test_a_row_of_a_batch_is_the_row_alone(model, params, spectrogram):
-    """Whatever follows a row's own frames; and no row has a frame, as where a batch is filled up."""
+    """Whatever follows its own frames; one row has none, as where a batch is filled up."""
     rows = jnp.stack([spectrogram[0], spectrogram[1], spectrogram[0]])
     dirty = rows.at[1, :, 8:].set(100.0).at[2].set(-3.0)
     lengths = jnp.array([2, 1, 0])
