@@ -84,7 +84,9 @@ def synthesise(spectrogram: Array, config: SpectrogramConfig) -> Array:
     """Inverse of `to_spectrogram`, by weighted overlap-add.
 
     What is made of consecutive spectrograms adds up, where it overlaps, to what is made of all of
-    them. The synthesis window is the analysis window over the sum of its squares at full overlap, so the
+    them.
+
+    The synthesis window is the analysis window over the sum of its squares at full overlap, so the
     first and last `window - hop` samples fade where fewer frames overlap.
 
     Args:

@@ -37,21 +37,34 @@ class Chunk:
         return np.concatenate([np.arange(self.begin, self.end), np.arange(self.wrapped)])
 
 
-def cut(total: int, size: int, overlap: int = 0) -> list[Chunk]:
-    """Cuts `range(total)` into chunks of `size`; what is no longer than that stays whole.
+@dataclasses.dataclass(frozen=True)
+class Chunking:
+    """How what is long is cut.
 
-    Without overlap, the last chunk is completed from the start, as the reference does it. With
-    overlap, each chunk shares so many with the one before; the last begins early enough to be full.
+    Attributes:
+      size: latent vectors in a chunk.
+      overlap: latent vectors that consecutive chunks share, at most half of `size`.
     """
-    if total <= size:
-        return [Chunk(0, total)]
-    if overlap:
-        begins = [*range(0, total - size, size - overlap), total - size]
-        return [Chunk(begin, begin + size) for begin in begins]
-    return [
-        Chunk(begin, min(begin + size, total), max(0, begin + size - total))
-        for begin in range(0, total, size)
-    ]
+
+    size: int
+    overlap: int = 0
+
+    def cut(self, total: int) -> list[Chunk]:
+        """The chunks of `total` latent vectors; what is no longer than a chunk stays whole.
+
+        Without overlap, the last chunk is completed from the start, as the reference does it. With
+        overlap, the last begins early enough to be full.
+        """
+        size, overlap = self.size, self.overlap
+        if total <= size:
+            return [Chunk(0, total)]
+        if overlap:
+            begins = [*range(0, total - size, size - overlap), total - size]
+            return [Chunk(begin, begin + size) for begin in begins]
+        return [
+            Chunk(begin, min(begin + size, total), max(0, begin + size - total))
+            for begin in range(0, total, size)
+        ]
 
 
 def bucket(length: int, size: int) -> int:

@@ -5,17 +5,16 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from m2l_jax.audio.spectrogram import to_spectrogram, to_waveform
 from m2l_jax.codec.arrays import as_latents, as_waveform
-from m2l_jax.codec.chunks import Piece, cut
-from m2l_jax.codec.rows import decode_rows, encode_rows
+from m2l_jax.codec.batches import AudioRow, LatentRow, RowRunner, in_batches
+from m2l_jax.codec.chunks import Chunk, Chunking
+from m2l_jax.codec.seams import join_latents, join_waveforms
 from m2l_jax.codec.weights import open_weights
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import differences
@@ -23,61 +22,68 @@ from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
 
 _CHUNK_SECONDS = 60
-_ROWS_AT_ONCE = 1
-
-Row = tuple[int, int]  # chunk and audio channel
 
 
 class EncoderDecoder:
-    """A model with its parameters, compiled once for each length of audio that it meets.
+    """A model with its parameters, compiled once for each of the few lengths that it pads to.
 
     A drop-in for the class of that name in the PyTorch package: `encode` and `decode` have the same
     arguments, shapes, scale, cropping and chunks. Audio channels are independent rows. Audio longer
     than a chunk is cut, with hard seams, and the last chunk completed from the start of the audio;
-    what that adds is cut off again.
+    what that adds is cut off again. Padding is masked and changes nothing. Threads may share it.
 
     Args:
       checkpoint: folder of a training run or a conversion, `.pt` or `.safetensors` file. Without
         one the authors' released weights are fetched once; these are CC BY-NC 4.0.
       dtype: of the computation, whatever the model was trained in: 'float32', in full on
         accelerators too, or 'bfloat16', much faster there.
+      devices: rows are shared out among them; None for JAX's default one.
 
     Raises:
       InputError: if the checkpoint cannot be read, or not be fetched.
     """
 
-    def __init__(self, checkpoint: str | os.PathLike[str] | None = None, *, dtype: str = 'float32'):
-        self._set_model(*open_weights(checkpoint), dtype)
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike[str] | None = None,
+        *,
+        dtype: str = 'float32',
+        devices: Sequence[jax.Device] | None = None,
+    ):
+        self._set_model(*open_weights(checkpoint), dtype, devices)
 
     @classmethod
     def from_params(
-        cls, model: Music2Latent, params: Params, *, dtype: str = 'float32'
+        cls,
+        model: Music2Latent,
+        params: Params,
+        *,
+        dtype: str = 'float32',
+        devices: Sequence[jax.Device] | None = None,
     ) -> 'EncoderDecoder':
         """Of a model in memory."""
         codec = cls.__new__(cls)
-        codec._set_model(model, params, dtype)
+        codec._set_model(model, params, dtype, devices)
         return codec
 
     def with_params(self, params: Params) -> 'EncoderDecoder':
         """The same model with other parameters; what is compiled is shared."""
         other = copy.copy(self)
-        other.params = jax.tree.map(jnp.asarray, params)
+        other.params = self._runner.place(params)
         other.__dict__.pop('model_id', None)
         return other
 
-    def _set_model(self, model: Music2Latent, params: Params, dtype: str) -> None:
+    def _set_model(
+        self,
+        model: Music2Latent,
+        params: Params,
+        dtype: str,
+        devices: Sequence[jax.Device] | None,
+    ) -> None:
         self.config = dataclasses.replace(model.config, dtype=dtype)
-        self.params = jax.tree.map(jnp.asarray, params)
-        self._model = Music2Latent(self.config)
-        self._to_spectrogram = jax.jit(
-            lambda waveform: to_spectrogram(waveform, self.config.spectrogram)
-        )
-        self._encode_rows = jax.jit(
-            functools.partial(encode_rows, self._model), static_argnames='method'
-        )
-        self._decode_rows = jax.jit(
-            functools.partial(decode_rows, self._model), static_argnames='steps'
-        )
+        self.devices = 1 if devices is None else len(devices)
+        self._runner = RowRunner(Music2Latent(self.config), devices)
+        self.params = self._runner.place(params)
 
     @functools.cached_property
     def samples_per_latent(self) -> int:
@@ -87,7 +93,7 @@ class EncoderDecoder:
     @functools.cached_property
     def least_samples(self) -> int:
         """The shortest audio that can be encoded, 5632 samples at full size."""
-        return self.samples_per_latent + self._overlap
+        return self.samples_per_latent + self._reach
 
     @functools.cached_property
     def model_id(self) -> str:
@@ -105,7 +111,7 @@ class EncoderDecoder:
         """Appends the silence that lets `encode` drop nothing of `[channels, samples]`."""
         samples = waveform.shape[1]
         filled = -(-samples // self.samples_per_latent) * self.samples_per_latent
-        return np.pad(waveform, ((0, 0), (0, filled + self._overlap - samples)))
+        return np.pad(waveform, ((0, 0), (0, filled + self._reach - samples)))
 
     def encode(
         self,
@@ -113,6 +119,7 @@ class EncoderDecoder:
         max_waveform_length: int | None = None,
         max_batch_size: int | None = None,
         extract_features: bool = False,
+        overlap: int = 0,
     ) -> np.ndarray:
         """Encodes audio; samples after the last whole latent vector are dropped.
 
@@ -121,9 +128,12 @@ class EncoderDecoder:
             or `[samples]`, floating point, at the model's sample rate, of NumPy, JAX or PyTorch.
           max_waveform_length: samples in a chunk; a minute if None. It changes the latents:
             normalisation pools over the chunk.
-          max_batch_size: rows (chunks times channels) that are encoded at once; 1 if None. It does
-            not change the latents.
+          max_batch_size: rows (chunks times channels) that are encoded at once; one a device if
+            None. It does not change the latents.
           extract_features: returns the features before the bottleneck instead.
+          overlap: samples that consecutive chunks share, rounded up to latent vectors; each gives
+            the half that is farther from its end. With 0, as in the reference, chunks end bluntly
+            and the last is completed from the start.
 
         Returns:
           Latents `[channels, 64, frames]`, float32, scaled to unit variance on music; or features
@@ -133,23 +143,48 @@ class EncoderDecoder:
           InputError: for a file that cannot be read, another shape, integers, too few samples, or
             samples that are not finite; and if the model itself gives NaN.
         """
-        waveform = as_waveform(path_or_audio, self.config.spectrogram.sample_rate)
-        if waveform.shape[1] < self.least_samples:
-            raise InputError(
-                f'{waveform.shape[1]} samples are too few to encode: {self.least_samples} at least'
-            )
-        latents = (waveform.shape[1] - self._overlap) // self.samples_per_latent
-        chunks = cut(latents, self._latents_in_chunk(max_waveform_length))
-        method = 'features' if extract_features else 'encode'
-        encoded = [
-            self._encode_rows(
-                self.params,
-                jnp.stack([self._spectrogram(waveform[row], chunks[chunk]) for chunk, row in rows]),
-                method=method,
-            )
-            for rows in _batches(len(chunks), len(waveform), max_batch_size)
+        (encoded,) = self.encode_batch(
+            [path_or_audio], max_waveform_length, max_batch_size, extract_features, overlap
+        )
+        return encoded
+
+    def encode_batch(
+        self,
+        paths_or_audio: Iterable[Any],
+        max_waveform_length: int | None = None,
+        max_batch_size: int | None = None,
+        extract_features: bool = False,
+        overlap: int = 0,
+    ) -> list[np.ndarray]:
+        """Encodes several pieces of audio, of any lengths, in shared batches.
+
+        Each one's latents are those of `encode`. Lengths are padded to a few and the padding
+        masked, so that little is ever compiled.
+
+        Args:
+          paths_or_audio: each as `encode` takes it.
+          max_waveform_length, max_batch_size, extract_features, overlap: see `encode`.
+
+        Raises:
+          InputError: see `encode`.
+        """
+        chunking = self.chunking(max_waveform_length, overlap)
+        audio = [self._open(path_or_audio) for path_or_audio in paths_or_audio]
+        cuts = [chunking.cut(self.latents_in(waveform.shape[1])) for waveform in audio]
+        rows = [
+            row
+            for waveform, chunks in zip(audio, cuts, strict=True)
+            for chunk in chunks
+            for row in self.audio_rows(waveform, chunk)
         ]
-        return _check_finite(_join(encoded, len(waveform))[..., :latents])
+        encoded = self.encode_rows(
+            rows, chunking, self._limit(max_batch_size, len(rows)), extract_features
+        )
+        results = []
+        for waveform, chunks in zip(audio, cuts, strict=True):
+            parts = [np.stack([next(encoded) for _ in waveform]) for _ in chunks]
+            results.append(join_latents(parts, chunks, chunking.overlap))
+        return results
 
     def decode(
         self,
@@ -158,6 +193,7 @@ class EncoderDecoder:
         max_waveform_length: int | None = None,
         max_batch_size: int | None = None,
         seed: int = 0,
+        overlap: int = 0,
     ) -> np.ndarray:
         """Decodes latents; the same seed gives the same samples.
 
@@ -165,8 +201,11 @@ class EncoderDecoder:
           latent: `[channels, 64, frames]` or `[64, frames]`, as `encode` returns them.
           denoising_steps: evaluations of the model; one is what it was trained for.
           max_waveform_length: samples in a chunk; a minute if None.
-          max_batch_size: rows (chunks times channels) that are decoded at once; 1 if None.
+          max_batch_size: rows (chunks times channels) that are decoded at once; one a device if
+            None.
           seed: of the noise that decoding starts from.
+          overlap: samples over which consecutive chunks fade into each other, rounded up to latent
+            vectors. With 0, as in the reference, chunks end bluntly, which may be heard.
 
         Returns:
           `[channels, 4096·frames + 1536]`, float32 in [-1, 1], at the model's sample rate.
@@ -176,80 +215,128 @@ class EncoderDecoder:
             itself gives NaN.
         """
         latents = as_latents(latent, self.config.latent_channels)
-        if denoising_steps < 1:
-            raise InputError(f'denoising_steps={denoising_steps} must be at least 1')
-        frames = latents.shape[2]
-        chunks = cut(frames, self._latents_in_chunk(max_waveform_length))
-        decoded = []
-        for rows in _batches(len(chunks), len(latents), max_batch_size):
-            pieces = [_gather(latents[channel], chunks[chunk]) for chunk, channel in rows]
-            decoded.append(
-                self._decode_rows(
-                    self.params, np.stack(pieces), row_keys(seed, rows), steps=denoising_steps
-                )
-            )
-        spectrogram = _join([rows.swapaxes(2, 3) for rows in decoded], len(latents)).swapaxes(2, 3)
-        used = spectrogram[:, :, : frames * self.config.time_downsampling]
-        return to_waveform(_check_finite(used), self.config.spectrogram)
+        chunking = self.chunking(max_waveform_length, overlap)
+        rows_in_all = len(latents) * len(chunking.cut(latents.shape[2]))
+        count = self._limit(max_batch_size, rows_in_all)
+        blocks = self.decode_blocks(latents, chunking, count, denoising_steps, seed)
+        return np.concatenate(list(blocks), axis=1)
 
-    @functools.cached_property
-    def _overlap(self) -> int:
-        """Samples that the last frame reaches beyond its hop."""
-        return self.config.spectrogram.window - self.config.spectrogram.hop
+    def decode_blocks(
+        self, latents: np.ndarray, chunking: Chunking, count: int, steps: int = 1, seed: int = 0
+    ) -> Iterator[np.ndarray]:
+        """Decodes `[channels, 64, frames]`, a chunk at a time, to consecutive `[channels, N]`.
 
-    def _latents_in_chunk(self, max_waveform_length: int | None) -> int:
+        Args:
+          latents: as `as_latents` gives them.
+          chunking: see `chunking`.
+          count: rows at once.
+          steps, seed: see `decode`.
+
+        Raises:
+          InputError: see `decode`.
+        """
+        if steps < 1:
+            raise InputError(f'denoising_steps={steps} must be at least 1')
+        chunks = chunking.cut(latents.shape[2])
+        rows = (
+            LatentRow(chunk, channel_latents[:, chunk.positions], channel)
+            for chunk in chunks
+            for channel, channel_latents in enumerate(latents)
+        )
+        decoded = (
+            waveform
+            for length, batch in in_batches(rows, chunking.size, lambda length: count)
+            for waveform in self._runner.decode(self.params, batch, length, count, steps, seed)
+        )
+        parts = (np.stack([next(decoded) for _ in latents]) for _ in chunks)
+        return join_waveforms(parts, chunks, chunking.overlap, self.samples_per_latent, self._reach)
+
+    def encode_rows(
+        self,
+        rows: Iterable[AudioRow],
+        chunking: Chunking,
+        count: int | Callable[[int], int],
+        extract_features: bool = False,
+    ) -> Iterator[np.ndarray]:
+        """Encodes rows of any origin, in order, in shared batches: `[C, chunk.length]` each.
+
+        Args:
+          rows: see `audio_rows`.
+          chunking: see `chunking`.
+          count: rows at once, or what gives it for a number of latent vectors in each.
+          extract_features: see `encode`.
+
+        Raises:
+          InputError: if the model gives NaN.
+        """
+        counts = count if callable(count) else lambda length: count
+        method = 'features' if extract_features else 'encode'
+        for length, batch in in_batches(rows, chunking.size, counts):
+            yield from self._runner.encode(self.params, batch, length, counts(length), method)
+
+    def audio_rows(self, waveform: np.ndarray, chunk: Chunk, offset: int = 0) -> list[AudioRow]:
+        """A row for each channel of a chunk.
+
+        Args:
+          waveform: `[channels, samples]`, which holds the chunk with the samples that it reaches
+            beyond its end; if it is completed from the start, the whole from `offset` 0.
+          chunk: of the whole.
+          offset: the waveform's first sample's place in the whole.
+        """
+        step = self.samples_per_latent
+        pieces = [(chunk.begin * step - offset, chunk.end * step - offset)]
+        if chunk.wrapped:
+            pieces.append((0, chunk.wrapped * step))
+        return [
+            AudioRow(chunk, tuple(channel[begin : end + self._reach] for begin, end in pieces))
+            for channel in waveform
+        ]
+
+    def chunking(self, max_waveform_length: int | None = None, overlap: int = 0) -> Chunking:
+        """How audio is cut, counted in latent vectors; see `encode`.
+
+        Raises:
+          InputError: for chunks of no latent vector, or an overlap of more than half a chunk.
+        """
         if max_waveform_length is None:
             max_waveform_length = _CHUNK_SECONDS * self.config.spectrogram.sample_rate
-        if max_waveform_length < self.samples_per_latent:
-            raise InputError(
-                f'max_waveform_length={max_waveform_length} must be at least '
-                f'{self.samples_per_latent} samples'
-            )
-        return max_waveform_length // self.samples_per_latent
-
-    def _spectrogram(self, waveform: np.ndarray, pieces: list[Piece]) -> jax.Array:
-        """A chunk's `[F, T, 2]` of a row's `[samples]`; pieces count latents."""
         step = self.samples_per_latent
-        return jnp.concatenate(
-            [
-                self._to_spectrogram(waveform[begin * step : end * step + self._overlap])
-                for begin, end in pieces
-            ],
-            axis=1,
-        )
+        if max_waveform_length < step:
+            raise InputError(
+                f'max_waveform_length={max_waveform_length} must be at least {step} samples'
+            )
+        size = max_waveform_length // step
+        if not 0 <= overlap <= size // 2 * step:
+            raise InputError(
+                f'overlap={overlap} must be from 0 to {size // 2 * step} samples, half a chunk'
+            )
+        return Chunking(size, -(-overlap // step))
 
+    def latents_in(self, samples: int) -> int:
+        """Latent vectors of so many samples.
 
-def row_keys(seed: int, rows: list[Row]) -> jax.Array:
-    """A key for the decoding noise of each (chunk, audio channel), `[B]`."""
-    key = jax.random.key(seed)
-    return jnp.stack(
-        [jax.random.fold_in(jax.random.fold_in(key, chunk), channel) for chunk, channel in rows]
-    )
+        Raises:
+          InputError: if they are too few for one.
+        """
+        if samples < self.least_samples:
+            raise InputError(
+                f'{samples} samples are too few to encode: {self.least_samples} at least'
+            )
+        return (samples - self._reach) // self.samples_per_latent
 
+    def _open(self, path_or_audio: Any) -> np.ndarray:
+        waveform = as_waveform(path_or_audio, self.config.spectrogram.sample_rate)
+        self.latents_in(waveform.shape[1])  # says so if they are too few
+        return waveform
 
-def _batches(chunks: int, channels: int, size: int | None) -> Iterator[list[Row]]:
-    """Every channel of every chunk, in lists of at most `size`."""
-    size = _ROWS_AT_ONCE if size is None else size
-    if size < 1:
-        raise InputError(f'max_batch_size={size} must be at least 1')
-    rows = [(chunk, channel) for chunk in range(chunks) for channel in range(channels)]
-    return (rows[begin : begin + size] for begin in range(0, len(rows), size))
+    def _limit(self, max_batch_size: int | None, rows: int) -> int:
+        """Rows at once, a multiple of the devices, of so many in all."""
+        size = self.devices if max_batch_size is None else max_batch_size
+        if size < 1:
+            raise InputError(f'max_batch_size={max_batch_size} must be at least 1')
+        return -(-min(size, rows) // self.devices) * self.devices
 
-
-def _check_finite(array: np.ndarray) -> np.ndarray:
-    """The same array, unless the model has made NaN of finite numbers."""
-    if not np.all(np.isfinite(array)):
-        raise InputError('the model gives NaN: its training diverged, use another checkpoint')
-    return array
-
-
-def _gather(array: np.ndarray, pieces: list[Piece]) -> np.ndarray:
-    return np.concatenate([array[..., begin:end] for begin, end in pieces], axis=-1)
-
-
-def _join(batches: list[jax.Array], channels: int) -> np.ndarray:
-    """Batches of rows `[B, ..., T]`, chunk after chunk, to `[channels, ..., chunks·T]`."""
-    rows = np.concatenate([np.asarray(batch) for batch in batches])
-    rows = rows.reshape(-1, channels, *rows.shape[1:])  # [chunks, channels, ..., T]
-    rows = np.moveaxis(rows, 0, -2)  # [channels, ..., chunks, T]
-    return rows.reshape(*rows.shape[:-2], -1)
+    @functools.cached_property
+    def _reach(self) -> int:
+        """Samples that the last frame reaches beyond its hop."""
+        return self.config.spectrogram.window - self.config.spectrogram.hop

@@ -88,7 +88,8 @@ def decode_rows(
       steps: evaluations of the model.
       lengths: `[B]`, see above.
     """
-    pyramid = _apply(model, params, latents.swapaxes(1, 2) * LATENT_SCALE, lengths, method='pyramid')
+    scaled = latents.swapaxes(1, 2) * LATENT_SCALE
+    pyramid = _apply(model, params, scaled, lengths, method='pyramid')
     return sample(
         lambda noisy, sigma: _apply(
             model, params, noisy, sigma, pyramid, lengths, method='denoise'
@@ -105,14 +106,14 @@ def decode_waveforms(
     latents: jax.Array,
     keys: jax.Array,
     positions: jax.Array,
-    steps: int,
     lengths: jax.Array,
     kept: jax.Array,
+    steps: int,
 ) -> jax.Array:
     """Latents `[B, 64, L]` to waveforms `[B, 4096·L + 1536]`, not clipped.
 
     Args:
-      model, params, latents, keys, positions, steps, lengths: see `decode_rows`.
+      model, params, latents, keys, positions, lengths, steps: see `decode_rows`.
       kept: `[B]`, the latent vectors whose audio is wanted; that of the others is left out.
     """
     config = model.config

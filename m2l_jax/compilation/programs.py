@@ -1,13 +1,14 @@
 """What is compiled: the training step, and encoding and decoding, for arrays that do not exist."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from m2l_jax.codec.rows import decode_rows, encode_rows
+from m2l_jax.codec.rows import decode_waveforms, encode_waveforms, waveform_samples
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
@@ -86,20 +87,22 @@ def codec_program(name: str, settings: TrainingConfig, mesh: Mesh, frames: int) 
         lambda leaf: _placed(leaf, meshes.replicated(mesh)),
         jax.eval_shape(model.init_params, jax.random.key(0)),
     )
-    rows = mesh.size
+    rows, latents = mesh.size, frames // config.time_downsampling
+    counts = _rows((rows,), jnp.int32, mesh)
     if name == 'encode':
-        shape = (rows, config.spectrogram.bins, frames, 2)
-        spectrogram = _rows(shape, jnp.float32, mesh)
-        function = jax.jit(lambda params, inputs: encode_rows(model, params, inputs))
-        return Program(name, function, (params, spectrogram), 1)
-    shape = (rows, config.latent_channels, frames // config.time_downsampling)
-    latents = _rows(shape, jnp.float32, mesh)
+        waveforms = _rows((rows, waveform_samples(config, latents)), jnp.float32, mesh)
+        function = jax.jit(functools.partial(encode_waveforms, model))
+        return Program(name, function, (params, waveforms, counts, counts), 1)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
-    keys = _rows(keys.shape, keys.dtype, mesh)
-    function = jax.jit(
-        lambda params, latents, keys: decode_rows(model, params, latents, keys, steps=1)
+    arguments = (
+        params,
+        _rows((rows, config.latent_channels, latents), jnp.float32, mesh),
+        _rows(keys.shape, keys.dtype, mesh),
+        _rows((rows, latents), jnp.int32, mesh),
+        counts,
+        counts,
     )
-    return Program(name, function, (params, latents, keys), 1)
+    return Program(name, jax.jit(functools.partial(decode_waveforms, model, steps=1)), arguments, 1)
 
 
 def _placed(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:

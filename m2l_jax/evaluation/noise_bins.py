@@ -8,7 +8,6 @@ import numpy as np
 
 from m2l_jax.consistency.loss import add_noise, consistency_loss
 from m2l_jax.consistency.noise import teacher_index
-from m2l_jax.consistency.sampler import sampling_noise
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
 BINS = 8
@@ -48,13 +47,14 @@ def make_measure(model: Music2Latent, huber_scale: float, delta: float) -> Measu
 
         pyramid = apply(apply(crops, method='encode'), method='pyramid')
         keys = jax.random.split(jax.random.key(_SEED), len(crops))
+        normal, shape = jax.random.normal, crops.shape[1:]
 
         def denoise(noisy, sigma):
             return apply(noisy, sigma, pyramid, method='denoise')
 
         def measure_bin(place):
             number, index = place
-            noise = sampling_noise(keys, number, crops.shape[1:])
+            noise = jax.vmap(lambda key: normal(jax.random.fold_in(key, number), shape))(keys)
             sigma, teacher_sigma = (
                 jnp.full(len(crops), levels.sigma(i)) for i in (index, teacher_index(index, delta))
             )

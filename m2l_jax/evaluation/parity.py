@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from m2l_jax.audio.spectrogram import to_spectrogram, to_waveform
-from m2l_jax.codec.encoder_decoder import EncoderDecoder, row_keys
-from m2l_jax.consistency.sampler import sampling_noise
+from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.codec.rows import channel_key, decoding_noise
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
@@ -208,8 +208,9 @@ def injected_noise(noises: Iterator[np.ndarray]) -> Iterator[None]:
 
 def _noise(config: ModelConfig, rows: int, frames: int, step: int) -> np.ndarray:
     """What `EncoderDecoder.decode` draws for a single chunk."""
-    keys = row_keys(SEED, [(0, row) for row in range(rows)])
-    return np.asarray(sampling_noise(keys, step, (config.spectrogram.bins, frames, 2)))
+    keys = jnp.stack([channel_key(SEED, row) for row in range(rows)])
+    positions = jnp.tile(jnp.arange(frames // config.time_downsampling), (rows, 1))
+    return np.asarray(decoding_noise(config, keys, positions, step))
 
 
 def _channels_first(array: np.ndarray) -> np.ndarray:

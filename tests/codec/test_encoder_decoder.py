@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 
 from m2l_jax.audio.spectrogram import to_spectrogram
+from m2l_jax.codec.batches import LatentRow
+from m2l_jax.codec.chunks import Chunk, Chunking
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.codec.rows import decoding_noise, waveform_samples
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training.state import compute_once
 from tests.conftest import make_music
+from tests.model.test_layers import perturbed
+
+
+def snr(actual, expected):
+    return -20 * np.log10(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
 @pytest.fixture(scope='module')
@@ -26,7 +34,9 @@ def test_latents_are_the_models_scaled_and_channel_major(codec):
     latents = codec.encode(music)
     assert latents.shape == (2, 8, (22_050 - 1536) // 4096)
     spectrogram = to_spectrogram(jnp.asarray(music), codec.config.spectrogram)[:, :, :40]
-    expected = codec._model.apply({'params': codec.params}, spectrogram, method='encode')
+    expected = Music2Latent(codec.config).apply(
+        {'params': codec.params}, spectrogram, method='encode'
+    )
     np.testing.assert_allclose(latents * 0.06, expected.swapaxes(1, 2), atol=1e-5)
 
 
@@ -68,12 +78,14 @@ def test_features_are_those_of_the_model(codec):
     features = codec.encode(music, extract_features=True)
     assert features.shape == (1, codec.config.feature_channels, 5)
     spectrogram = to_spectrogram(jnp.asarray(music), codec.config.spectrogram)[:, :, :40]
-    expected = codec._model.apply({'params': codec.params}, spectrogram, method='features')
+    expected = Music2Latent(codec.config).apply(
+        {'params': codec.params}, spectrogram, method='features'
+    )
     np.testing.assert_allclose(features, expected.swapaxes(1, 2), atol=1e-4)
 
 
 def test_bfloat16_stays_near_float32(codec):
-    half = EncoderDecoder.from_params(codec._model, codec.params, dtype='bfloat16')
+    half = EncoderDecoder.from_params(Music2Latent(codec.config), codec.params, dtype='bfloat16')
     music = make_music(0.5)
     exact, rounded = codec.encode(music), half.encode(music)
     assert rounded.dtype == np.float32
@@ -83,20 +95,27 @@ def test_bfloat16_stays_near_float32(codec):
 
 def test_float32_is_multiplied_in_full_on_every_device(codec):
     for dtype, asked in (('float32', True), ('bfloat16', False)):
-        other = EncoderDecoder.from_params(codec._model, codec.params, dtype=dtype)
-        spectrogram = jnp.zeros((1, other.config.spectrogram.bins, 8, 2))
-        lowered = other._encode_rows.lower(other.params, spectrogram, method='encode').as_text()
+        other = EncoderDecoder.from_params(Music2Latent(codec.config), codec.params, dtype=dtype)
+        waveforms = jnp.zeros((1, waveform_samples(other.config, 1)))
+        program = other._runner.encode_program
+        lowered = program.lower(other.params, waveforms, jnp.ones(1), jnp.ones(1)).as_text()
         assert ('precision = [HIGHEST, HIGHEST]' in lowered) == asked
 
 
 def test_a_minute_is_645_latents(codec):
-    assert codec._latents_in_chunk(None) == 645
+    assert codec.chunking() == Chunking(645)
+    assert codec.chunking(44_100, 4097) == Chunking(10, 2)
 
 
 @pytest.mark.parametrize(
     ('option', 'message'),
     [
         ({'max_waveform_length': 4095}, 'max_waveform_length=4095 must be at least 4096 samples'),
+        ({'overlap': -1}, 'overlap=-1 must be from 0 to 1318912 samples, half a chunk'),
+        (
+            {'max_waveform_length': 20_480, 'overlap': 8193},
+            'overlap=8193 must be from 0 to 8192 samples',
+        ),
         ({'max_batch_size': 0}, 'max_batch_size=0 must be at least 1'),
     ],
 )
@@ -117,7 +136,7 @@ def test_no_denoising_is_told(codec):
 
 
 def test_the_fingerprint_is_of_sizes_and_parameters_and_not_of_the_dtype(codec):
-    same = EncoderDecoder.from_params(codec._model, codec.params, dtype='bfloat16')
+    same = EncoderDecoder.from_params(Music2Latent(codec.config), codec.params, dtype='bfloat16')
     assert same.model_id == codec.model_id
     config = dataclasses.replace(codec.config, attention_heads=1)
     other = EncoderDecoder.from_params(Music2Latent(config), codec.params)
@@ -130,3 +149,78 @@ def test_too_short_audio_is_told(codec):
     with pytest.raises(InputError, match='5631 samples are too few to encode: 5632 at least'):
         codec.encode(np.zeros((1, 5631), np.float32))
     assert codec.encode(np.zeros((1, 5632), np.float32)).shape == (1, 8, 1)
+
+
+@pytest.fixture(scope='module')
+def lively(codec):
+    """With random parameters in all layers, so that everything counts."""
+    return codec.with_params(perturbed(codec.params, 0.1))
+
+
+def test_audio_of_any_lengths_shares_batches_and_programs(lively):
+    random = np.random.default_rng(0)
+    music = make_music(1.0, channels=2, seed=3)
+    lengths = [5632, 44_100, *random.integers(5632, 44_100, 10)]
+    cuts = [music[: 1 + index % 2, :length] for index, length in enumerate(lengths)]
+    together = lively.encode_batch(cuts, max_batch_size=4)
+    compiled = lively._runner.encode_program._cache_size()
+    again = lively.encode_batch(cuts[::-1], max_batch_size=4)
+    assert lively._runner.encode_program._cache_size() == compiled
+    model = Music2Latent(lively.config)
+    for audio, latents, later in zip(cuts, together, again[::-1], strict=True):
+        frames = latents.shape[2] * lively.config.time_downsampling
+        spectrogram = to_spectrogram(jnp.asarray(audio), lively.config.spectrogram)[:, :, :frames]
+        alone = apply(model, lively.params, spectrogram)
+        assert snr(latents * 0.06, np.swapaxes(alone, 1, 2)) >= 95
+        assert snr(later, latents) >= 95
+
+
+def apply(model, params, spectrogram):
+    program = jax.jit(lambda params, x: model.apply({'params': params}, x, method='encode'))
+    return program(params, spectrogram)
+
+
+def test_a_piece_is_decoded_in_a_longer_batch_as_alone(lively):
+    latents = np.random.default_rng(1).standard_normal((1, 8, 11)).astype(np.float32)
+    padded = lively.decode(latents)  # to twelve
+    (alone,) = lively._runner.decode(
+        lively.params,
+        [LatentRow(Chunk(0, 11), latents[0], 0)],
+        latents=11,
+        count=1,
+        steps=1,
+        seed=0,
+    )
+    assert snr(padded[0], np.clip(alone, -1, 1)) >= 90
+
+
+def test_several_devices_share_the_rows(lively):
+    devices = jax.local_devices()
+    shared = EncoderDecoder.from_params(Music2Latent(lively.config), lively.params, devices=devices)
+    assert len(jax.tree.leaves(shared.params)[0].sharding.device_set) == len(devices) == 4
+    music = [make_music(0.3 + 0.05 * n, seed=n) for n in range(5)]
+    one, four = lively.encode_batch(music), shared.encode_batch(music)
+    for expected, latents in zip(one, four, strict=True):
+        assert snr(latents, expected) >= 95
+    assert snr(shared.decode(one[0]), lively.decode(one[0])) >= 90
+
+
+def test_chunks_that_overlap_begin_from_the_same_noise(lively):
+    keys = jax.random.split(jax.random.key(0), 1)
+    chunks = Chunking(10, 3).cut(21)
+    first, second = (decoding_noise(lively.config, keys, c.positions[None], 0) for c in chunks[:2])
+    np.testing.assert_array_equal(first[:, :, 7 * 8 :], second[:, :, : 3 * 8])
+    assert np.any(first[:, :, :8] != first[:, :, 8:16])
+    latents = np.zeros((1, 8, 21), np.float32)
+    decoded = lively.decode(latents, max_waveform_length=10 * 4096, overlap=3 * 4096)
+    assert decoded.shape == (1, 21 * 4096 + 1536)
+
+
+def test_latents_of_chunks_that_overlap_are_of_their_middles(lively):
+    music = make_music(1.5)
+    latents = lively.encode(music, max_waveform_length=8 * 4096, overlap=4 * 4096)
+    assert latents.shape == (1, 8, (66_150 - 1536) // 4096)
+    first = lively.encode(music[:, : 8 * 4096 + 1536])
+    second = lively.encode(music[:, 4 * 4096 : 12 * 4096 + 1536])
+    assert snr(latents[..., :6], first[..., :6]) >= 95
+    assert snr(latents[..., 6:10], second[..., 2:6]) >= 95

@@ -79,7 +79,8 @@ def test_the_same_parameters_give_the_same_figures_wherever_they_live(held_out, 
     assert held_out.evaluate(on_all_devices).scalars == first.scalars
     changed = held_out.evaluate(jax.tree.map(lambda leaf: 1.1 * leaf, params))
     assert all(changed.scalars[name] != value for name, value in first.scalars.items())
-    compiled = (held_out._measure_bins, held_out._codec._encode_rows, held_out._codec._decode_rows)
+    runner = held_out._codec._runner
+    compiled = (held_out._measure_bins, runner.encode_program, runner.decode_program)
     assert [function._cache_size() for function in compiled] == [1, 1, 1]
 
 
@@ -88,7 +89,7 @@ def test_media_are_of_the_first_clips(held_out, params, folder):
     assert media.name == '0_mono'
     original, _ = soundfile.read(folder / 'mono.wav', dtype='float32')
     np.testing.assert_array_equal(media.original, original[None, : RATE // 4])
-    codec = EncoderDecoder.from_params(held_out._codec._model, params)
+    codec = EncoderDecoder.from_params(Music2Latent(held_out._codec.config), params)
     expected = codec.decode(codec.encode(codec.pad(media.original)))[:, : RATE // 4]
     np.testing.assert_allclose(media.reconstruction, expected, atol=1e-6)
     assert media.picture.dtype == np.uint8
