@@ -1,6 +1,7 @@
 """Files and folders that commands read and write."""
 
 import contextlib
+import errno
 import functools
 import hashlib
 import os
@@ -13,6 +14,7 @@ from collections.abc import Collection, Iterator
 from m2l_jax.interface.errors import InputError
 
 _PARTIAL = re.compile(r'\.[0-9a-f]{16}\.([0-9a-f]{16})\.(\d+)\.partial')
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 _ABANDONED_SECONDS = 86_400  # without a change, where the process that wrote cannot be looked for
 
 
@@ -67,9 +69,7 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
       InputError: if the file cannot be written: no permission, no space, a file for a folder.
     """
     path = pathlib.Path(path)
-    # A digest, for the file's own name may be as long as a name can be.
-    name = f'.{_digest(os.fsencode(path.name))}.{_this_machine()}.{os.getpid()}.partial'
-    partial = path.with_name(name)
+    partial = _partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -79,6 +79,37 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def create_file(path: str | os.PathLike[str], text: str) -> bool:
+    """Writes a file unless there is one: whole, and of several processes only the first.
+
+    Returns:
+      Whether this process has written it.
+
+    Raises:
+      InputError: if it cannot be written.
+    """
+    path = pathlib.Path(path)
+    partial = _partial_of(path)
+    try:
+        partial.write_text(text)
+        try:
+            os.link(partial, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # A mounted bucket, where a file is seen by others once it is closed.
+            with open(path, 'x') as file:
+                file.write(text)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise InputError(f'{path} cannot be written ({error.strerror or error})') from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return True
 
 
 def remove_leftovers(folder: str | os.PathLike[str], *, deep: bool) -> None:
@@ -99,6 +130,12 @@ def remove_leftovers(folder: str | os.PathLike[str], *, deep: bool) -> None:
                     leftover.unlink()
         if not deep:
             folders.clear()
+
+
+def _partial_of(path: pathlib.Path) -> pathlib.Path:
+    # A digest, for the file's own name may be as long as a name can be.
+    name = _digest(os.fsencode(path.name))
+    return path.with_name(f'.{name}.{_this_machine()}.{os.getpid()}.partial')
 
 
 def _is_abandoned(leftover: pathlib.Path, machine: str, process: int) -> bool:

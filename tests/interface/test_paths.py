@@ -8,7 +8,7 @@ import pytest
 
 from m2l_jax.interface import paths
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import make_folder, remove_leftovers, replaced_file
+from m2l_jax.interface.paths import create_file, make_folder, remove_leftovers, replaced_file
 
 WRITER = """\
 import sys, time
@@ -96,3 +96,18 @@ def test_another_machines_leftovers_are_removed_after_a_day(tmp_path, monkeypatc
     os.utime(leftover, (yesterday, yesterday))
     remove_leftovers(tmp_path, deep=True)
     assert not leftover.exists()
+
+
+@pytest.mark.parametrize('has_links', [True, False])
+def test_a_file_is_created_once(tmp_path, monkeypatch, has_links):
+    def refuse(*arguments):
+        raise OSError(95, 'Operation not supported')
+
+    if not has_links:
+        monkeypatch.setattr(os, 'link', refuse)
+    assert create_file(tmp_path / 'a', 'first')
+    assert not create_file(tmp_path / 'a', 'second')
+    assert (tmp_path / 'a').read_text() == 'first'
+    assert [path.name for path in tmp_path.iterdir()] == ['a']
+    with pytest.raises(InputError, match=r'none/a cannot be written \(No such file'):
+        create_file(tmp_path / 'none' / 'a', '')
