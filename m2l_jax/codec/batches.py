@@ -12,7 +12,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from m2l_jax.codec.chunks import Chunk, bucket
 from m2l_jax.codec.rows import channel_key, decode_waveforms, encode_waveforms, waveform_samples
-from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
 Row = TypeVar('Row', 'AudioRow', 'LatentRow')
@@ -47,6 +46,15 @@ class LatentRow:
     channel: int
 
 
+def latent_rows(latents: np.ndarray, chunks: Iterable[Chunk]) -> list[LatentRow]:
+    """The rows of each chunk of `[channels, 64, frames]`."""
+    return [
+        LatentRow(chunk, channel_latents[:, chunk.positions], channel)
+        for chunk in chunks
+        for channel, channel_latents in enumerate(latents)
+    ]
+
+
 class RowRunner:
     """A model's programs, compiled once for each shape, on one device or shared out among several.
 
@@ -75,11 +83,7 @@ class RowRunner:
     def encode(
         self, params: Params, rows: Sequence[AudioRow], latents: int, count: int, method: str
     ) -> list[np.ndarray]:
-        """Encodes at most `count` rows of at most `latents` vectors: `[C, chunk.length]` each.
-
-        Raises:
-          InputError: if the model gives NaN.
-        """
+        """Encodes at most `count` rows of at most `latents` vectors: `[C, chunk.length]` each."""
         waveforms = np.zeros((count, waveform_samples(self._config, latents)), np.float32)
         for waveform, row in zip(waveforms, rows, strict=False):
             np.concatenate(row.pieces, out=waveform[: sum(map(len, row.pieces))])
@@ -87,10 +91,7 @@ class RowRunner:
         lengths = _column([row.chunk.length for row in rows], count)
         program = functools.partial(self.encode_program, method=method)
         encoded = self._run(program, params, waveforms, splits, lengths)
-        return [
-            _check_finite(array[:, : row.chunk.length])
-            for array, row in zip(encoded, rows, strict=False)
-        ]
+        return [array[:, : row.chunk.length] for array, row in zip(encoded, rows, strict=False)]
 
     def decode(
         self,
@@ -101,11 +102,7 @@ class RowRunner:
         steps: int,
         seed: int,
     ) -> list[np.ndarray]:
-        """Decodes at most `count` rows: `[4096·chunk.kept + 1536]` each, not clipped.
-
-        Raises:
-          InputError: if the model gives NaN.
-        """
+        """Decodes at most `count` rows: `[4096·chunk.kept + 1536]` each, not clipped."""
         padded = np.zeros((count, self._config.latent_channels, latents), np.float32)
         positions = np.zeros((count, latents), np.int32)
         for number, row in enumerate(rows):
@@ -122,7 +119,7 @@ class RowRunner:
         step = self._config.time_downsampling * spectrogram.hop
         reach = spectrogram.window - spectrogram.hop
         return [
-            _check_finite(waveform[: row.chunk.kept * step + reach])
+            waveform[: row.chunk.kept * step + reach]
             for waveform, row in zip(decoded, rows, strict=False)
         ]
 
@@ -168,10 +165,3 @@ def in_batches(
 def _column(values: Sequence[int], count: int) -> np.ndarray:
     """`[count]`, with zeros for the rows that a batch lacks."""
     return np.pad(np.asarray(values, np.int32), (0, count - len(values)))
-
-
-def _check_finite(array: np.ndarray) -> np.ndarray:
-    """The same array, unless the model has made NaN of finite numbers."""
-    if not np.all(np.isfinite(array)):
-        raise InputError('the model gives NaN: its training diverged, use another checkpoint')
-    return array

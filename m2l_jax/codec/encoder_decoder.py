@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from m2l_jax.codec.arrays import as_latents, as_waveform
-from m2l_jax.codec.batches import AudioRow, LatentRow, RowRunner, in_batches
+from m2l_jax.codec.batches import AudioRow, LatentRow, RowRunner, in_batches, latent_rows
 from m2l_jax.codec.chunks import Chunk, Chunking
 from m2l_jax.codec.seams import join_latents, join_waveforms
 from m2l_jax.codec.weights import open_weights
@@ -110,8 +110,11 @@ class EncoderDecoder:
     def pad(self, waveform: np.ndarray) -> np.ndarray:
         """Appends the silence that lets `encode` drop nothing of `[channels, samples]`."""
         samples = waveform.shape[1]
-        filled = -(-samples // self.samples_per_latent) * self.samples_per_latent
-        return np.pad(waveform, ((0, 0), (0, filled + self._reach - samples)))
+        return np.pad(waveform, ((0, 0), (0, self.padded_samples(samples) - samples)))
+
+    def padded_samples(self, samples: int) -> int:
+        """Samples that `pad` makes of so many."""
+        return -(-samples // self.samples_per_latent) * self.samples_per_latent + self._reach
 
     def encode(
         self,
@@ -171,11 +174,14 @@ class EncoderDecoder:
         chunking = self.chunking(max_waveform_length, overlap)
         audio = [self._open(path_or_audio) for path_or_audio in paths_or_audio]
         cuts = [chunking.cut(self.latents_in(waveform.shape[1])) for waveform in audio]
+        step = self.samples_per_latent
         rows = [
             row
             for waveform, chunks in zip(audio, cuts, strict=True)
             for chunk in chunks
-            for row in self.audio_rows(waveform, chunk)
+            for row in self.audio_rows(
+                waveform[:, chunk.begin * step : chunk.end * step + self._reach], chunk, waveform
+            )
         ]
         encoded = self.encode_rows(
             rows, chunking, self._limit(max_batch_size, len(rows)), extract_features
@@ -183,7 +189,7 @@ class EncoderDecoder:
         results = []
         for waveform, chunks in zip(audio, cuts, strict=True):
             parts = [np.stack([next(encoded) for _ in waveform]) for _ in chunks]
-            results.append(join_latents(parts, chunks, chunking.overlap))
+            results.append(check_finite(join_latents(parts, chunks, chunking.overlap)))
         return results
 
     def decode(
@@ -215,41 +221,15 @@ class EncoderDecoder:
             itself gives NaN.
         """
         latents = as_latents(latent, self.config.latent_channels)
+        if denoising_steps < 1:
+            raise InputError(f'denoising_steps={denoising_steps} must be at least 1')
         chunking = self.chunking(max_waveform_length, overlap)
-        rows_in_all = len(latents) * len(chunking.cut(latents.shape[2]))
-        count = self._limit(max_batch_size, rows_in_all)
-        blocks = self.decode_blocks(latents, chunking, count, denoising_steps, seed)
-        return np.concatenate(list(blocks), axis=1)
-
-    def decode_blocks(
-        self, latents: np.ndarray, chunking: Chunking, count: int, steps: int = 1, seed: int = 0
-    ) -> Iterator[np.ndarray]:
-        """Decodes `[channels, 64, frames]`, a chunk at a time, to consecutive `[channels, N]`.
-
-        Args:
-          latents: as `as_latents` gives them.
-          chunking: see `chunking`.
-          count: rows at once.
-          steps, seed: see `decode`.
-
-        Raises:
-          InputError: see `decode`.
-        """
-        if steps < 1:
-            raise InputError(f'denoising_steps={steps} must be at least 1')
         chunks = chunking.cut(latents.shape[2])
-        rows = (
-            LatentRow(chunk, channel_latents[:, chunk.positions], channel)
-            for chunk in chunks
-            for channel, channel_latents in enumerate(latents)
-        )
-        decoded = (
-            waveform
-            for length, batch in in_batches(rows, chunking.size, lambda length: count)
-            for waveform in self._runner.decode(self.params, batch, length, count, steps, seed)
-        )
-        parts = (np.stack([next(decoded) for _ in latents]) for _ in chunks)
-        return join_waveforms(parts, chunks, chunking.overlap, self.samples_per_latent, self._reach)
+        rows = latent_rows(latents, chunks)
+        count = self._limit(max_batch_size, len(rows))
+        decoded = self.decode_rows(rows, chunking, count, denoising_steps, seed)
+        parts = (check_finite(np.stack([next(decoded) for _ in latents])) for _ in chunks)
+        return np.concatenate(list(self.join(parts, chunks, chunking)), axis=1)
 
     def encode_rows(
         self,
@@ -265,32 +245,50 @@ class EncoderDecoder:
           chunking: see `chunking`.
           count: rows at once, or what gives it for a number of latent vectors in each.
           extract_features: see `encode`.
-
-        Raises:
-          InputError: if the model gives NaN.
         """
         counts = count if callable(count) else lambda length: count
         method = 'features' if extract_features else 'encode'
         for length, batch in in_batches(rows, chunking.size, counts):
             yield from self._runner.encode(self.params, batch, length, counts(length), method)
 
-    def audio_rows(self, waveform: np.ndarray, chunk: Chunk, offset: int = 0) -> list[AudioRow]:
+    def decode_rows(
+        self,
+        rows: Iterable[LatentRow],
+        chunking: Chunking,
+        count: int | Callable[[int], int],
+        steps: int,
+        seed: int,
+    ) -> Iterator[np.ndarray]:
+        """Decodes rows of any origin, in order: `[4096·chunk.kept + 1536]` each, for `join`.
+
+        Args:
+          rows: see `latent_rows`.
+          chunking, count: see `encode_rows`.
+          steps, seed: see `decode`.
+        """
+        counts = count if callable(count) else lambda length: count
+        for length, batch in in_batches(rows, chunking.size, counts):
+            yield from self._runner.decode(self.params, batch, length, counts(length), steps, seed)
+
+    def join(
+        self, parts: Iterable[np.ndarray], chunks: Sequence[Chunk], chunking: Chunking
+    ) -> Iterator[np.ndarray]:
+        """Waveforms of each chunk, `[channels, 4096·kept + 1536]`, to blocks of the whole's."""
+        step, reach = self.samples_per_latent, self._reach
+        return join_waveforms(parts, chunks, chunking.overlap, step, reach)
+
+    def audio_rows(self, stretch: np.ndarray, chunk: Chunk, start: np.ndarray) -> list[AudioRow]:
         """A row for each channel of a chunk.
 
         Args:
-          waveform: `[channels, samples]`, which holds the chunk with the samples that it reaches
-            beyond its end; if it is completed from the start, the whole from `offset` 0.
-          chunk: of the whole.
-          offset: the waveform's first sample's place in the whole.
+          stretch: `[channels, 4096·chunk.kept + 1536]`, the chunk's own audio.
+          chunk: which one.
+          start: `[channels, samples]`, what completes it: the audio's beginning.
         """
-        step = self.samples_per_latent
-        pieces = [(chunk.begin * step - offset, chunk.end * step - offset)]
+        pieces = [stretch]
         if chunk.wrapped:
-            pieces.append((0, chunk.wrapped * step))
-        return [
-            AudioRow(chunk, tuple(channel[begin : end + self._reach] for begin, end in pieces))
-            for channel in waveform
-        ]
+            pieces.append(start[:, : chunk.wrapped * self.samples_per_latent + self._reach])
+        return [AudioRow(chunk, channel) for channel in zip(*pieces, strict=True)]
 
     def chunking(self, max_waveform_length: int | None = None, overlap: int = 0) -> Chunking:
         """How audio is cut, counted in latent vectors; see `encode`.
@@ -340,3 +338,10 @@ class EncoderDecoder:
     def _reach(self) -> int:
         """Samples that the last frame reaches beyond its hop."""
         return self.config.spectrogram.window - self.config.spectrogram.hop
+
+
+def check_finite(array: np.ndarray) -> np.ndarray:
+    """The same array, unless the model has made NaN of finite numbers; then an InputError."""
+    if not np.all(np.isfinite(array)):
+        raise InputError('the model gives NaN: its training diverged, use another checkpoint')
+    return array

@@ -1,0 +1,188 @@
+"""Decoding a shard: files of latents share batches, and their audio is written as it comes."""
+
+import collections
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from m2l_jax.audio import files
+from m2l_jax.codec.arrays import as_latents
+from m2l_jax.codec.batches import LatentRow, latent_rows
+from m2l_jax.codec.chunks import Chunk
+from m2l_jax.codec.encoder_decoder import EncoderDecoder, check_finite
+from m2l_jax.codec.rows import LATENT_SCALE
+from m2l_jax.corpus.audio_chunks import unmix
+from m2l_jax.corpus.models import check_chunks, chunking_of, open_codec, rows_at_once
+from m2l_jax.corpus.outputs import describe_output
+from m2l_jax.corpus.plan import Shard
+from m2l_jax.corpus.sources import read_items
+from m2l_jax.corpus.store import StoredLatents
+from m2l_jax.corpus.summary import Output, ShardSummary
+from m2l_jax.interface.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeSettings:
+    """All that the audio depends on, beside the latents.
+
+    Attributes:
+      model: id of the model.
+      format: 'wav', 'flac' or 'ogg'.
+      dtype: of the computation.
+      denoising_steps: evaluations of the model.
+      seed: of the decoding noise.
+      chunk_seconds: longest stretch that is decoded at once.
+      overlap_seconds: over which such stretches fade into each other; 0 for blunt ends.
+    """
+
+    model: str
+    format: str = 'wav'
+    dtype: str = 'float32'
+    denoising_steps: int = 1
+    seed: int = 0
+    chunk_seconds: float = 60.0
+    overlap_seconds: float = 2.0
+
+    def __post_init__(self):
+        check_chunks(self)
+        if self.denoising_steps < 1:
+            raise InputError(f'--denoising_steps={self.denoising_steps} must be at least 1')
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeJob:
+    """Decoding of shards into a folder.
+
+    Attributes:
+      checkpoint: of the model, or None for the released one.
+      folder: for the audio, which all workers see.
+      settings: how.
+      batch_size: chunks that a device decodes at once.
+    """
+
+    checkpoint: str | None
+    folder: str
+    settings: DecodeSettings
+    batch_size: int
+
+    def open(self) -> 'DecodeWorker':
+        """Loads the model on all of this process's devices."""
+        return DecodeWorker(self, open_codec(self.checkpoint, self.settings))
+
+
+class DecodeWorker:
+    """Decodes shards, with a model that is loaded."""
+
+    def __init__(self, job: DecodeJob, codec: EncoderDecoder):
+        self._folder = pathlib.Path(job.folder)
+        self._settings = job.settings
+        self._batch_size = job.batch_size
+        self._codec = codec
+        self._chunking = chunking_of(codec, job.settings, codec.config.spectrogram.sample_rate)
+
+    def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
+        """Decodes a shard; see `job.Worker`."""
+        failures: dict[str, str] = {}
+        outputs: list[Output] = []
+        seconds, latents = 0.0, 0
+        under_way: collections.deque[_File] = collections.deque()
+        decoded = self._codec.decode_rows(
+            self._rows(shard, under_way, failures),
+            self._chunking,
+            rows_at_once(self._codec, self._chunking, self._batch_size),
+            self._settings.denoising_steps,
+            self._settings.seed,
+        )
+        for first in decoded:
+            file = under_way.popleft()
+            rows = itertools.chain([first], itertools.islice(decoded, file.rows - 1))
+            try:
+                outputs.append(self._write(file, rows))
+            except _UndecodableError as error:
+                failures[file.name] = str(error)
+                collections.deque(rows, maxlen=0)  # the next row is the next file's
+                continue
+            length = file.stored.samples / file.stored.sample_rate
+            tell(length)
+            seconds, latents = seconds + length, latents + file.stored.latents[:, 0].size
+        return ShardSummary(
+            shard.number,
+            len(outputs),
+            seconds,
+            latents,
+            tuple(outputs),
+            tuple(sorted(failures.items())),
+        )
+
+    def _rows(
+        self, shard: Shard, under_way: collections.deque['_File'], failures: dict[str, str]
+    ) -> Iterator[LatentRow]:
+        """The rows of all files; each file is appended to `under_way`."""
+        # The longest first, as far as sizes tell, so that batches are of like length.
+        for item in sorted(shard.items, key=lambda item: -item.bytes):
+            try:
+                for name, stored in read_items(item):
+                    file = self._checked(name, stored)
+                    under_way.append(file)
+                    yield from latent_rows(file.latents, file.chunks)
+            except InputError as error:
+                failures[item.source] = str(error)
+
+    def _checked(self, name: str, stored: StoredLatents) -> '_File':
+        """A file to be decoded; raises InputError if it cannot be."""
+        if stored.kind != 'latents':
+            raise InputError(f'{name} holds features, which are not decoded: encode it again')
+        if stored.model != self._settings.model:
+            raise InputError(
+                f'{name} was encoded by model {stored.model}, this checkpoint is '
+                f'{self._settings.model}: pass the one that it was encoded with'
+            )
+        scaled = stored.latents.astype(np.float32) * (stored.scale / LATENT_SCALE)
+        latents = as_latents(scaled, self._codec.config.latent_channels)
+        return _File(name, stored, latents, self._chunking.cut(latents.shape[2]))
+
+    def _write(self, file: '_File', rows: Iterator[np.ndarray]) -> Output:
+        """Writes the audio of a file as its rows come."""
+
+        def checked(part: np.ndarray) -> np.ndarray:
+            try:
+                return check_finite(part)
+            except InputError as error:
+                raise _UndecodableError(f'{file.name}: {error}') from None
+
+        parts = (checked(np.stack([next(rows) for _ in file.latents])) for _ in file.chunks)
+        blocks = self._codec.join(parts, file.chunks, self._chunking)
+        path = self._folder / pathlib.PurePosixPath(file.name).with_suffix(
+            f'.{self._settings.format}'
+        )
+        audio = _trimmed((unmix(b, file.stored.channel_mode) for b in blocks), file.stored.samples)
+        files.write_blocks(path, audio, file.stored.sample_rate)
+        return describe_output(self._folder, path, 1)
+
+
+class _UndecodableError(Exception):
+    """What is wrong with one file, and not with where it is written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """A file that is being decoded, its latents `[channels, 64, frames]` in float32."""
+
+    name: str
+    stored: StoredLatents
+    latents: np.ndarray
+    chunks: list[Chunk]
+
+    @property
+    def rows(self) -> int:
+        return len(self.latents) * len(self.chunks)
+
+
+def _trimmed(blocks: Iterator[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """The first `samples` of blocks, all of which are taken."""
+    for block in blocks:
+        yield block[:, :samples]
+        samples = max(0, samples - block.shape[1])
