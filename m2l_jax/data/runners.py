@@ -2,25 +2,17 @@
 
 import concurrent.futures
 import contextlib
-import logging
 import multiprocessing
 import os
 import shlex
 import signal
-import sys
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 
-import tqdm
-
 from m2l_jax.data.shards import ShardJob, write_shard
 from m2l_jax.interface.errors import InputError
-
-_logger = logging.getLogger(__name__)
-
-_SECONDS_BETWEEN_LINES = 30
+from m2l_jax.interface.progress import ProgressBar
 
 
 def run_local(jobs: Sequence[ShardJob], workers: int) -> None:
@@ -91,25 +83,16 @@ def _end_with_parent() -> None:
 
 
 class _Progress:
-    """On a terminal a bar, elsewhere a line now and then."""
+    """Counts shards, and the hours of audio that they are made from."""
 
     def __init__(self, jobs: Sequence[ShardJob]):
         self._total = sum(map(_hours, jobs))
         self._hours = 0.0
-        self._line_time = time.monotonic()
-        self._bar = tqdm.tqdm(
-            total=len(jobs), unit='shard', dynamic_ncols=True, disable=not sys.stderr.isatty()
-        )
+        self._bar = ProgressBar(len(jobs), 'shard')
 
     def after_shard(self, job: ShardJob) -> None:
         self._hours += _hours(job)
-        figures = f'{self._hours:.1f} of {self._total:.1f} h of audio'
-        self._bar.set_postfix_str(figures)
-        self._bar.update()
-        now = time.monotonic()
-        if self._bar.disable and now - self._line_time > _SECONDS_BETWEEN_LINES:
-            self._line_time = now
-            _logger.info('%s', figures)
+        self._bar.advance(1, f'{self._hours:.1f} of {self._total:.1f} h of audio')
 
     def close(self) -> None:
         self._bar.close()

@@ -1,11 +1,21 @@
 """Files and folders that commands read and write."""
 
 import contextlib
+import errno
+import functools
+import hashlib
 import os
 import pathlib
+import re
+import socket
+import time
 from collections.abc import Collection, Iterator
 
 from m2l_jax.interface.errors import InputError
+
+_PARTIAL = re.compile(r'\.[0-9a-f]{16}\.([0-9a-f]{16})\.(\d+)\.partial')
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
+_ABANDONED_SECONDS = 86_400  # without a change, where the process that wrote cannot be looked for
 
 
 def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -52,13 +62,14 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yields a name to write to; the file takes `path` once the block has ended without an error.
 
     Until then `path` is what it was, and after an error nothing is left. The name is this
-    process's own, so that others may write the same file. Missing folders are made.
+    process's own, so that others, on other machines too, may write the same file. Missing folders
+    are made.
 
     Raises:
       InputError: if the file cannot be written: no permission, no space, a file for a folder.
     """
     path = pathlib.Path(path)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    partial = _partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -68,3 +79,86 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def create_file(path: str | os.PathLike[str], text: str) -> bool:
+    """Writes a file unless there is one: whole, and of several processes only the first.
+
+    Returns:
+      Whether this process has written it.
+
+    Raises:
+      InputError: if it cannot be written.
+    """
+    path = pathlib.Path(path)
+    partial = _partial_of(path)
+    try:
+        partial.write_text(text)
+        try:
+            os.link(partial, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # A mounted bucket, where a file is seen by others once it is closed.
+            with open(path, 'x') as file:
+                file.write(text)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise InputError(f'{path} cannot be written ({error.strerror or error})') from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return True
+
+
+def remove_leftovers(folder: str | os.PathLike[str], *, deep: bool) -> None:
+    """Removes what processes that were killed had begun to write with `replaced_file`.
+
+    That is what a process of this machine that is gone had begun, or a process of another machine,
+    if it has not changed for a day. What a live process writes stays.
+
+    Args:
+      folder: where to look.
+      deep: in its subfolders too.
+    """
+    for parent, folders, names in os.walk(folder):
+        for match in filter(None, map(_PARTIAL.fullmatch, names)):
+            leftover = pathlib.Path(parent, match[0])
+            with contextlib.suppress(OSError):  # another process may be tidying too
+                if _is_abandoned(leftover, machine=match[1], process=int(match[2])):
+                    leftover.unlink()
+        if not deep:
+            folders.clear()
+
+
+def _partial_of(path: pathlib.Path) -> pathlib.Path:
+    # A digest, for the file's own name may be as long as a name can be.
+    name = _digest(os.fsencode(path.name))
+    return path.with_name(f'.{name}.{_this_machine()}.{os.getpid()}.partial')
+
+
+def _is_abandoned(leftover: pathlib.Path, machine: str, process: int) -> bool:
+    if machine != _this_machine():
+        return time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # another user's
+    return False
+
+
+@functools.cache
+def _this_machine() -> str:
+    """Where this process's number means this process: a host's name, and a container's numbers."""
+    try:
+        numbers = os.readlink('/proc/self/ns/pid')
+    except OSError:
+        numbers = ''
+    return _digest(f'{socket.gethostname()} {numbers}'.encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -37,7 +37,10 @@ def build(cls: type[Settings], mapping: Mapping[str, Any], where: str = 'config'
 
 
 def differences(old: Any, new: Any, where: str = 'config') -> list[str]:
-    """The fields in which two settings of one class differ, as `path: old -> new`."""
+    """The fields in which two settings differ, as `path: old -> new`.
+
+    Both are of one dataclass, or mappings of names to values, where a missing one is None.
+    """
     if dataclasses.is_dataclass(old):
         return [
             line
@@ -45,6 +48,12 @@ def differences(old: Any, new: Any, where: str = 'config') -> list[str]:
             for line in differences(
                 getattr(old, field.name), getattr(new, field.name), f'{where}.{field.name}'
             )
+        ]
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return [
+            line
+            for name in dict.fromkeys((*old, *new))
+            for line in differences(old.get(name), new.get(name), f'{where}.{name}')
         ]
     return [] if old == new else [f'{where}: {old!r} -> {new!r}']
 

@@ -1,7 +1,31 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
+from m2l_jax.interface import paths
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import make_folder, replaced_file
+from m2l_jax.interface.paths import create_file, make_folder, remove_leftovers, replaced_file
+
+WRITER = """\
+import sys, time
+from m2l_jax.interface.paths import replaced_file
+with replaced_file(sys.argv[1]) as partial:
+    partial.write_text('half')
+    print(partial.name, flush=True)
+    time.sleep(60)
+"""
+
+
+def start_writer(path):
+    """A process that has begun to write a file, and the name that it writes to."""
+    process = subprocess.Popen(
+        [sys.executable, '-c', WRITER, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    return process, path.with_name(process.stdout.readline().strip())
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -39,3 +63,51 @@ def test_what_the_disk_refuses_is_one_line(tmp_path):
 def test_a_buckets_address_is_refused():
     with pytest.raises(InputError, match=r'^gs://bucket/run is no folder: mount the bucket'):
         make_folder('gs://bucket/run')
+
+
+def test_a_name_as_long_as_names_can_be_is_written(tmp_path):
+    path = tmp_path / ('é' * 125 + '.txt')
+    with replaced_file(path) as partial:
+        partial.write_text('x')
+    assert path.read_text() == 'x'
+
+
+def test_leftovers_are_removed_once_their_process_is_gone(tmp_path):
+    process, leftover = start_writer(tmp_path / 'deep' / 'a')
+    (tmp_path / 'deep' / '.b.1.partial').write_text("a user's own")
+    with process:
+        remove_leftovers(tmp_path, deep=True)
+        assert leftover.read_text() == 'half'
+        process.send_signal(signal.SIGKILL)
+    remove_leftovers(tmp_path, deep=False)
+    assert leftover.exists()
+    remove_leftovers(tmp_path, deep=True)
+    assert [path.name for path in (tmp_path / 'deep').iterdir()] == ['.b.1.partial']
+
+
+def test_another_machines_leftovers_are_removed_after_a_day(tmp_path, monkeypatch):
+    process, leftover = start_writer(tmp_path / 'a')
+    with process:
+        process.kill()
+    monkeypatch.setattr(paths, '_this_machine', lambda: '0' * 16)
+    remove_leftovers(tmp_path, deep=True)
+    assert leftover.exists()
+    yesterday = time.time() - 90_000
+    os.utime(leftover, (yesterday, yesterday))
+    remove_leftovers(tmp_path, deep=True)
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize('has_links', [True, False])
+def test_a_file_is_created_once(tmp_path, monkeypatch, has_links):
+    def refuse(*arguments):
+        raise OSError(95, 'Operation not supported')
+
+    if not has_links:
+        monkeypatch.setattr(os, 'link', refuse)
+    assert create_file(tmp_path / 'a', 'first')
+    assert not create_file(tmp_path / 'a', 'second')
+    assert (tmp_path / 'a').read_text() == 'first'
+    assert [path.name for path in tmp_path.iterdir()] == ['a']
+    with pytest.raises(InputError, match=r'none/a cannot be written \(No such file'):
+        create_file(tmp_path / 'none' / 'a', '')

@@ -55,3 +55,13 @@ def test_differences_name_the_fields():
     old, new = Outer(0.5, 'a'), Outer(0.5, 'b', Inner(4))
     assert differences(old, new) == ["config.name: 'a' -> 'b'", 'config.inner.size: 3 -> 4']
     assert differences(old, old) == []
+
+
+def test_differences_of_mappings_name_the_fields():
+    old = {'rate': 1, 'inner': {'size': 3, 'gone': 'x'}, 'none': None}
+    new = {'rate': 2, 'inner': {'size': 3}, 'new': [1]}
+    assert differences(old, new, 'settings') == [
+        'settings.rate: 1 -> 2',
+        "settings.inner.gone: 'x' -> None",
+        'settings.new: None -> [1]',
+    ]

@@ -1,0 +1,72 @@
+"""What a complete job has written, and what it could not do: `manifest.json`, `failures.csv`."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from m2l_jax.corpus.summary import ShardSummary
+from m2l_jax.interface.paths import replaced_file
+
+_MANIFEST = 'manifest.json'
+_FAILURES = 'failures.csv'
+
+
+def write(
+    folder: pathlib.Path,
+    job: Mapping[str, Any],
+    read_summaries: Callable[[], Iterable[ShardSummary]],
+) -> None:
+    """Writes both files; the manifest last, for it says that the job is complete.
+
+    The manifest holds `settings` and `input`, as in `job.json`; totals: `files` done, `failures`,
+    `hours` of audio in the files done, `latents` (vectors, of all channels) and `bytes` written;
+    and `shards`, a line each, with its `outputs`: `name`, `bytes`, `sha256` and `records`.
+
+    Args:
+      folder: for the files.
+      job: what `claim.read_job` returns.
+      read_summaries: reads those of all shards, in the plan's order. It is called twice: of
+        millions of files they would not fit in memory.
+
+    Raises:
+      InputError: if a file cannot be written.
+    """
+    failures: list[tuple[str, str]] = []
+    totals = dict.fromkeys(('files', 'failures', 'hours', 'latents', 'bytes'), 0)
+    seconds = 0.0
+    for summary in read_summaries():
+        failures.extend(summary.failures)
+        totals['files'] += summary.files
+        totals['latents'] += summary.latents
+        totals['bytes'] += sum(output.bytes for output in summary.outputs)
+        seconds += summary.seconds
+    totals |= {'failures': len(failures), 'hours': seconds / 3600}
+    _write_failures(folder / _FAILURES, failures)
+    with replaced_file(folder / _MANIFEST) as partial, partial.open('w') as file:
+        head = json.dumps({**job, **totals}, indent=2).removesuffix('\n}')
+        file.write(f'{head},\n  "shards": [')
+        for place, summary in enumerate(read_summaries()):
+            shard = dataclasses.asdict(summary)
+            shard['failures'] = len(summary.failures)  # which ones is in the table
+            file.write(f'{"," if place else ""}\n    {json.dumps(shard)}')
+        file.write('\n  ]\n}\n')
+
+
+def remove(folder: pathlib.Path) -> None:
+    """Removes both files, of a job that is to go on."""
+    for name in (_MANIFEST, _FAILURES):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _write_failures(path: pathlib.Path, failures: list[tuple[str, str]]) -> None:
+    with (
+        replaced_file(path) as partial,
+        # Bytes of names that are no UTF-8 are written as \udcNN, so that any reader opens it.
+        partial.open('w', encoding='utf-8', errors='backslashreplace', newline='') as file,
+    ):
+        table = csv.writer(file, lineterminator='\n')
+        table.writerow(('file', 'reason'))
+        table.writerows(sorted(failures))

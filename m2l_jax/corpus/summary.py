@@ -1,0 +1,59 @@
+"""What came of a shard."""
+
+import dataclasses
+import json
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """A file that a shard's work has written.
+
+    Attributes:
+      name: its path below the output folder, with forward slashes.
+      bytes: its size.
+      sha256: of its content, in hexadecimal.
+      records: that it holds.
+    """
+
+    name: str
+    bytes: int
+    sha256: str
+    records: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardSummary:
+    """What came of a shard.
+
+    Attributes:
+      number: the shard's.
+      files: that were done.
+      seconds: of audio in them.
+      latents: vectors, of all channels.
+      outputs: what was written.
+      failures: (source, reason) of each file that could not be done.
+    """
+
+    number: int
+    files: int
+    seconds: float
+    latents: int
+    outputs: tuple[Output, ...]
+    failures: tuple[tuple[str, str], ...]
+
+
+def to_json(summary: ShardSummary) -> str:
+    """A summary as text, the same for the same summary."""
+    return json.dumps(dataclasses.asdict(summary), indent=1) + '\n'
+
+
+def from_json(text: str) -> ShardSummary:
+    """The summary that `to_json` has made text of.
+
+    Raises:
+      ValueError, LookupError, TypeError: if it is none.
+    """
+    fields = json.loads(text)
+    fields['outputs'] = tuple(Output(**output) for output in fields['outputs'])
+    fields['failures'] = tuple((source, reason) for source, reason in fields['failures'])
+    return ShardSummary(**fields)

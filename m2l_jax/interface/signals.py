@@ -1,0 +1,49 @@
+"""Being asked to stop: by the machine that is taken back, the scheduler, or Ctrl-C."""
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+
+_logger = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Whether this process has been asked to stop."""
+
+    def __init__(self):
+        self._received: signal.Signals | None = None
+
+    def __bool__(self) -> bool:
+        return self._received is not None
+
+    @contextlib.contextmanager
+    def watched(self, promise: str) -> Iterator[None]:
+        """Notes the first SIGTERM or SIGINT, and leaves a second to do what it always does.
+
+        Args:
+          promise: what comes before the end, for the line that is logged.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread is told of signals
+            return
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        def note(number: int, frame: object) -> None:
+            restore()
+            self._received = signal.Signals(number)
+            _logger.warning('%s: %s', self._received.name, promise)
+
+        for number in _SIGNALS:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            restore()

@@ -1,0 +1,81 @@
+import dataclasses
+import json
+import logging
+
+import pytest
+
+from m2l_jax.corpus.plan import Item, Shard
+from m2l_jax.corpus.progress import Progress
+from m2l_jax.corpus.summary import ShardSummary
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is set."""
+
+    class Clock:
+        now = 100.0
+
+    monkeypatch.setattr('time.monotonic', lambda: Clock.now)
+    return Clock
+
+
+def make_shards(count):
+    items = (Item('a', '', 600_000), Item('b', '', 400_000))
+    return [Shard(number, items) for number in range(count)]
+
+
+def summarise(shard, failures=()):
+    return ShardSummary(
+        shard.number, 2 - len(failures), 7200.0 - 3600 * len(failures), 50, (), failures
+    )
+
+
+def test_what_was_done_before_counts_as_done_and_not_as_speed(clock, caplog):
+    caplog.set_level(logging.INFO, 'm2l_jax')
+    shards = make_shards(10)
+    progress = Progress(shards)
+    clock.now = 500
+    progress.start(shards[4:])
+    progress.tell(shards[4], 1800)
+    progress.tell(shards[5], 1800)
+    assert caplog.messages == []
+    clock.now += 31
+    progress.tell(shards[4], 1800)
+    clock.now += 29
+    progress.after(shards[4], summarise(shards[4], (('b', 'no audio'),)))
+    progress.drop(shards[5])
+    clock.now += 40
+    progress.after(shards[5], summarise(shards[5]))
+    clock.now += 31
+    progress.show()
+    assert caplog.messages == [
+        '8 of 20 files, 1.50 h of audio, 174.2 times real time, 0 failures',
+        '12 of 20 files, 3.00 h of audio, 108.0 times real time, 1 failures, 3 min left',
+        '12 of 20 files, 3.00 h of audio, 82.4 times real time, 1 failures, 4 min left',
+    ]
+    clock.now += 4
+    report = progress.close()
+    assert json.loads(json.dumps(dataclasses.asdict(report))) == {
+        'seconds': 135,
+        'shards': 2,
+        'files': 3,
+        'failures': 1,
+        'hours': 3.0,
+        'times_real_time': 80.0,
+        'latents': 100,
+        'shards_before': 4,
+        'shards_missing': 4,
+    }
+    assert report.describe() == (
+        '3 files, 3.00 h of audio in 2 min: 80.0 times real time, 100 latent vectors, 1 failures\n'
+        '4 shards were done before\n4 shards are missing'
+    )
+
+
+def test_nothing_to_do_is_a_report_too(clock):
+    shards = make_shards(2)
+    progress = Progress(shards)
+    progress.start(())
+    report = progress.close()
+    assert (report.shards_before, report.shards_missing, report.times_real_time) == (2, 0, 0.0)
