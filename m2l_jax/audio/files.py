@@ -1,30 +1,28 @@
 """Audio files: any format that libsndfile reads, any sample rate, any number of channels."""
 
+import collections
 import dataclasses
 import math
 import os
 import pathlib
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import soundfile
 import soxr
 
+from m2l_jax.audio.decoding import OpenAudio, PathLike, decode, opened, truncated
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import list_files, replaced_file
-
-PathLike = str | os.PathLike[str]
 
 AUDIO_SUFFIXES = frozenset(
     f'.{name.lower()}' for name in (*soundfile.available_formats(), 'oga', 'opus', 'aif', 'mp2')
 ) - {'.raw'}  # a headerless file says neither its rate nor its format
 
 # Source samples read on either side of a partial read, so that the resampling filter has run in:
-# longer than half of soxr's high-quality filter at any rate up to 192 kHz.
-_RESAMPLING_MARGIN = 8192
-# Samples; libsndfile gives 2^63 - 1 for a length that the header leaves out.
-_LONGEST = 1 << 40
-# libsndfile misplaces a seek into the last page of an Ogg stream, whose end it trims.
-_OGG_LAST_PAGES = 1 << 16
+# longer than half of soxr's high-quality filter, which lengthens with the ratio of the rates.
+_LEAST_MARGIN = 8192
+_MARGIN_A_RATIO = 2048
 # libsndfile's Vorbis encoder overflows its stack on one very long write.
 _WRITE_BLOCK = 1 << 16
 
@@ -60,10 +58,11 @@ def read_info(path: PathLike) -> AudioInfo:
     """Reads a file's header.
 
     Raises:
-      InputError: if the file is missing, not audio, or of unknown length (a FLAC from a pipe).
+      InputError: if the file is missing, not audio, truncated as far as its header tells, or of
+        unknown length (a FLAC from a pipe).
     """
-    with _open(path) as file:
-        if file.frames > _LONGEST:
+    with opened(path) as file:
+        if not file.has_length:
             raise InputError(f'{path} does not say how long it is: encode it again')
         return AudioInfo(os.fspath(path), file.samplerate, file.channels, file.frames)
 
@@ -74,7 +73,8 @@ def read(
     """Reads a file, or by seeking a part of it, at a given sample rate.
 
     A part equals the same slice of the whole file's resampled signal: reading starts where source
-    and target samples coincide, with a margin for the filter.
+    and target samples coincide, with a margin for the filter. Memory is in proportion to what the
+    file holds, whatever its header claims.
 
     Args:
       path: the file.
@@ -86,19 +86,49 @@ def read(
       `[channels, samples]`, float32.
 
     Raises:
-      InputError: if the file is missing, not audio, or ends before `start + samples`.
+      InputError: if the file is missing, not audio, damaged, or ends before `start + samples` or
+        what its header promises.
     """
-    with _open(path) as file:
-        if file.samplerate == sample_rate:
-            waveform = _read_frames(file, path, start, samples)
-        else:
-            waveform = _read_resampled(file, path, sample_rate, start, samples)
+    with opened(path) as file:
+        waveform = _join(_read_part(file, path, sample_rate, start, samples), file.channels)
     if samples is not None and waveform.shape[1] < samples:
-        raise InputError(
-            f'{path} ends after {start + waveform.shape[1]} samples of {start + samples}: '
-            'the file is truncated; replace or remove it'
-        )
+        raise truncated(path, start + waveform.shape[1], start + samples)
     return waveform
+
+
+def read_blocks(
+    path: PathLike, sample_rate: int, block_samples: int, overlap_samples: int = 0
+) -> Iterator[np.ndarray]:
+    """Reads a file of any length from its beginning to its end, in memory for one block.
+
+    The file is decoded once and needs no length in its header. The blocks are slices of what
+    `read` gives of the whole file, bit for bit.
+
+    Args:
+      path: the file.
+      sample_rate: the rate wanted, in Hz; the file is resampled to it if it has another.
+      block_samples: length of a block, counted at `sample_rate`.
+      overlap_samples: how much of a block its successor repeats.
+
+    Yields:
+      `[channels, block_samples]`, float32; the last may be shorter, but holds more than overlap.
+
+    Raises:
+      InputError: if the file is missing, not audio, damaged, without samples, holds numbers that
+        are not finite, or, at its end, holds less than its header promised.
+    """
+    if not 0 <= overlap_samples < block_samples:
+        raise ValueError(f'blocks of {block_samples} samples cannot overlap by {overlap_samples}')
+    empty = True
+    with opened(path) as file:
+        blocks = _read_part(file, path, sample_rate, 0, None)
+        for block in _regroup(blocks, file.channels, block_samples, overlap_samples):
+            if not np.all(np.isfinite(block)):
+                raise InputError(f'{path} holds NaN or infinite samples: replace or remove it')
+            empty = False
+            yield block
+    if empty:
+        raise InputError(f'{path} holds no samples: replace or remove it')
 
 
 def write(path: PathLike, waveform: np.ndarray, sample_rate: int) -> None:
@@ -129,50 +159,75 @@ def write(path: PathLike, waveform: np.ndarray, sample_rate: int) -> None:
         raise InputError(f'{path} cannot be written ({reason})') from None
 
 
-def _open(path: PathLike) -> soundfile.SoundFile:
-    if not os.path.isfile(path):
-        raise InputError(f'{path} does not exist or is not a file: check the path')
-    try:
-        return soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, TypeError) as error:
-        reason = str(getattr(error, 'error_string', error)).rstrip('.')
-        raise InputError(
-            f'{path} cannot be read as audio ({reason}): replace or remove it'
-        ) from None
-
-
-def _read_frames(
-    file: soundfile.SoundFile, path: PathLike, start: int, samples: int | None
-) -> np.ndarray:
-    """`[channels, samples]` at the file's own rate; fewer where the file ends early."""
-    try:
-        begin = file.seek(min(start, _last_exact_seek(file)))
-        length = -1 if samples is None else start - begin + samples
-        frames = file.read(length, dtype='float32', always_2d=True)[start - begin :]
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip('.')
-        raise InputError(f'{path} is damaged ({reason}): replace or remove it') from None
-    return np.ascontiguousarray(frames.T)
-
-
-def _last_exact_seek(file: soundfile.SoundFile) -> int:
-    """The last position to which seeking is exact; later ones are read up to."""
-    return max(0, file.frames - _OGG_LAST_PAGES) if file.format == 'OGG' else file.frames
-
-
-def _read_resampled(
-    file: soundfile.SoundFile, path: PathLike, sample_rate: int, start: int, samples: int | None
-) -> np.ndarray:
+def _read_part(
+    file: OpenAudio,
+    path: PathLike,
+    sample_rate: int,
+    start: int,
+    samples: int | None,
+) -> Iterator[np.ndarray]:
+    """`[samples, channels]`, block by block; fewer in all where the file ends early."""
+    stop = None if samples is None else start + samples
+    if file.samplerate == sample_rate:
+        return decode(file, path, start, stop)
     common = math.gcd(file.samplerate, sample_rate)
     source_period, target_period = file.samplerate // common, sample_rate // common
-    wanted = start * file.samplerate // sample_rate
-    periods = max(0, wanted - _RESAMPLING_MARGIN) // source_period
-    length = None
-    if samples is not None:
-        last = math.ceil((start + samples) * file.samplerate / sample_rate)
-        length = last + _RESAMPLING_MARGIN - periods * source_period
-    source = _read_frames(file, path, periods * source_period, length)
-    resampled = soxr.resample(source.T, file.samplerate, sample_rate).T
-    offset = start - periods * target_period
-    end = None if samples is None else offset + samples
-    return np.ascontiguousarray(resampled[:, offset:end])
+    ratio = file.samplerate / sample_rate
+    margin = max(_LEAST_MARGIN, _MARGIN_A_RATIO * math.ceil(ratio))
+    periods = max(0, start * file.samplerate // sample_rate - margin) // source_period
+    source_stop = None
+    if stop is not None:
+        source_stop = math.ceil(stop * file.samplerate / sample_rate) + margin
+    source = decode(file, path, periods * source_period, source_stop, expansion=1 / ratio)
+    resampled = _resample(source, file.samplerate, sample_rate, file.channels)
+    return _cut(resampled, start - periods * target_period, samples)
+
+
+def _resample(
+    blocks: Iterable[np.ndarray], source_rate: int, sample_rate: int, channels: int
+) -> Iterator[np.ndarray]:
+    """As if the blocks were resampled in one piece, bit for bit."""
+    stream = soxr.ResampleStream(source_rate, sample_rate, channels)
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.empty((0, channels), np.float32), last=True)
+
+
+def _cut(blocks: Iterable[np.ndarray], start: int, samples: int | None) -> Iterator[np.ndarray]:
+    """The blocks' samples from `start` on, at most `samples` of them."""
+    stop = None if samples is None else start + samples
+    position = 0
+    for block in blocks:
+        yield block[max(0, start - position) : None if stop is None else max(0, stop - position)]
+        position += len(block)
+
+
+def _join(blocks: Iterable[np.ndarray], channels: int) -> np.ndarray:
+    """`[channels, samples]` of blocks `[samples, channels]`."""
+    held = collections.deque(blocks)
+    waveform = np.empty((channels, sum(map(len, held))), np.float32)
+    filled = 0
+    while held:  # a block is let go once it is copied
+        block = held.popleft()
+        waveform[:, filled : filled + len(block)] = block.T
+        filled += len(block)
+    return waveform
+
+
+def _regroup(
+    blocks: Iterable[np.ndarray], channels: int, length: int, overlap: int
+) -> Iterator[np.ndarray]:
+    """`[channels, length]`, overlapping, of blocks `[samples, channels]` of any lengths."""
+    group, filled = np.empty((channels, length), np.float32), 0
+    for block in blocks:
+        while len(block):
+            if filled == length:
+                repeated = group[:, length - overlap :].copy()
+                yield group
+                group, filled = np.empty((channels, length), np.float32), overlap
+                group[:, :overlap] = repeated
+            taken = block[: length - filled]
+            group[:, filled : filled + len(taken)] = taken.T
+            filled, block = filled + len(taken), block[len(taken) :]
+    if filled:
+        yield group[:, :filled]

@@ -19,13 +19,15 @@ class Item:
 
     Attributes:
       source: its name below the folder that all inputs share, with forward slashes; as stored.
-      path: where it is read from.
-      bytes: its size; 0 where it could not be had.
+      path: where it is read from; of a record, its dataset as `AudioRecords` takes it.
+      bytes: its size; 0 where it could not be had. Of a record, the mean of its split.
+      record: its number in the dataset, or None for a file.
     """
 
     source: str
     path: str
     bytes: int
+    record: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

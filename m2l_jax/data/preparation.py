@@ -13,11 +13,12 @@ import shutil
 from collections.abc import Sequence
 
 from m2l_jax.audio.pcm import FULL_SCALE
-from m2l_jax.data import runners, tfds_audio
+from m2l_jax.data import record_dataset, runners
 from m2l_jax.data.inputs import AudioFile, list_audio
 from m2l_jax.data.report import Report, make_report
 from m2l_jax.data.segments import SegmentConfig, plan_shards
 from m2l_jax.data.shards import ShardJob, read_summary
+from m2l_jax.data.tfds_audio import SEGMENTS
 from m2l_jax.interface import settings
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import make_folder, replaced_file
@@ -61,10 +62,10 @@ def prepare(
     _claim(folder, config, files)
     jobs = _plan_jobs(folder, usable, config)
     missing = [job for job in jobs if read_summary(job) is None]
-    if not missing and tfds_audio.has_metadata(folder):
+    if not missing and record_dataset.has_metadata(folder):
         _logger.info('%s is complete already: nothing to do', folder)
         return make_report(files, [read_summary(job) for job in jobs], config)
-    tfds_audio.remove_metadata(folder)
+    record_dataset.remove_metadata(folder)
     _remove_leftovers(folder)
     _run(jobs, missing, workers, beam_options)
     summaries = [read_summary(job) for job in jobs]
@@ -80,7 +81,7 @@ def prepare(
         raise _nothing_usable(inputs, files, next(iter(report.skipped.values())))
     with replaced_file(folder / 'report.json') as partial:
         partial.write_text(json.dumps(dataclasses.asdict(report), indent=2) + '\n')
-    tfds_audio.write_metadata(
+    SEGMENTS.write_metadata(
         folder, [summary.segments for summary in summaries], report.bytes, _describe(config)
     )
     return report
@@ -141,7 +142,7 @@ def _plan_jobs(
     shards = plan_shards(usable, config)
     return [
         ShardJob(
-            str(tfds_audio.shard_path(folder, number, len(shards))),
+            str(SEGMENTS.shard_path(folder, number, len(shards))),
             str(folder / _SUMMARIES / f'{number:05d}.json'),
             pieces,
             config,

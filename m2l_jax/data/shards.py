@@ -9,8 +9,9 @@ import numpy as np
 
 from m2l_jax.audio import files
 from m2l_jax.audio.pcm import to_int16
+from m2l_jax.data.record_dataset import ShardWriter
 from m2l_jax.data.segments import Piece, SegmentConfig
-from m2l_jax.data.tfds_audio import ShardWriter
+from m2l_jax.data.tfds_audio import SEGMENTS
 from m2l_jax.interface import settings
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import replaced_file
@@ -59,7 +60,7 @@ def write_shard(job: ShardJob) -> None:
     """
     tally = _Tally()
     with replaced_file(job.path) as partial:
-        with ShardWriter(partial) as writer:
+        with ShardWriter(partial, SEGMENTS.features) as writer:
             for piece in job.pieces:
                 for offset, segment in _read_segments(piece, job.config, tally):
                     _write_segment(writer, piece, job.config, offset, segment, tally)

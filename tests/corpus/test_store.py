@@ -1,9 +1,17 @@
+import dataclasses
 import json
 
+import ml_dtypes
 import numpy as np
 import pytest
 
-from m2l_jax.corpus.store import StoredLatents, read_latents, write_latents
+from m2l_jax.corpus.store import (
+    StoredLatents,
+    read_latents,
+    to_storage,
+    write_latents,
+    written_paths,
+)
 from m2l_jax.interface.errors import InputError
 
 STORED = StoredLatents(np.arange(12, dtype=np.float32).reshape(2, 3, 2), 44_100, 9000, 0.06, 'ab12')
@@ -52,6 +60,10 @@ def test_a_missing_or_broken_record_is_named(tmp_path):
         ({'scale': None}, 'scale is None'),
         ({'samples': 1.5}, r'samples is 1\.5'),
         ({'sample_rate': 0}, 'sample_rate is 0'),
+        ({'channel_mode': 'left'}, "channel_mode is 'left'"),
+        ({'kind': None}, 'kind is None'),
+        ({'chunk_offsets': [0, 5, 5]}, r'chunk_offsets are \(0, 5, 5\)'),
+        ({'chunk_offsets': [1]}, r'chunk_offsets are \(1,\)'),
     ],
 )
 def test_a_wrong_record_is_named(tmp_path, change, message):
@@ -72,3 +84,63 @@ def test_pickled_arrays_are_not_run(tmp_path):
     np.save(tmp_path / 'a.npy', np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match=r'a\.npy is damaged or holds no latents'):
         read_latents(tmp_path / 'a.npy')
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float16', 'bfloat16'])
+@pytest.mark.parametrize('suffix', ['.npz', '.npy'])
+def test_every_dtype_and_field_comes_back(tmp_path, suffix, dtype):
+    values = np.arange(12).reshape(2, 3, 2) / 7
+    written = dataclasses.replace(
+        STORED,
+        latents=to_storage(values, dtype, 'a.wav'),
+        channel_mode='mid_side',
+        chunk_offsets=(0, 640, 1280),
+        kind='features',
+    )
+    path = tmp_path / f'ein Stück, 你好{suffix}'
+    write_latents(path, written)
+    stored = read_latents(path)
+    assert stored.latents.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(stored.latents, values.astype(np.dtype(dtype)))
+    for field in dataclasses.fields(stored):
+        if field.name != 'latents':
+            assert getattr(stored, field.name) == getattr(written, field.name)
+    assert set(tmp_path.iterdir()) == set(written_paths(path))
+    first = [file.read_bytes() for file in written_paths(path)]
+    write_latents(path, written)
+    assert [file.read_bytes() for file in written_paths(path)] == first
+
+
+def test_a_stranger_reads_bfloat16(tmp_path):
+    stored = dataclasses.replace(STORED, latents=STORED.latents.astype(ml_dtypes.bfloat16))
+    write_latents(tmp_path / 'a.npz', stored)
+    content = np.load(tmp_path / 'a.npz')
+    assert content['dtype'] == 'bfloat16'
+    np.testing.assert_array_equal(content['latents'].view(ml_dtypes.bfloat16), STORED.latents)
+
+
+def test_files_written_before_are_read(tmp_path):
+    np.savez(
+        tmp_path / 'a.npz',
+        latents=STORED.latents,
+        sample_rate=44_100,
+        samples=9,
+        scale=0.1,
+        model='m',
+    )
+    stored = read_latents(tmp_path / 'a.npz')
+    assert (stored.channel_mode, stored.chunk_offsets, stored.kind) == ('each', (0,), 'latents')
+    assert (stored.samples, stored.scale, stored.model) == (9, 0.1, 'm')
+
+
+def test_what_a_dtype_cannot_hold_is_refused():
+    features = np.array([1.0, -70_000.0], np.float32)
+    message = (
+        r'a\.wav encodes to values of up to 7e\+04, too large for float16 \(6\.55e\+04 at most\)'
+    )
+    with pytest.raises(InputError, match=message):
+        to_storage(features, 'float16', 'a.wav')
+    assert to_storage(features, 'bfloat16', 'a.wav').tolist() == [1.0, -70_144.0]
+    for value in (np.nan, np.inf):
+        with pytest.raises(InputError, match=r'a\.wav encodes to NaN or infinity'):
+            to_storage(np.array([value], np.float32), 'float32', 'a.wav')

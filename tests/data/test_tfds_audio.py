@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from m2l_jax.data import tfds_audio
+from m2l_jax.data import record_dataset
+from m2l_jax.data.tfds_audio import SEGMENTS
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import replaced_file
 
@@ -43,11 +44,11 @@ def make_record(number):
 
 def write_dataset(folder, lengths):
     for shard, length in enumerate(lengths):
-        path = tfds_audio.shard_path(folder, shard, len(lengths))
-        with tfds_audio.ShardWriter(path) as writer:
+        path = SEGMENTS.shard_path(folder, shard, len(lengths))
+        with record_dataset.ShardWriter(path, SEGMENTS.features) as writer:
             for number in range(length):
                 writer.write(make_record(10 * shard + number))
-    tfds_audio.write_metadata(folder, lengths, 1234, 'for a test')
+    SEGMENTS.write_metadata(folder, lengths, 1234, 'for a test')
 
 
 def test_plain_tfds_reads_what_was_written(tmp_path):
@@ -93,9 +94,9 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
 
 def test_without_its_metadata_it_does_not_load(tmp_path):
     write_dataset(tmp_path, [1])
-    assert tfds_audio.has_metadata(tmp_path)
-    tfds_audio.remove_metadata(tmp_path)
-    assert not tfds_audio.has_metadata(tmp_path)
+    assert record_dataset.has_metadata(tmp_path)
+    record_dataset.remove_metadata(tmp_path)
+    assert not record_dataset.has_metadata(tmp_path)
     with pytest.raises(Exception, match=r'dataset_info\.json'):
         tfds.builder_from_directory(tmp_path)
 
@@ -104,8 +105,8 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
     with (
         pytest.raises(InputError, match='shard cannot be written'),
         replaced_file(tmp_path / 'shard') as partial,
-        tfds_audio.ShardWriter(partial / 'below') as writer,
+        record_dataset.ShardWriter(partial / 'below', SEGMENTS.features) as writer,
     ):
         writer.write(make_record(0))
     with pytest.raises(InputError, match='gone cannot be written'):
-        tfds_audio.write_metadata(tmp_path / 'gone', [1], 1, '')
+        SEGMENTS.write_metadata(tmp_path / 'gone', [1], 1, '')

@@ -1,0 +1,167 @@
+"""Decoding files that nobody has vouched for: what a header claims is checked, never allocated."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import soundfile
+
+from m2l_jax.interface.errors import InputError
+
+PathLike = str | os.PathLike[str]
+
+# Hz. Slower than the slowest speech and instrument samples; faster than recorders for bats.
+_SAMPLE_RATES = range(1_000, 1_000_001)
+# The widest in use: ambisonics of the tenth order, 121.
+_MOST_CHANNELS = 128
+# The least that a second of silence takes is a FLAC frame of 12 bytes for 65,535 samples.
+_MOST_SAMPLES_A_BYTE = 8_192
+# Samples; libsndfile gives 2^63 - 1 for a length that the header leaves out.
+_LONGEST = 1 << 40
+
+# Numbers held at a time while decoding, of all channels.
+_BLOCK_VALUES = 1 << 19
+# libsndfile misplaces a seek into the last page of an Ogg stream, whose end it trims.
+_OGG_LAST_PAGES = 1 << 16
+# An MP3 frame borrows bits from frames before it, which a seek does not decode.
+_MP3_RUN_IN = 1 << 14
+
+# Sizes that libsndfile finds larger than the file, where audio is what is missing.
+_CUT_SIZE = re.compile(
+    r'^ *(?:data|SSND|BODY|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)', re.MULTILINE
+)
+# Writers that count their own header or padding as audio.
+_MISCOUNTED_BYTES = 128
+# What writers into a pipe state, about: they cannot come back to fill the size in.
+_UNKNOWN_SIZES = ((0x7FFF_0000, 0x8001_0000), (0xFFFF_0000, 0x1_0001_0000), (1 << 62, 1 << 65))
+
+
+class OpenAudio(soundfile.SoundFile):
+    """An audio file that is read forwards, as from a pipe.
+
+    soundfile otherwise seeks after each read to where it is, which fails at the end of a file
+    whose header does not say where that is, and drops what was read.
+    """
+
+    def seekable(self) -> bool:
+        """Whether reading may rely on seeking."""
+        return False
+
+    @property
+    def can_seek(self) -> bool:
+        """Whether `seek` is exact; it needs a format that can, and a header that tells the end."""
+        return super().seekable() and self.has_length
+
+    @property
+    def has_length(self) -> bool:
+        """Whether the header says how long the file is; a FLAC from a pipe does not."""
+        return self.frames <= _LONGEST
+
+
+@contextlib.contextmanager
+def opened(path: PathLike) -> Iterator[OpenAudio]:
+    """A file whose header can be true, open for reading.
+
+    Raises:
+      InputError: if the file is missing, not audio, shorter than its header says, or has a sample
+        rate, channels or a length that no audio of its size has; while it is open, also for what
+        libsndfile finds damaged.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f'{path} does not exist or is not a file: check the path')
+    try:
+        file = OpenAudio(path)
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise InputError(
+            f'{path} cannot be read as audio ({_reason(error)}): replace or remove it'
+        ) from None
+    with file:
+        _check_header(file, path)
+        try:
+            yield file
+        except soundfile.LibsndfileError as error:
+            reason = _reason(error)
+            raise InputError(f'{path} is damaged ({reason}): replace or remove it') from None
+
+
+def decode(
+    file: OpenAudio,
+    path: PathLike,
+    start: int = 0,
+    stop: int | None = None,
+    expansion: float = 1,
+) -> Iterator[np.ndarray]:
+    """Decodes a file, or by seeking a part of it, block by block.
+
+    Args:
+      file: as from `opened`.
+      path: its name, for messages.
+      start: first sample wanted, at the file's own rate.
+      stop: end of the samples wanted; None for all that the header promises.
+      expansion: how many times longer resampling makes a block, which is made shorter for it.
+
+    Yields:
+      `[samples, channels]`, float32; fewer in all than asked for where the file ends before `stop`.
+
+    Raises:
+      InputError: if `stop` is None and the file holds less than its header promises.
+    """
+    longest = max(1, int(_BLOCK_VALUES / file.channels / max(1, expansion)))
+    seek = _seek_point(file, start)
+    position = file.seek(seek) if seek else 0
+    while stop is None or position < stop:
+        length = longest if stop is None else min(longest, stop - position)
+        block = file.read(length, dtype='float32', always_2d=True)
+        if not len(block):
+            break
+        yield block[max(0, start - position) :]
+        position += len(block)
+    if stop is None and file.has_length and position < file.frames:
+        raise truncated(path, position, file.frames)
+
+
+def truncated(path: PathLike, held: int, promised: int) -> InputError:
+    """What to say of a file that ends early; both lengths in samples."""
+    return InputError(
+        f'{path} ends after {held} samples of {promised}: '
+        'the file is truncated; replace or remove it'
+    )
+
+
+def _check_header(file: OpenAudio, path: PathLike) -> None:
+    size = os.path.getsize(path)
+    problem = None
+    if file.samplerate not in _SAMPLE_RATES:
+        problem = f'a sample rate of {file.samplerate} Hz'
+    elif file.channels > _MOST_CHANNELS:
+        problem = f'{file.channels} channels, of at most {_MOST_CHANNELS}'
+    elif file.has_length and file.frames > size * _MOST_SAMPLES_A_BYTE:
+        problem = f'{file.frames / file.samplerate / 3600:.1f} hours in {size} bytes'
+    if problem:
+        raise InputError(
+            f'{path} cannot be audio, its header claims {problem}: replace or remove it'
+        )
+    for promised, held in _CUT_SIZE.findall(file.extra_info):
+        unknown = any(low <= int(promised) < high for low, high in _UNKNOWN_SIZES)
+        if not unknown and int(promised) - int(held) > _MISCOUNTED_BYTES:
+            raise InputError(
+                f'{path} ends after {held} bytes of {promised}: '
+                'the file is truncated; replace or remove it'
+            )
+
+
+def _seek_point(file: OpenAudio, start: int) -> int:
+    """The last position from which decoding is exact at `start`; from there on is read up to."""
+    if not file.can_seek:
+        return 0
+    if file.format == 'OGG':
+        start = min(start, file.frames - _OGG_LAST_PAGES)
+    elif file.format == 'MP3':
+        start -= _MP3_RUN_IN
+    return max(0, min(start, file.frames))
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, 'error_string', error)).rstrip('.')
