@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import math
 import os
 import pathlib
@@ -134,6 +135,14 @@ def read_blocks(
 def write(path: PathLike, waveform: np.ndarray, sample_rate: int) -> None:
     """Writes `[channels, samples]` (or `[samples]`) in [-1, 1] in the format of the file's suffix.
 
+    See `write_blocks`.
+    """
+    write_blocks(path, iter([np.atleast_2d(np.asarray(waveform))]), sample_rate)
+
+
+def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int) -> None:
+    """Writes consecutive blocks, at least one, `[channels, samples]` in [-1, 1], as they come.
+
     WAV and FLAC get 24 bits. The file appears under its name only once it is complete.
 
     Raises:
@@ -144,16 +153,15 @@ def write(path: PathLike, waveform: np.ndarray, sample_rate: int) -> None:
     if kind not in soundfile.available_formats():
         raise InputError(f'{path}: cannot write {path.suffix!r} files; use .wav, .flac or .ogg')
     subtype = 'PCM_24' if kind in ('WAV', 'FLAC') else None
-    waveform = np.atleast_2d(np.asarray(waveform))
+    first = next(blocks)
     try:
         with (
             replaced_file(path) as partial,
-            soundfile.SoundFile(
-                partial, 'w', sample_rate, waveform.shape[0], subtype, format=kind
-            ) as file,
+            soundfile.SoundFile(partial, 'w', sample_rate, len(first), subtype, format=kind) as file,
         ):
-            for begin in range(0, waveform.shape[1], _WRITE_BLOCK):
-                file.write(waveform[:, begin : begin + _WRITE_BLOCK].T)
+            for block in itertools.chain([first], blocks):
+                for begin in range(0, block.shape[1], _WRITE_BLOCK):
+                    file.write(block[:, begin : begin + _WRITE_BLOCK].T)
     except soundfile.LibsndfileError as error:
         reason = error.error_string.rstrip('.')
         raise InputError(f'{path} cannot be written ({reason})') from None

@@ -15,10 +15,11 @@ from m2l_jax.codec.chunks import Chunk
 from m2l_jax.codec.encoder_decoder import EncoderDecoder, check_finite
 from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.corpus.audio_chunks import unmix
+from m2l_jax.corpus.inputs import mirrored_name
 from m2l_jax.corpus.models import check_chunks, chunking_of, open_codec, rows_at_once
 from m2l_jax.corpus.outputs import describe_output
 from m2l_jax.corpus.plan import Shard
-from m2l_jax.corpus.sources import read_items
+from m2l_jax.corpus.sources import read_latent_item
 from m2l_jax.corpus.store import StoredLatents
 from m2l_jax.corpus.summary import Output, ShardSummary
 from m2l_jax.interface.errors import InputError
@@ -60,13 +61,14 @@ class DecodeJob:
       checkpoint: of the model, or None for the released one.
       folder: for the audio, which all workers see.
       settings: how.
-      batch_size: chunks that a device decodes at once.
+      batch_size: chunks that a device decodes at once, or None for what it has room for; of
+        shorter audio, on accelerators, more.
     """
 
     checkpoint: str | None
     folder: str
     settings: DecodeSettings
-    batch_size: int
+    batch_size: int | None
 
     def open(self) -> 'DecodeWorker':
         """Loads the model on all of this process's devices."""
@@ -124,7 +126,7 @@ class DecodeWorker:
         # The longest first, as far as sizes tell, so that batches are of like length.
         for item in sorted(shard.items, key=lambda item: -item.bytes):
             try:
-                for name, stored in read_items(item):
+                for name, stored in read_latent_item(item):
                     file = self._checked(name, stored)
                     under_way.append(file)
                     yield from latent_rows(file.latents, file.chunks)
@@ -155,9 +157,7 @@ class DecodeWorker:
 
         parts = (checked(np.stack([next(rows) for _ in file.latents])) for _ in file.chunks)
         blocks = self._codec.join(parts, file.chunks, self._chunking)
-        path = self._folder / pathlib.PurePosixPath(file.name).with_suffix(
-            f'.{self._settings.format}'
-        )
+        path = self._folder / mirrored_name(file.name, f'.{self._settings.format}')
         audio = _trimmed((unmix(b, file.stored.channel_mode) for b in blocks), file.stored.samples)
         files.write_blocks(path, audio, file.stored.sample_rate)
         return describe_output(self._folder, path, 1)

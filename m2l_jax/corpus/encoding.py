@@ -18,10 +18,10 @@ from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.codec.seams import join_latents
 from m2l_jax.corpus.audio_chunks import chunk_rows, mix, mixed_channels
 from m2l_jax.corpus.models import check_chunks, chunking_of, open_codec, rows_at_once
-from m2l_jax.corpus.outputs import LatentFormat
+from m2l_jax.corpus.outputs import FileFormat, LatentFormat
 from m2l_jax.corpus.plan import Shard
 from m2l_jax.corpus.read_ahead import read_ahead
-from m2l_jax.corpus.sources import AudioSource, list_sources
+from m2l_jax.corpus.sources import AudioSource, audio_sources
 from m2l_jax.corpus.store import StoredLatents, to_storage
 from m2l_jax.corpus.summary import ShardSummary
 from m2l_jax.interface.errors import InputError
@@ -72,14 +72,15 @@ class EncodeJob:
       checkpoint: of the model, or None for the released one.
       folder: for the results, which all workers see.
       settings: how.
-      batch_size: chunks that a device encodes at once; of shorter audio, on accelerators, more.
+      batch_size: chunks that a device encodes at once, or None for what it has room for; of
+        shorter audio, on accelerators, more.
       shards: of the whole job.
     """
 
     checkpoint: str | None
     folder: str
     settings: EncodeSettings
-    batch_size: int
+    batch_size: int | None
     shards: int
 
     def open(self) -> 'EncodeWorker':
@@ -105,7 +106,7 @@ class EncodeWorker:
         """
         failures: dict[str, str] = {}
         seconds, latents, done = 0.0, 0, 0
-        files = self._described(list_sources(shard.items), failures)
+        files = self._described(audio_sources(shard.items), failures)
         with (
             self._format.opened(shard.number) as sink,
             contextlib.closing(self._encode(files, failures)) as encoded,
@@ -228,7 +229,10 @@ class _File:
 
 def latent_format(codec: EncoderDecoder, job: EncodeJob) -> LatentFormat:
     """How a job's latents are written."""
-    settings, config = job.settings, codec.config
+    settings, config, folder = job.settings, codec.config, pathlib.Path(job.folder)
+    if settings.format != 'tfds':
+        return FileFormat(folder, f'.{settings.format}')
+    from m2l_jax.corpus.dataset_outputs import DatasetFormat  # TFDS, which takes seconds to import
+
     width = config.latent_channels if settings.kind == 'latents' else config.feature_channels
-    folder = pathlib.Path(job.folder)
-    return LatentFormat(folder, settings.format, settings.storage, width, job.shards)
+    return DatasetFormat(folder, width, settings.storage, job.shards)

@@ -65,8 +65,17 @@ def describe(dtype: str) -> str:
     return f'{text} Opened without TensorFlow it needs `import ml_dtypes` (JAX does it) before.'
 
 
+def check_size(source: str, stored: StoredLatents) -> None:
+    """Raises InputError if a channel of a file is too large for a record."""
+    if stored.latents[0].nbytes > _MOST_BYTES:
+        raise InputError(
+            f'{source}: a channel has {stored.latents[0].nbytes / 1e9:.1f} GB of {stored.kind}, '
+            'a record holds 2: store float16 or bfloat16, split the file or use --format=npy'
+        )
+
+
 def write_file(writer: ShardWriter, source: str, stored: StoredLatents) -> int:
-    """Appends a record for each channel of a file, and returns how many.
+    """Appends a record for each channel of a file that fits, and returns how many.
 
     Args:
       writer: of a shard with the features of `record_format`.
@@ -74,14 +83,8 @@ def write_file(writer: ShardWriter, source: str, stored: StoredLatents) -> int:
       stored: in the dtype of the format.
 
     Raises:
-      InputError: if a channel is too large for a record.
       OSError: if the shard cannot be written.
     """
-    if stored.latents[0].nbytes > _MOST_BYTES:
-        raise InputError(
-            f'{source}: a channel has {stored.latents[0].nbytes / 1e9:.1f} GB of {stored.kind}, '
-            'a record holds 2: store float16 or bfloat16, split the file or use --format=npy'
-        )
     for channel, latents in enumerate(stored.latents):
         writer.write(
             {

@@ -1,6 +1,7 @@
-"""What the items of a corpus hold: pieces of audio, each of which is described and read."""
+"""What the items of a corpus hold: pieces of audio, or latents of them."""
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -8,6 +9,8 @@ import numpy as np
 
 from m2l_jax.audio import files
 from m2l_jax.corpus.plan import Item
+from m2l_jax.corpus.store import SUFFIXES, StoredLatents, read_latents
+from m2l_jax.data.audio_dataset import AudioRecords
 
 
 class AudioSource(Protocol):
@@ -43,6 +46,53 @@ class FileSource:
         return files.read_blocks(self.path, sample_rate, block_samples)
 
 
-def list_sources(items: Sequence[Item]) -> list[AudioSource]:
-    """What is to be encoded of these items."""
-    return [FileSource(item.source, item.path) for item in items]
+@dataclasses.dataclass(frozen=True)
+class RecordSource:
+    """A record of a dataset, `records`; see `AudioSource`.
+
+    Records are held whole, and read twice: only reading one tells how long it is.
+    """
+
+    name: str
+    records: AudioRecords
+    number: int
+
+    def describe(self, sample_rate: int) -> tuple[int, int]:
+        """As it is."""
+        channels, samples = self.records.read(self.number, sample_rate).shape
+        return samples, channels
+
+    def blocks(self, sample_rate: int, block_samples: int) -> Iterator[np.ndarray]:
+        """All of it in one block."""
+        yield self.records.read(self.number, sample_rate)
+
+
+def audio_sources(items: Sequence[Item]) -> list[AudioSource]:
+    """What is to be encoded of these items.
+
+    Raises:
+      InputError: if a dataset cannot be opened.
+    """
+    paths = {item.path for item in items if item.record is not None}
+    datasets = {path: AudioRecords(path) for path in paths}
+    return [
+        FileSource(item.source, item.path)
+        if item.record is None
+        else RecordSource(item.source, datasets[item.path], item.record)
+        for item in items
+    ]
+
+
+def read_latent_item(item: Item) -> Iterator[tuple[str, StoredLatents]]:
+    """The names and latents of the files that an item holds: one, or a dataset's shard.
+
+    Raises:
+      InputError: if it cannot be read.
+    """
+    if item.path.endswith(SUFFIXES):
+        yield item.source, read_latents(item.path)
+        return
+    from m2l_jax.corpus import latent_dataset  # TFDS, which takes seconds to import
+
+    records = latent_dataset.read_format(os.path.dirname(item.path))
+    yield from latent_dataset.read_shard(item.path, records)

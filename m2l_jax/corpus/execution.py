@@ -1,0 +1,129 @@
+"""A corpus job from its beginning to its end: planned, claimed, worked on, and what came of it."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from m2l_jax.corpus.job import Job
+from m2l_jax.corpus.ledger import Ledger
+from m2l_jax.corpus.plan import Item, Shard, parse_share, plan_shards, share_of
+from m2l_jax.corpus.progress import Progress, RunReport
+from m2l_jax.corpus.ray_runner import RayOptions, run_ray
+from m2l_jax.corpus.runners import run_local
+from m2l_jax.corpus.summary import ShardSummary
+from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.paths import replaced_file
+
+_logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How the work is shared out; nothing of the results depends on it but the shards.
+
+    Attributes:
+      shard_megabytes: of input in a shard, in 10⁶ bytes.
+      shard_files: most files in a shard.
+      share: `i/n` for the i-th of n shares of the shards; None for all, or for those of this
+        process where several have joined.
+      ray: the cluster to work on; None for this process.
+      retry_failures: whether shards in which files failed are done again.
+    """
+
+    shard_megabytes: float
+    shard_files: int
+    share: str | None = None
+    ray: RayOptions | None = None
+    retry_failures: bool = False
+
+
+def run_job(
+    make_job: Callable[[int], Job],
+    items: Sequence[Item],
+    settings: Mapping[str, Any],
+    folder: str | os.PathLike[str],
+    options: RunOptions,
+    complete: Callable[[Job, list[ShardSummary]], None] = lambda job, summaries: None,
+) -> RunReport:
+    """Does what is missing of a job, or of this process's share.
+
+    Args:
+      make_job: the job, when it is known of how many shards.
+      items: the input.
+      settings: all that the output depends on beside it, as JSON can hold it.
+      folder: for the output: new, empty, or of an earlier run.
+      options: how.
+      complete: called with all summaries once every share is done, before the manifest is written.
+
+    Raises:
+      InputError: if the folder is another job's, or the work cannot go on.
+      Interrupted: if it was asked to stop.
+    """
+    shards = plan_shards(items, options.shard_megabytes, options.shard_files)
+    index, count = _share(options.share)
+    ledger = Ledger(folder)
+    cut = {'shard_megabytes': options.shard_megabytes, 'shard_files': options.shard_files}
+    ledger.claim({**settings, **cut}, items)
+    mine = share_of(shards, index, count)
+    if options.retry_failures:
+        ledger.forget_failures(mine)
+    job = make_job(len(shards))
+    progress = Progress(mine)
+    with _reported(progress, ledger.folder, index, count) as reports:
+        if options.ray is not None:
+            run_ray(job, mine, ledger.folder, progress, options.ray)
+        else:
+            run_local(job, mine, ledger, progress)
+    if options.share is None and count > 1:
+        _wait_for_others(ledger, shards)
+    if not ledger.missing(shards):
+        complete(job, list(ledger.summaries(shards)))
+        ledger.finish(shards)
+    (report,) = reports
+    return report
+
+
+def _share(share: str | None) -> tuple[int, int]:
+    """This process's number and how many there are."""
+    return (jax.process_index(), jax.process_count()) if share is None else parse_share(share)
+
+
+@contextlib.contextmanager
+def _reported(
+    progress: Progress, folder: pathlib.Path, index: int, count: int
+) -> Iterator[list[RunReport]]:
+    """Closes the progress, however the work ends, and writes its report into the folder."""
+    reports: list[RunReport] = []
+    try:
+        yield reports
+    finally:
+        reports.append(progress.close())
+        name = 'report.json' if count == 1 else f'report-{index}-of-{count}.json'
+        with replaced_file(folder / name) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(reports[0]), indent=2) + '\n')
+
+
+def _wait_for_others(ledger: Ledger, shards: Sequence[Shard]) -> None:
+    """Stays until all processes are done: who leaves early ends those that have joined it."""
+    if ledger.missing(shards):
+        _logger.info('done with this share: waiting for the other processes')
+    while ledger.missing(shards):
+        time.sleep(_LOOK_SECONDS)
+
+
+def check_any_done(report: RunReport, folder: str | os.PathLike[str]) -> None:
+    """Raises InputError if files were worked on, and not one could be done."""
+    if report.failures and not report.files:
+        raise InputError(
+            f'none of the {report.failures} files could be done: {folder}/failures.csv says why'
+        )
