@@ -14,7 +14,8 @@ import soxr
 
 from m2l_jax.audio.decoding import OpenAudio, PathLike, decode, opened, truncated
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import list_files, replaced_file
+from m2l_jax.interface.listing import list_files
+from m2l_jax.interface.paths import replaced_file
 
 AUDIO_SUFFIXES = frozenset(
     f'.{name.lower()}' for name in (*soundfile.available_formats(), 'oga', 'opus', 'aif', 'mp2')

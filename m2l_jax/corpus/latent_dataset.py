@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
 from m2l_jax.corpus.store import StoredLatents, check
-from m2l_jax.data.record_dataset import RecordFormat, ShardWriter
+from m2l_jax.data.record_dataset import SPLIT, RecordFormat, ShardWriter
 from m2l_jax.interface.errors import InputError, first_line
 
 NAME = 'm2l_latents'
@@ -110,16 +110,20 @@ def read_format(folder: str | os.PathLike[str]) -> RecordFormat:
     Raises:
       InputError: if there is none, or it is of something else.
     """
-    try:
-        builder = tfds.builder_from_directory(folder)
-    except Exception as error:  # TFDS has no common class of what may be wrong
-        raise InputError(
-            f'{folder} is no dataset that TFDS can open ({first_line(error)})'
-        ) from None
-    if builder.info.name != NAME:
-        raise InputError(f'{folder} is a dataset {builder.info.name!r}, not of latents')
-    feature = builder.info.features['latents']
+    feature = _open_builder(folder).info.features['latents']
     return record_format(feature.shape[1], np.dtype(feature.np_dtype).name)
+
+
+def shard_paths(folder: str | os.PathLike[str], split: str = SPLIT) -> list[str]:
+    """The shards of the dataset in a folder.
+
+    Raises:
+      InputError: as `read_format` does, or if there is no such split.
+    """
+    builder = _open_builder(folder)
+    if split not in builder.info.splits:
+        raise InputError(f'{folder} has no split {split!r}, only {SPLIT!r}')
+    return [os.fspath(path) for path in builder.info.splits[split].filepaths]
 
 
 def read_shard(
@@ -140,6 +144,18 @@ def read_shard(
         raise InputError(
             f'{path} is damaged or no shard of latents ({first_line(error)}): encode it again'
         ) from None
+
+
+def _open_builder(folder: str | os.PathLike[str]) -> Any:
+    try:
+        builder = tfds.builder_from_directory(folder)
+    except Exception as error:  # TFDS has no common class of what may be wrong
+        raise InputError(
+            f'{folder} is no dataset that TFDS can open ({first_line(error)})'
+        ) from None
+    if builder.info.name != NAME:
+        raise InputError(f'{folder} is a dataset {builder.info.name!r}, not of latents')
+    return builder
 
 
 def _read_records(

@@ -12,7 +12,7 @@ from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.corpus.store import StoredLatents, read_latents, write_latents
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import list_files
+from m2l_jax.interface.listing import list_files
 
 Jobs = list[tuple[pathlib.Path, pathlib.Path]]
 

@@ -1,4 +1,4 @@
-"""TFDS datasets as a source of training crops: prepared ones, and any public one with audio."""
+"""TFDS datasets with audio: their records, and crops of them. Prepared ones, and any public one."""
 
 import dataclasses
 import os
@@ -35,39 +35,84 @@ class RecordPlace:
     channel: float
 
 
-class AudioDataset:
-    """The records of a dataset with an `audio` feature; each is as likely to be drawn.
+class AudioRecords:
+    """The records of a dataset with an `audio` feature, read one by one, in any order.
 
-    Reads single records in any order, which TFDS offers for the array_record format; TensorFlow is
-    not needed for it.
+    TFDS offers that for the array_record format; TensorFlow is not needed for it.
+
+    Attributes:
+      path: of the dataset, with its split.
+      dataset: its name and version.
+      split: the split's name.
+      bytes: of the split.
     """
+
+    def __init__(self, path: str):
+        """Opens a prepared dataset's folder or `tfds:NAME[SPLIT]`; raises InputError."""
+        folder, self.split = split_of(path)
+        builder = _open_builder(folder)
+        self._feature_rate = _check_features(builder.info.features, folder)
+        self._records = _open_records(builder, folder, self.split)
+        self.path = f'{folder}[{self.split}]'
+        self.bytes = builder.info.splits[self.split].num_bytes
+        self.dataset = builder.info.full_name
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def name(self, number: int) -> str:
+        """Of a record, for messages."""
+        return f'{self.path}[{number}]'
+
+    def read(self, number: int, sample_rate: int) -> np.ndarray:
+        """A whole record, `[channels, samples]`, float32, resampled to `sample_rate` in Hz.
+
+        Raises:
+          InputError: if it is damaged, or no audio.
+        """
+        try:
+            record = self._records[number]
+        except Exception as error:  # whatever the record reader, TFDS or protobuf make of it
+            raise InputError(
+                f'{self.name(number)} cannot be read ({first_line(error)}): prepare it again'
+            ) from None
+        audio = np.asarray(record[_AUDIO])
+        if audio.dtype.kind == 'i' and audio.itemsize > 2 and np.any(np.abs(audio) > FULL_SCALE):
+            raise InputError(f'{self.name(number)} has integers of more than 16 bits')
+        waveform = _as_waveform(audio)
+        if not np.all(np.isfinite(waveform)):
+            raise InputError(f'{self.name(number)} holds NaN or infinite samples')
+        rate = int(record.get(_SAMPLE_RATE, 0)) or self._feature_rate
+        if rate == sample_rate:
+            return waveform
+        return np.ascontiguousarray(soxr.resample(waveform.T, rate, sample_rate).T)
+
+
+class AudioDataset:
+    """Training crops of a dataset's records, each of which is as likely to be drawn."""
 
     skipped: tuple[str, ...] = ()
     samples: int | None = None
 
     def __init__(self, path: str, sample_rate: int, crop_samples: int):
-        """Opens a prepared dataset's folder or `tfds:NAME[SPLIT]`; raises InputError."""
-        self._path, self._split = _split_of(path)
+        """Opens a dataset as `AudioRecords` does; raises InputError."""
+        self._records = AudioRecords(path)
         self._sample_rate = sample_rate
         self._crop_samples = crop_samples
-        builder = _open_builder(self._path)
-        self._feature_rate = _check_features(builder.info.features, self._path)
-        self._records = _open_records(builder, self._path, self._split)
-        self._name = builder.info.full_name
-        self._bytes = builder.info.splits[self._split].num_bytes
 
     def describe(self) -> str:
         """One line for the log."""
-        return f'{len(self._records)} records of {self._path} ({self._split})'
+        return f'{len(self._records)} records of {self._records.path}'
 
     def fingerprint(self) -> str:
         """Of the dataset's name and version and the split's size."""
-        return f'{self._name} {self._split} {len(self._records)} {self._bytes}'
+        records = self._records
+        return f'{records.dataset} {records.split} {len(records)} {records.bytes}'
 
     def draw(self, random: np.random.Generator) -> RecordPlace:
         """A random crop's place."""
         number = int(random.integers(len(self._records)))
-        return RecordPlace(self._item(number), number, random.random(), random.random())
+        return RecordPlace(self._records.name(number), number, random.random(), random.random())
 
     def read(self, place: RecordPlace) -> np.ndarray:
         """The crop, `[samples]`, float32.
@@ -75,7 +120,7 @@ class AudioDataset:
         Raises:
           InputError: if the record is damaged, or shorter than a crop.
         """
-        waveform = self._read(place.number)
+        waveform = self._records.read(place.number, self._sample_rate)
         starts = waveform.shape[1] - self._crop_samples + 1
         if starts < 1:
             raise InputError(
@@ -90,39 +135,18 @@ class AudioDataset:
         """Every record's name, and its waveform `[channels, samples]` or why it cannot be read."""
         for number in range(len(self._records)):
             try:
-                yield self._item(number), self._read(number)
+                yield self._records.name(number), self._records.read(number, self._sample_rate)
             except InputError as error:
-                yield self._item(number), str(error)
-
-    def _item(self, number: int) -> str:
-        return f'{self._path}[{self._split}][{number}]'
-
-    def _read(self, number: int) -> np.ndarray:
-        """A whole record, `[channels, samples]`, at the rate wanted."""
-        try:
-            record = self._records[number]
-        except Exception as error:  # whatever the record reader, TFDS or protobuf make of it
-            raise InputError(
-                f'{self._item(number)} cannot be read ({first_line(error)}): prepare it again'
-            ) from None
-        audio = np.asarray(record[_AUDIO])
-        if audio.dtype.kind == 'i' and audio.itemsize > 2 and np.any(np.abs(audio) > FULL_SCALE):
-            raise InputError(f'{self._item(number)} has integers of more than 16 bits')
-        waveform = _as_waveform(audio)
-        if not np.all(np.isfinite(waveform)):
-            raise InputError(f'{self._item(number)} holds NaN or infinite samples')
-        rate = int(record.get(_SAMPLE_RATE, 0)) or self._feature_rate
-        if rate == self._sample_rate:
-            return waveform
-        return np.ascontiguousarray(soxr.resample(waveform.T, rate, self._sample_rate).T)
+                yield self._records.name(number), str(error)
 
 
 def is_dataset(path: str) -> bool:
     """Whether a path is one of a dataset, and not of audio files."""
-    return path.startswith(_PREFIX) or os.path.isfile(f'{_split_of(path)[0]}/dataset_info.json')
+    return path.startswith(_PREFIX) or os.path.isfile(f'{split_of(path)[0]}/dataset_info.json')
 
 
-def _split_of(path: str) -> tuple[str, str]:
+def split_of(path: str) -> tuple[str, str]:
+    """`FOLDER[SPLIT]` or `tfds:NAME[SPLIT]` in its two parts; 'train' where no split is named."""
     match = re.fullmatch(r'(.*)\[([^\]]+)\]', path)
     return (match[1], match[2]) if match else (path, _SPLIT)
 

@@ -1,4 +1,4 @@
-"""Files and folders that commands read and write."""
+"""Files and folders that commands write."""
 
 import contextlib
 import errno
@@ -9,7 +9,7 @@ import pathlib
 import re
 import socket
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 from m2l_jax.interface.errors import InputError
 
@@ -36,25 +36,6 @@ def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     if not os.access(folder, os.W_OK):
         raise InputError(f'{path} cannot be written into: choose another folder')
     return folder
-
-
-def list_files(path: str | os.PathLike[str], suffixes: Collection[str]) -> list[str]:
-    """A file by itself, or the files below a folder that end in one of `suffixes`, sorted.
-
-    Hidden files are left out; suffixes are lower-case and match in any case.
-
-    Raises:
-      InputError: if there is no such file or folder.
-    """
-    if os.path.isfile(path):
-        return [os.fspath(path)]
-    if not os.path.isdir(path):
-        raise InputError(f'{path} does not exist: check the path')
-    return sorted(
-        str(file)
-        for file in pathlib.Path(path).rglob('*')
-        if file.suffix.lower() in suffixes and not file.name.startswith('.') and file.is_file()
-    )
 
 
 @contextlib.contextmanager

@@ -1,0 +1,116 @@
+"""The inputs of a corpus job, from what the user names. No header is read: there may be millions.
+
+Besides what `find_files` takes, an input may be a TFDS dataset: its folder, `FOLDER[SPLIT]`, or of
+audio `tfds:NAME[SPLIT]`.
+"""
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator
+
+from m2l_jax.audio.files import AUDIO_SUFFIXES
+from m2l_jax.corpus import store
+from m2l_jax.corpus.plan import Item
+from m2l_jax.data.audio_dataset import AudioRecords, is_dataset, split_of
+from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.listing import file_sizes, find_files, readable_name, split_inputs
+
+
+def audio_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...]:
+    """The audio to encode: files, and each record of datasets.
+
+    Args:
+      inputs: folder, pattern, file, list or dataset; several with commas between.
+      output: the job's output folder: what lies below it is no input.
+
+    Returns:
+      Every input once, sorted by `source`. Files that a list names are there whether they exist
+      or not.
+
+    Raises:
+      InputError: if an input is missing, or there is no audio.
+    """
+    return _list_items(inputs, output, AUDIO_SUFFIXES, 'audio file', _audio_records)
+
+
+def latent_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...]:
+    """The latents to decode: files of `corpus.store`, and each shard of datasets of latents.
+
+    Args, result and errors are those of `audio_items`.
+    """
+    return _list_items(inputs, output, store.SUFFIXES, 'file of latents', _latent_shards)
+
+
+def mirrored_name(source: str, suffix: str) -> str:
+    """The output file of an input, where each has one: the inputs' tree, with another suffix."""
+    return os.path.splitext(source)[0] + suffix
+
+
+def check_mirrored(items: Iterable[Item], suffix: str) -> None:
+    """Refuses inputs of which two would have the same output file; raises an InputError."""
+    taken: dict[str, Item] = {}
+    for item in items:
+        name = mirrored_name(item.source, suffix)
+        other = taken.setdefault(name, item)
+        if other is not item:
+            raise InputError(f'{other.path} and {item.path} would both become {name}: rename one')
+
+
+def _list_items(
+    inputs: str,
+    output: str | os.PathLike[str],
+    suffixes: Collection[str],
+    kind: str,
+    read_dataset: Callable[[str, str], Iterator[Item]],
+) -> tuple[Item, ...]:
+    parts = split_inputs(inputs)
+    datasets = [part for part in parts if is_dataset(part)]
+    _refuse_output(parts, output)
+    root, paths = find_files([part for part in parts if part not in datasets], suffixes, kind)
+    items = list(_file_items(root, _outside(output, paths)))
+    for part in datasets:
+        items += read_dataset(part, _dataset_name(part) if len(parts) > 1 else '')
+    if not items:
+        raise InputError(
+            f'no {kind} in {inputs}: they end in {", ".join(sorted(suffixes))}; mend --input'
+        )
+    return tuple(sorted(items, key=lambda item: item.source))
+
+
+def _refuse_output(parts: Iterable[str], output: str | os.PathLike[str]) -> None:
+    folder = os.path.realpath(output)
+    for part in parts:
+        if os.path.commonpath([folder, os.path.realpath(split_of(part)[0])]) == folder:
+            raise InputError(f'{part} lies in the output folder {output}: choose another --output')
+
+
+def _outside(output: str | os.PathLike[str], paths: Iterable[str]) -> list[str]:
+    below = os.path.join(os.path.abspath(output), '')
+    return [path for path in paths if not path.startswith(below)]
+
+
+def _file_items(root: str, paths: list[str]) -> Iterator[Item]:
+    begin = len(os.path.join(root, ''))
+    for path, size in zip(paths, file_sizes(paths), strict=True):
+        if size is not None:
+            yield Item(readable_name(path[begin:]), path, size)
+
+
+def _dataset_name(path: str) -> str:
+    """What comes before its records' names where it is not the only input."""
+    return os.path.basename(os.path.normpath(split_of(path)[0])).removeprefix('tfds:')
+
+
+def _audio_records(path: str, prefix: str) -> Iterator[Item]:
+    records = AudioRecords(path)
+    size = records.bytes // len(records)
+    for number in range(len(records)):
+        source = os.path.join(prefix, records.split, f'{number:08d}')
+        yield Item(source, records.path, size, number)
+
+
+def _latent_shards(path: str, prefix: str) -> Iterator[Item]:
+    from m2l_jax.corpus import latent_dataset  # TFDS, which takes seconds to import
+
+    shards = latent_dataset.shard_paths(*split_of(path))
+    for shard, size in zip(shards, file_sizes(shards), strict=True):
+        yield Item(os.path.join(prefix, os.path.basename(shard)), shard, size or 0)

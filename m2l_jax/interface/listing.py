@@ -1,0 +1,164 @@
+"""The files that a user names: a folder, a pattern, a list, a file, or several of them."""
+
+import concurrent.futures
+import glob
+import os
+import pathlib
+import stat
+from collections.abc import Collection, Iterable, Iterator
+
+from m2l_jax.interface.errors import InputError
+
+LIST_SUFFIX = '.txt'
+
+_THREADS = 32  # they wait for the disk, or for the network that it is on
+_BLOCK = 1000  # files whose sizes a thread asks for at a time
+
+
+def list_files(path: str | os.PathLike[str], suffixes: Collection[str]) -> list[str]:
+    """A file by itself, or the files below a folder that end in one of `suffixes`, sorted.
+
+    Hidden files and folders are left out, and links to folders not followed; suffixes are
+    lower-case and match in any case.
+
+    Raises:
+      InputError: if there is no such file or folder, or a folder below cannot be read.
+    """
+    if os.path.isfile(path):
+        return [os.fspath(path)]
+    if not os.path.isdir(path):
+        raise InputError(f'{path} does not exist: check the path')
+    folders, found = [str(pathlib.Path(path))], []
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
+        while folders:
+            scanned = list(threads.map(_scan, folders))
+            folders = [folder for below, _ in scanned for folder in below]
+            found += [file for _, files in scanned for file in files if _ends_in(file, suffixes)]
+    return sorted(found)
+
+
+def split_inputs(inputs: str) -> list[str]:
+    """What is named with commas between; a path with a comma in it is one.
+
+    Raises:
+      InputError: if nothing stands before or after a comma.
+    """
+    if os.path.exists(inputs):
+        return [inputs]
+    parts = [part.strip() for part in inputs.split(',')]
+    if not all(parts):
+        raise InputError(f'{inputs!r} lacks a path before or after a comma: mend --input')
+    return parts
+
+
+def find_files(parts: Iterable[str], suffixes: Collection[str], kind: str) -> tuple[str, list[str]]:
+    """Lists the files that are meant by each part, as absolute paths.
+
+    Args:
+      parts: each a folder (searched recursively), glob pattern (`**` for folders at any depth),
+        file, or list: a `.txt` file with a path a line, relative ones from the list's folder, blank
+        lines and those that begin with `#` left out.
+      suffixes: what files in folders and of patterns end in; lower-case.
+      kind: of these files, for errors.
+
+    Returns:
+      The folder that they share, and every file once, sorted. Those of a list may be missing.
+
+    Raises:
+      InputError: if a folder or file is missing, or a pattern matches nothing.
+    """
+    folders, found = set(), set()
+    for part in parts:
+        below, listed = _expand(os.path.abspath(part), suffixes, kind)
+        folders |= below
+        found.update(listed)
+    return os.path.commonpath(folders) if folders else os.sep, sorted(found)
+
+
+def file_sizes(paths: list[str]) -> Iterator[int | None]:
+    """The size of each file in bytes, 0 if it cannot be had, and None for a folder."""
+    blocks = [paths[begin : begin + _BLOCK] for begin in range(0, len(paths), _BLOCK)]
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
+        for sizes in threads.map(lambda block: [_size(path) for path in block], blocks):
+            yield from sizes
+
+
+def readable_name(path: str) -> str:
+    """A name as text that can be stored and printed, whatever bytes the file system has for it.
+
+    Different names stay different: bytes that are no UTF-8 become `\\xff` and the like.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path).decode('utf-8', 'backslashreplace')
+    return path
+
+
+def _scan(folder: str) -> tuple[list[str], list[str]]:
+    """The folders and the files right in a folder."""
+    folders, files = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith('.'):
+                    continue
+                path = entry.name if folder == '.' else os.path.join(folder, entry.name)
+                if not entry.is_dir():
+                    files.append(path)
+                elif not entry.is_symlink():
+                    folders.append(path)
+    except PermissionError:
+        # Of the root alone, and at the top of every disk.
+        if os.path.basename(folder) != 'lost+found':
+            raise InputError(f'{folder} cannot be read: mend its permissions') from None
+    except OSError as error:
+        raise InputError(f'{folder} cannot be read ({error.strerror})') from None
+    return folders, files
+
+
+def _expand(part: str, suffixes: Collection[str], kind: str) -> tuple[set[str], list[str]]:
+    """The folders that names are relative to, and the files."""
+    if os.path.isfile(part) and part.lower().endswith(LIST_SUFFIX):
+        return _read_list(part)
+    if os.path.isdir(part):
+        return {part}, list_files(part, suffixes)
+    if os.path.exists(part) or not glob.has_magic(part):
+        return {os.path.dirname(part)}, list_files(part, suffixes)
+    matches = [match for match in glob.iglob(part, recursive=True) if _ends_in(match, suffixes)]
+    if not matches:
+        raise InputError(f'no {kind} matches {part}: check the pattern, and quote it')
+    folder = part
+    while glob.has_magic(folder):
+        folder = os.path.dirname(folder)
+    return {folder}, matches
+
+
+def _read_list(path: str) -> tuple[set[str], list[str]]:
+    """The folders that a list's names are relative to, and the files in it, there or not."""
+    here = os.path.dirname(path)
+    try:
+        content = pathlib.Path(path).read_bytes().removeprefix(b'\xef\xbb\xbf')
+    except OSError as error:
+        raise InputError(f'{path} cannot be read ({error.strerror})') from None
+    if b'\0' in content:
+        raise InputError(f'{path} is no list of files: it is no text')
+    lines = [os.fsdecode(line.removesuffix(b'\r')) for line in content.split(b'\n')]
+    named = [line for line in lines if line.strip() and not line.startswith('#')]
+    if not named:
+        raise InputError(f'{path} names no files: put a path on each line')
+    files = [os.path.abspath(os.path.join(here, line)) for line in named]
+    folders = {os.path.dirname(file) for file in files}
+    return folders if all(map(os.path.isabs, named)) else folders | {here}, files
+
+
+def _ends_in(path: str, suffixes: Collection[str]) -> bool:
+    return os.path.splitext(path)[1].lower() in suffixes
+
+
+def _size(path: str) -> int | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0
+    return None if stat.S_ISDIR(found.st_mode) else found.st_size

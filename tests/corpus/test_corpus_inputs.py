@@ -1,0 +1,170 @@
+import os
+
+import numpy as np
+import pytest
+
+from m2l_jax.corpus.inputs import audio_items, check_mirrored, latent_items, mirrored_name
+from m2l_jax.corpus.plan import Item
+from m2l_jax.data.audio_dataset import AudioRecords
+from m2l_jax.interface.errors import InputError
+from tests.corpus.test_latent_dataset import write_dataset as write_latents
+from tests.data.test_tfds_audio import make_record
+from tests.data.test_tfds_audio import write_dataset as write_audio
+
+
+@pytest.fixture
+def library(tmp_path):
+    """Files that hold nothing but their size, for no header is read."""
+    folder = tmp_path / 'library'
+    sizes = {'a.wav': 3, 'one two/Bär 你好.FLAC': 0, 'one two/.hidden.wav': 1, '.junk/b.wav': 1}
+    for name, size in {**sizes, 'notes.txt': 5, 'earlier.npz': 7, 'one two/x.npy.json': 2}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b'x' * size)
+    return folder
+
+
+def names(inputs, output='/nowhere'):
+    return [item.source for item in audio_items(str(inputs), output)]
+
+
+def test_files_have_names_paths_and_sizes(library):
+    assert audio_items(str(library), '/nowhere') == (
+        Item('a.wav', f'{library}/a.wav', 3),
+        Item('one two/Bär 你好.FLAC', f'{library}/one two/Bär 你好.FLAC', 0),
+    )
+    assert latent_items(str(library), '/nowhere') == (
+        Item('earlier.npz', f'{library}/earlier.npz', 7),
+    )
+
+
+def test_patterns_files_and_several_inputs(library, monkeypatch):
+    everything = ['a.wav', 'one two/Bär 你好.FLAC']
+    assert names(library / '**/*.*') == everything
+    assert names(library / 'a.wav') == ['a.wav']
+    assert names(f'{library}/one two, {library}/a.wav,{library}') == everything
+    (library / 'a, b.wav').touch()
+    assert names(library / 'a, b.wav') == ['a, b.wav']
+    monkeypatch.chdir(library)
+    assert names('.') == ['a, b.wav', *everything]
+    with pytest.raises(InputError, match='lacks a path before or after a comma'):
+        names('a.wav,')
+
+
+def test_links_and_folders_with_a_files_name(library):
+    (library / 'folder.wav').mkdir()
+    (library / 'lost.wav').symlink_to(library / 'gone.wav')
+    (library / 'linked.wav').symlink_to(library / 'a.wav')
+    expected = {'a.wav': 3, 'linked.wav': 3, 'lost.wav': 0}
+    for inputs in (library, library / '*.wav'):
+        items = audio_items(str(inputs), '/nowhere')
+        found = {item.source: item.bytes for item in items if item.source.endswith('.wav')}
+        assert found == expected  # what is lost becomes a failure, and is not passed over
+
+
+def test_a_list_may_name_what_is_not_there(library, tmp_path):
+    path = library / 'list.txt'
+    path.write_bytes(
+        b'\xef\xbb\xbf# a comment\r\n\r\na.wav\r\none two/gone.wav\r\na.wav\r\nno suffix'
+    )
+    assert [(item.source, item.bytes) for item in audio_items(str(path), '/nowhere')] == [
+        ('a.wav', 3),
+        ('no suffix', 0),
+        ('one two/gone.wav', 0),
+    ]
+    path.write_text(f'{library}/one two/b.wav\n{library}/one two/c/d.wav\n')
+    assert names(path) == ['b.wav', 'c/d.wav']
+    path.write_text('../elsewhere/b.wav\na.wav\n')
+    assert names(path) == ['elsewhere/b.wav', 'library/a.wav']
+    path.write_text('# nothing\n\n')
+    with pytest.raises(InputError, match=r'list\.txt names no files: put a path on each line'):
+        names(path)
+    path.write_bytes(b'RIFF\0\0')
+    with pytest.raises(InputError, match=r'list\.txt is no list of files'):
+        names(path)
+
+
+def test_undecodable_names_stay_apart_and_can_be_stored(tmp_path):
+    for name in (b'\xff.wav', b'\xfe.wav'):
+        (tmp_path / os.fsdecode(name)).touch()
+    items = audio_items(str(tmp_path), '/nowhere')
+    assert [item.source for item in items] == ['\\xfe.wav', '\\xff.wav']
+    assert [os.fsencode(item.path)[-5:] for item in items] == [b'\xfe.wav', b'\xff.wav']
+
+
+def test_the_output_is_no_input(library):
+    (library / 'out').mkdir()
+    (library / 'out/decoded.wav').touch()
+    assert names(library) == ['a.wav', 'one two/Bär 你好.FLAC', 'out/decoded.wav']
+    assert names(library, library / 'out') == ['a.wav', 'one two/Bär 你好.FLAC']
+    for inputs in (library, library / 'one two', library / 'one two/*.FLAC'):
+        with pytest.raises(InputError, match=r'lies in the output folder .*: choose another'):
+            names(inputs, library)
+
+
+def test_what_is_missing_is_told(library, tmp_path):
+    with pytest.raises(InputError, match='nowhere does not exist: check the path'):
+        names(f'{library},{library}/nowhere')
+    with pytest.raises(InputError, match=r'no file of latents matches .*: check the pattern'):
+        latent_items(str(library / '*.npy'), '/nowhere')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(
+        InputError, match=r'no file of latents in .*empty: they end in \.npy, \.npz'
+    ):
+        latent_items(str(tmp_path / 'empty'), '/nowhere')
+
+
+def test_a_folder_that_cannot_be_read_is_told(library, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(folder):
+        if os.path.basename(folder) in ('one two', 'lost+found'):
+            raise PermissionError
+        return scandir(folder)
+
+    monkeypatch.setattr(os, 'scandir', refuse)
+    with pytest.raises(InputError, match='one two cannot be read: mend its permissions'):
+        names(library)
+    (library / 'one two').rename(library / 'lost+found')  # which every disk has
+    assert names(library) == ['a.wav']
+
+
+def test_each_record_of_audio_is_an_input(tmp_path):
+    folder = tmp_path / 'prepared'
+    folder.mkdir()
+    write_audio(folder, [2, 1])
+    items = audio_items(str(folder), '/nowhere')
+    path = f'{folder}[train]'
+    assert items == tuple(
+        Item(f'train/{number:08d}', path, 1234 // 3, number) for number in range(3)
+    )
+    records = AudioRecords(items[1].path)
+    expected = make_record(1)['audio'] / np.float32(32768)
+    np.testing.assert_array_equal(records.read(items[1].record, 44_100), [expected])
+    (tmp_path / 'a.wav').touch()
+    assert names(f'{folder},{tmp_path}/a.wav')[:2] == ['a.wav', 'prepared/train/00000000']
+    with pytest.raises(InputError, match="is a dataset 'm2l_audio', not of latents"):
+        latent_items(str(folder), '/nowhere')
+    with pytest.raises(InputError, match="has no split 'test'"):
+        audio_items(f'{folder}[test]', '/nowhere')
+
+
+def test_each_shard_of_latents_is_an_input(tmp_path):
+    record_format = write_latents(tmp_path, shards=((0, 1), (2,)))
+    paths = [record_format.shard_path(tmp_path, number, 2) for number in range(2)]
+    for inputs in (tmp_path, f'{tmp_path}[train]'):
+        assert latent_items(str(inputs), '/nowhere') == tuple(
+            Item(path.name, str(path), path.stat().st_size) for path in paths
+        )
+    with pytest.raises(InputError, match="has no feature 'audio'"):
+        audio_items(str(tmp_path), '/nowhere')
+    with pytest.raises(InputError, match="has no split 'test', only 'train'"):
+        latent_items(f'{tmp_path}[test]', '/nowhere')
+
+
+def test_names_that_would_collide_are_told(library):
+    assert mirrored_name('deep.er/a.b.flac', '.npz') == 'deep.er/a.b.npz'
+    check_mirrored(audio_items(str(library), '/nowhere'), '.npz')
+    (library / 'a.flac').touch()
+    items = audio_items(str(library), '/nowhere')
+    with pytest.raises(InputError, match=r'a\.flac and .*a\.wav would both become a\.npz: rename'):
+        check_mirrored(items, '.npz')
