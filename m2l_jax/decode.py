@@ -1,52 +1,84 @@
-"""Decodes files of latents into audio.
+"""Decodes latents into audio: a file, or all that `m2l_jax.encode` has made of a corpus.
 
     python -m m2l_jax.decode --checkpoint=DIR --input=latents --output=audio
 
-Reads what `m2l_jax.encode` wrote, a file or a folder's tree, with the checkpoint that it was
-encoded with. A file that cannot be decoded is named, the others are done, and the exit code is 1.
+Takes the checkpoint that the latents were encoded with. Run it again, and it does what is missing.
+A file that cannot be decoded is named in OUTPUT/failures.csv, the others are done; the exit code is
+1 only if none could be.
 """
 
-import sys
+import dataclasses
+import os
 
 from absl import flags
 
+from m2l_jax.corpus import run_flags
 from m2l_jax.interface import command
 
-_CHECKPOINT = flags.DEFINE_string(
-    'checkpoint', None, 'Folder of a training run or a conversion, .pt or .safetensors file.'
+run_flags.define()
+flags.DEFINE_string(
+    'input',
+    None,
+    'File of latents, folder of them, glob pattern, list (.txt, a path a line) or dataset of '
+    'latents; several with commas.',
 )
-_INPUT = flags.DEFINE_string('input', None, 'File of latents or folder of them.')
-_OUTPUT = flags.DEFINE_string('output', None, 'Folder for the audio.')
+flags.DEFINE_string('output', None, 'Folder for the audio: new, or of an earlier run of the same.')
 _FORMAT = flags.DEFINE_enum('format', 'wav', ['wav', 'flac', 'ogg'], 'Of the files written.')
 _STEPS = flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the decoding noise.')
-_DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of the computation.')
-_LENGTH = flags.DEFINE_integer('max_waveform_length', None, 'Samples in a chunk; a minute if none.')
-_BATCH = flags.DEFINE_integer('max_batch_size', None, 'Chunks and channels decoded at once.')
-flags.mark_flags_as_required(['input', 'output'])
+_OVERLAP = flags.DEFINE_float(
+    'overlap',
+    2.0,
+    'Seconds over which chunks fade into each other; with 0 they end bluntly, as in the PyTorch '
+    'package.',
+)
 
 
 def main() -> None:
-    """Parses the flags and decodes every file."""
-    from m2l_jax.codec.encoder_decoder import EncoderDecoder
-    from m2l_jax.corpus import store, worker
-    from m2l_jax.interface.paths import make_folder
+    """Parses the flags and decodes, or checks what was decoded."""
+    output = run_flags.require('output')
+    if flags.FLAGS.verify:
+        run_flags.verify(output)
+        return
+    source = run_flags.require('input')
+    with run_flags.joined():
+        _decode(source, output)
 
-    jobs = worker.plan_jobs(_INPUT.value, store.SUFFIXES, _OUTPUT.value, f'.{_FORMAT.value}')
-    codec = EncoderDecoder(_CHECKPOINT.value, dtype=_DTYPE.value)
-    make_folder(_OUTPUT.value)
-    options = {
-        'denoising_steps': _STEPS.value,
-        'seed': _SEED.value,
-        'max_waveform_length': _LENGTH.value,
-        'max_batch_size': _BATCH.value,
-    }
-    failures = worker.run_jobs(
-        jobs, lambda path, target: worker.decode_file(codec, path, target, **options)
+
+def _decode(source: str, output: str) -> None:
+    from m2l_jax.corpus import execution, inputs
+    from m2l_jax.corpus.decoding import DecodeJob, DecodeSettings, DecodeWorker
+
+    checkpoint, codec = run_flags.open_model()
+    settings = DecodeSettings(
+        codec.model_id,
+        _FORMAT.value,
+        codec.config.dtype,
+        _STEPS.value,
+        _SEED.value,
+        flags.FLAGS.chunk_seconds,
+        _OVERLAP.value,
     )
-    if failures:
-        print(f'{failures} of {len(jobs)} files could not be decoded', file=sys.stderr)
-        sys.exit(command.EXIT_INPUT_ERROR)
+    job = DecodeJob(checkpoint, os.path.abspath(output), settings, flags.FLAGS.batch_size)
+
+    def open_worker(job: DecodeJob) -> DecodeWorker:
+        return DecodeWorker(job, codec)
+
+    if inputs.is_single_file(source):
+        print(execution.run_single(open_worker(job), source, output))
+        return
+    items = inputs.latent_items(source, output)
+    inputs.check_mirrored(inputs.files_among(items), f'.{_FORMAT.value}')
+    report = execution.run_job(
+        lambda shards: job,
+        open_worker,
+        items,
+        dataclasses.asdict(settings),
+        output,
+        run_flags.run_options(),
+    )
+    print(report.describe())
+    execution.check_any_done(report, output)
 
 
 if __name__ == '__main__':

@@ -9,19 +9,22 @@ OUTPUT/failures.csv, the others are done; the exit code is 1 only if none could 
 --checkpoint the authors' released weights are fetched (CC BY-NC 4.0).
 """
 
+import dataclasses
+import os
+
 from absl import flags
 
 from m2l_jax.corpus import run_flags
 from m2l_jax.interface import command
 
 run_flags.define()
-_INPUT = flags.DEFINE_string(
+flags.DEFINE_string(
     'input',
     None,
     'Folder, glob pattern (** for any depth), audio file, list (.txt, a path a line) or dataset '
     '(its folder, or tfds:NAME[SPLIT]); several with commas.',
 )
-_OUTPUT = flags.DEFINE_string(
+flags.DEFINE_string(
     'output', None, 'Folder for the latents: new, or of an earlier run of the same.'
 )
 _FORMAT = flags.DEFINE_enum(
@@ -47,31 +50,58 @@ _PAD = flags.DEFINE_boolean(
 
 
 def main() -> None:
-    """Parses the flags and encodes."""
-    from m2l_jax.corpus import commands
-    from m2l_jax.corpus.encoding import EncodeSettings
-
-    run_flags.require('output')
+    """Parses the flags and encodes, or checks what was encoded."""
+    output = run_flags.require('output')
     if flags.FLAGS.verify:
-        commands.verify(_OUTPUT.value)
+        run_flags.verify(output)
         return
-    run_flags.require('input')
-    commands.encode(
-        _INPUT.value,
-        _OUTPUT.value,
-        lambda model_id, dtype: EncodeSettings(
-            model_id,
-            _FORMAT.value,
-            _STORAGE.value,
-            'features' if _FEATURES.value else 'latents',
-            dtype,
-            _RATE.value,
-            flags.FLAGS.chunk_seconds,
-            _OVERLAP.value,
-            _CHANNELS.value,
-            _PAD.value,
-        ),
+    source = run_flags.require('input')
+    with run_flags.joined():
+        _encode(source, output)
+
+
+def _encode(source: str, output: str) -> None:
+    from m2l_jax.corpus import execution, inputs
+    from m2l_jax.corpus.encoding import EncodeJob, EncodeSettings, EncodeWorker, latent_format
+
+    checkpoint, codec = run_flags.open_model()
+    settings = EncodeSettings(
+        codec.model_id,
+        _FORMAT.value,
+        _STORAGE.value,
+        'features' if _FEATURES.value else 'latents',
+        codec.config.dtype,
+        _RATE.value,
+        flags.FLAGS.chunk_seconds,
+        _OVERLAP.value,
+        _CHANNELS.value,
+        _PAD.value,
     )
+
+    def make_job(shards: int) -> EncodeJob:
+        folder = os.path.abspath(output)
+        return EncodeJob(checkpoint, folder, settings, flags.FLAGS.batch_size, shards)
+
+    def open_worker(job: EncodeJob) -> EncodeWorker:
+        return EncodeWorker(job, codec)
+
+    if _FORMAT.value != 'tfds' and inputs.is_single_file(source):
+        print(execution.run_single(open_worker(make_job(1)), source, output))
+        return
+    items = inputs.audio_items(source, output)
+    if _FORMAT.value != 'tfds':
+        inputs.check_mirrored(items, f'.{_FORMAT.value}')
+    report = execution.run_job(
+        make_job,
+        open_worker,
+        items,
+        dataclasses.asdict(settings),
+        output,
+        run_flags.run_options(),
+        lambda job, summaries: latent_format(codec.config, job).complete(summaries),
+    )
+    print(report.describe())
+    execution.check_any_done(report, output)
 
 
 if __name__ == '__main__':

@@ -158,7 +158,9 @@ def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int)
     try:
         with (
             replaced_file(path) as partial,
-            soundfile.SoundFile(partial, 'w', sample_rate, len(first), subtype, format=kind) as file,
+            soundfile.SoundFile(
+                partial, 'w', sample_rate, len(first), subtype, format=kind
+            ) as file,
         ):
             for block in itertools.chain([first], blocks):
                 for begin in range(0, block.shape[1], _WRITE_BLOCK):

@@ -16,12 +16,11 @@ from m2l_jax.codec.encoder_decoder import EncoderDecoder, check_finite
 from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.corpus.audio_chunks import unmix
 from m2l_jax.corpus.inputs import mirrored_name
-from m2l_jax.corpus.models import check_chunks, chunking_of, open_codec, rows_at_once
-from m2l_jax.corpus.outputs import describe_output
-from m2l_jax.corpus.plan import Shard
+from m2l_jax.corpus.models import check_chunks, chunking_of, load_same_codec, rows_at_once
+from m2l_jax.corpus.plan import Item, Shard
 from m2l_jax.corpus.sources import read_latent_item
 from m2l_jax.corpus.store import StoredLatents
-from m2l_jax.corpus.summary import Output, ShardSummary
+from m2l_jax.corpus.summary import Output, ShardSummary, describe_output
 from m2l_jax.interface.errors import InputError
 
 
@@ -72,7 +71,7 @@ class DecodeJob:
 
     def open(self) -> 'DecodeWorker':
         """Loads the model on all of this process's devices."""
-        return DecodeWorker(self, open_codec(self.checkpoint, self.settings))
+        return DecodeWorker(self, load_same_codec(self.checkpoint, self.settings))
 
 
 class DecodeWorker:
@@ -127,13 +126,13 @@ class DecodeWorker:
         for item in sorted(shard.items, key=lambda item: -item.bytes):
             try:
                 for name, stored in read_latent_item(item):
-                    file = self._checked(name, stored)
+                    file = self._checked(name, _output_name(item, name), stored)
                     under_way.append(file)
                     yield from latent_rows(file.latents, file.chunks)
             except InputError as error:
                 failures[item.source] = str(error)
 
-    def _checked(self, name: str, stored: StoredLatents) -> '_File':
+    def _checked(self, name: str, output: str, stored: StoredLatents) -> '_File':
         """A file to be decoded; raises InputError if it cannot be."""
         if stored.kind != 'latents':
             raise InputError(f'{name} holds features, which are not decoded: encode it again')
@@ -144,7 +143,13 @@ class DecodeWorker:
             )
         scaled = stored.latents.astype(np.float32) * (stored.scale / LATENT_SCALE)
         latents = as_latents(scaled, self._codec.config.latent_channels)
-        return _File(name, stored, latents, self._chunking.cut(latents.shape[2]))
+        return _File(
+            name,
+            f'{output}.{self._settings.format}',
+            stored,
+            latents,
+            self._chunking.cut(latents.shape[2]),
+        )
 
     def _write(self, file: '_File', rows: Iterator[np.ndarray]) -> Output:
         """Writes the audio of a file as its rows come."""
@@ -157,7 +162,7 @@ class DecodeWorker:
 
         parts = (checked(np.stack([next(rows) for _ in file.latents])) for _ in file.chunks)
         blocks = self._codec.join(parts, file.chunks, self._chunking)
-        path = self._folder / mirrored_name(file.name, f'.{self._settings.format}')
+        path = self._folder / file.output
         audio = _trimmed((unmix(b, file.stored.channel_mode) for b in blocks), file.stored.samples)
         files.write_blocks(path, audio, file.stored.sample_rate)
         return describe_output(self._folder, path, 1)
@@ -172,6 +177,7 @@ class _File:
     """A file that is being decoded, its latents `[channels, 64, frames]` in float32."""
 
     name: str
+    output: str
     stored: StoredLatents
     latents: np.ndarray
     chunks: list[Chunk]
@@ -179,6 +185,11 @@ class _File:
     @property
     def rows(self) -> int:
         return len(self.latents) * len(self.chunks)
+
+
+def _output_name(item: Item, source: str) -> str:
+    """Without a suffix: a file's own; of a dataset the whole, for it may hold a.wav and a.mp3."""
+    return mirrored_name(source, '') if source == item.source else source
 
 
 def _trimmed(blocks: Iterator[np.ndarray], samples: int) -> Iterator[np.ndarray]:

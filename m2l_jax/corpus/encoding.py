@@ -17,7 +17,7 @@ from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.codec.seams import join_latents
 from m2l_jax.corpus.audio_chunks import chunk_rows, mix, mixed_channels
-from m2l_jax.corpus.models import check_chunks, chunking_of, open_codec, rows_at_once
+from m2l_jax.corpus.models import check_chunks, chunking_of, load_same_codec, rows_at_once
 from m2l_jax.corpus.outputs import FileFormat, LatentFormat
 from m2l_jax.corpus.plan import Shard
 from m2l_jax.corpus.read_ahead import read_ahead
@@ -25,6 +25,7 @@ from m2l_jax.corpus.sources import AudioSource, audio_sources
 from m2l_jax.corpus.store import StoredLatents, to_storage
 from m2l_jax.corpus.summary import ShardSummary
 from m2l_jax.interface.errors import InputError
+from m2l_jax.model.config import ModelConfig
 
 _READERS = min(16, 2 * (os.cpu_count() or 1))  # disks wait, and cores decode
 _CHUNKS_AHEAD = 2  # of each file that is being read
@@ -85,7 +86,7 @@ class EncodeJob:
 
     def open(self) -> 'EncodeWorker':
         """Loads the model on all of this process's devices."""
-        return EncodeWorker(self, open_codec(self.checkpoint, self.settings))
+        return EncodeWorker(self, load_same_codec(self.checkpoint, self.settings))
 
 
 class EncodeWorker:
@@ -96,7 +97,7 @@ class EncodeWorker:
         self._settings = job.settings
         self._codec = codec
         self._chunking = chunking_of(codec, job.settings, job.settings.sample_rate)
-        self._format = latent_format(codec, job)
+        self._format = latent_format(codec.config, job)
 
     def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
         """Encodes a shard; see `job.Worker`.
@@ -227,9 +228,9 @@ class _File:
     encoded: list[np.ndarray] = dataclasses.field(default_factory=list)
 
 
-def latent_format(codec: EncoderDecoder, job: EncodeJob) -> LatentFormat:
+def latent_format(config: ModelConfig, job: EncodeJob) -> LatentFormat:
     """How a job's latents are written."""
-    settings, config, folder = job.settings, codec.config, pathlib.Path(job.folder)
+    settings, folder = job.settings, pathlib.Path(job.folder)
     if settings.format != 'tfds':
         return FileFormat(folder, f'.{settings.format}')
     from m2l_jax.corpus.dataset_outputs import DatasetFormat  # TFDS, which takes seconds to import

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from m2l_jax.corpus.job import Job
+from m2l_jax.corpus.job import Job, Worker
 from m2l_jax.corpus.ledger import Ledger
 from m2l_jax.corpus.plan import Item, Shard, parse_share, plan_shards, share_of
 from m2l_jax.corpus.progress import Progress, RunReport
@@ -20,7 +20,7 @@ from m2l_jax.corpus.ray_runner import RayOptions, run_ray
 from m2l_jax.corpus.runners import run_local
 from m2l_jax.corpus.summary import ShardSummary
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import replaced_file
+from m2l_jax.interface.paths import make_folder, replaced_file
 
 _logger = logging.getLogger(__name__)
 
@@ -47,8 +47,20 @@ class RunOptions:
     retry_failures: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class OpenedJob:
+    """A job that is worked on where its model is loaded already."""
+
+    worker: Worker
+
+    def open(self) -> Worker:
+        """See `job.Job`."""
+        return self.worker
+
+
 def run_job(
     make_job: Callable[[int], Job],
+    open_worker: Callable[[Job], Worker],
     items: Sequence[Item],
     settings: Mapping[str, Any],
     folder: str | os.PathLike[str],
@@ -59,6 +71,7 @@ def run_job(
 
     Args:
       make_job: the job, when it is known of how many shards.
+      open_worker: what works on it in this process.
       items: the input.
       settings: all that the output depends on beside it, as JSON can hold it.
       folder: for the output: new, empty, or of an earlier run.
@@ -78,12 +91,14 @@ def run_job(
     if options.retry_failures:
         ledger.forget_failures(mine)
     job = make_job(len(shards))
+    if not ledger.missing(mine):
+        _logger.info('nothing is missing in %s', ledger.folder)
     progress = Progress(mine)
     with _reported(progress, ledger.folder, index, count) as reports:
         if options.ray is not None:
             run_ray(job, mine, ledger.folder, progress, options.ray)
         else:
-            run_local(job, mine, ledger, progress)
+            run_local(OpenedJob(open_worker(job)), mine, ledger, progress)
     if options.share is None and count > 1:
         _wait_for_others(ledger, shards)
     if not ledger.missing(shards):
@@ -107,10 +122,12 @@ def _reported(
     try:
         yield reports
     finally:
-        reports.append(progress.close())
-        name = 'report.json' if count == 1 else f'report-{index}-of-{count}.json'
-        with replaced_file(folder / name) as partial:
-            partial.write_text(json.dumps(dataclasses.asdict(reports[0]), indent=2) + '\n')
+        report = progress.close()
+        reports.append(report)
+        if report.shards:  # else that of an earlier run says more
+            name = 'report.json' if count == 1 else f'report-{index}-of-{count}.json'
+            with replaced_file(folder / name) as partial:
+                partial.write_text(json.dumps(dataclasses.asdict(report), indent=2) + '\n')
 
 
 def _wait_for_others(ledger: Ledger, shards: Sequence[Shard]) -> None:
@@ -121,9 +138,26 @@ def _wait_for_others(ledger: Ledger, shards: Sequence[Shard]) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
+def run_single(worker: Worker, path: str, folder: str | os.PathLike[str]) -> str:
+    """Works on one file by itself, into a folder that may hold anything; returns what to tell.
+
+    Raises:
+      InputError: if it cannot be done.
+    """
+    make_folder(folder)
+    begin = time.monotonic()
+    item = Item(os.path.basename(path), path, os.path.getsize(path))
+    summary = worker.work(Shard(0, (item,)), lambda seconds: None)
+    for _, reason in summary.failures:
+        raise InputError(reason if path in reason else f'{path}: {reason}')
+    output = pathlib.Path(folder, summary.outputs[0].name)
+    seconds = time.monotonic() - begin
+    return f'{path} -> {output}: {summary.seconds:.1f} s of audio in {seconds:.1f} s'
+
+
 def check_any_done(report: RunReport, folder: str | os.PathLike[str]) -> None:
     """Raises InputError if files were worked on, and not one could be done."""
-    if report.failures and not report.files:
+    if report.failures and not report.files and not report.shards_before:
         raise InputError(
             f'none of the {report.failures} files could be done: {folder}/failures.csv says why'
         )

@@ -12,7 +12,18 @@ from m2l_jax.corpus import store
 from m2l_jax.corpus.plan import Item
 from m2l_jax.data.audio_dataset import AudioRecords, is_dataset, split_of
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.listing import file_sizes, find_files, readable_name, split_inputs
+from m2l_jax.interface.listing import (
+    LIST_SUFFIX,
+    file_sizes,
+    find_files,
+    readable_name,
+    split_inputs,
+)
+
+
+def is_single_file(inputs: str) -> bool:
+    """Whether they are one file by itself, and no list."""
+    return os.path.isfile(inputs) and not inputs.lower().endswith(LIST_SUFFIX)
 
 
 def audio_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...]:
@@ -43,6 +54,11 @@ def latent_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...
 def mirrored_name(source: str, suffix: str) -> str:
     """The output file of an input, where each has one: the inputs' tree, with another suffix."""
     return os.path.splitext(source)[0] + suffix
+
+
+def files_among(items: Iterable[Item]) -> list[Item]:
+    """The files of latents among them, as against shards of datasets."""
+    return [item for item in items if item.path.lower().endswith(store.SUFFIXES)]
 
 
 def check_mirrored(items: Iterable[Item], suffix: str) -> None:

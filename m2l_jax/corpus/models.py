@@ -6,6 +6,7 @@ from typing import Protocol
 import jax
 
 from m2l_jax.codec.chunks import Chunking
+from m2l_jax.codec.compile_cache import use_compile_cache
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.interface.errors import InputError
 
@@ -24,13 +25,28 @@ class ModelSettings(Protocol):
     overlap_seconds: float
 
 
-def open_codec(checkpoint: str | None, settings: ModelSettings) -> EncoderDecoder:
-    """The model, on all of this process's devices.
+def load_codec(checkpoint: str | None, dtype: str | None) -> EncoderDecoder:
+    """The model, on all of this process's devices; what is compiled is kept on disk.
+
+    Args:
+      checkpoint: see `EncoderDecoder`.
+      dtype: of the computation; None for bfloat16 on accelerators and float32 on a CPU.
 
     Raises:
-      InputError: if the checkpoint cannot be read, or is not the one that the run began with.
+      InputError: if the checkpoint cannot be read.
     """
-    codec = EncoderDecoder(checkpoint, dtype=settings.dtype, devices=jax.local_devices())
+    use_compile_cache()
+    default = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+    return EncoderDecoder(checkpoint, dtype=dtype or default, devices=jax.local_devices())
+
+
+def load_same_codec(checkpoint: str | None, settings: ModelSettings) -> EncoderDecoder:
+    """The model that a run began with, in another process.
+
+    Raises:
+      InputError: if the checkpoint cannot be read, or holds another.
+    """
+    codec = load_codec(checkpoint, settings.dtype)
     if codec.model_id != settings.model:
         raise InputError(
             f'{checkpoint} holds model {codec.model_id}, and held {settings.model} when this run '

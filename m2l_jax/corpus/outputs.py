@@ -8,8 +8,7 @@ from typing import Protocol
 
 from m2l_jax.corpus.inputs import mirrored_name
 from m2l_jax.corpus.store import StoredLatents, write_latents, written_paths
-from m2l_jax.corpus.summary import Output, ShardSummary
-from m2l_jax.corpus.verification import digest_file
+from m2l_jax.corpus.summary import Output, ShardSummary, describe_output
 
 
 class Sink(Protocol):
@@ -68,14 +67,8 @@ class _FileSink:
         path = self._files.folder / mirrored_name(source, self._files.suffix)
         write_latents(path, stored)
         for written in written_paths(path):
-            records = len(stored.latents) if written == path else 0
+            records = int(written == path)
             self._outputs.append(describe_output(self._files.folder, written, records))
 
     def outputs(self) -> tuple[Output, ...]:
         return tuple(self._outputs)
-
-
-def describe_output(folder: pathlib.Path, path: pathlib.Path, records: int) -> Output:
-    """What a summary says of a file that was written."""
-    name = path.relative_to(folder).as_posix()
-    return Output(name, path.stat().st_size, digest_file(path), records)

@@ -1,6 +1,7 @@
 """How far a corpus job is, and what came of it at the end."""
 
 import dataclasses
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -8,6 +9,8 @@ from collections.abc import Sequence
 from m2l_jax.corpus.plan import Shard
 from m2l_jax.corpus.summary import ShardSummary
 from m2l_jax.interface.progress import ProgressBar, describe_duration
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,8 @@ class RunReport:
 
     def describe(self) -> str:
         """A line or two for people."""
+        if not self.shards and not self.shards_missing:
+            return f'all {self.shards_before} shards were done before'
         before = f'\n{self.shards_before} shards were done before' if self.shards_before else ''
         missing = f'\n{self.shards_missing} shards are missing' if self.shards_missing else ''
         return (
@@ -90,7 +95,9 @@ class Progress:
             self._under_way.pop(shard.number, None)
 
     def after(self, shard: Shard, summary: ShardSummary) -> None:
-        """Counts a shard that is done."""
+        """Counts a shard that is done, and names the files in it that could not be."""
+        for source, reason in summary.failures:
+            _logger.warning('skipping %s: %s', source, reason)
         with self._lock:
             self._under_way.pop(shard.number, None)
             self._done['shards'] += 1

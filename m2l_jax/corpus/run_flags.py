@@ -1,16 +1,23 @@
 """The flags that encoding and decoding share: what the model takes, and who works on what."""
 
+import contextlib
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from m2l_jax.corpus.execution import RunOptions
-from m2l_jax.corpus.ray_runner import RayOptions
 from m2l_jax.interface.errors import InputError
+
+if TYPE_CHECKING:  # a mistake in the flags is told before JAX is imported
+    from m2l_jax.codec.encoder_decoder import EncoderDecoder
+    from m2l_jax.corpus.execution import RunOptions
+
+_JOIN_SECONDS = 300
 
 
 def define() -> None:
-    """Defines them; their names are read below."""
+    """Defines them; the functions below read them."""
     flags.DEFINE_string(
         'checkpoint', None, 'Folder of a training run or a conversion, .pt or .safetensors file.'
     )
@@ -42,8 +49,11 @@ def define() -> None:
     flags.DEFINE_integer('ray_cpus', 4, 'Cores of each Ray actor, beside its accelerator.')
 
 
-def run_options() -> RunOptions:
+def run_options() -> 'RunOptions':
     """How the work is shared out, by the flags."""
+    from m2l_jax.corpus.execution import RunOptions
+    from m2l_jax.corpus.ray_runner import RayOptions
+
     values = flags.FLAGS
     ray = None
     if values.runner == 'ray':
@@ -53,30 +63,41 @@ def run_options() -> RunOptions:
     )
 
 
-def checkpoint() -> str | None:
-    """The checkpoint's path, from wherever it is opened."""
-    path = flags.FLAGS.checkpoint
-    return None if path is None else os.path.abspath(path)
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Joins the processes that a launcher has started together, unless --shard tells the share."""
+    from m2l_jax.training import processes
+
+    alone = flags.FLAGS.shard is not None or flags.FLAGS.runner == 'ray'
+    place = None if alone else processes.find_place(None, None, None, os.environ)
+    with processes.joined(place, _JOIN_SECONDS):
+        yield
 
 
-def dtype() -> str:
-    """The computation's.
+def open_model() -> 'tuple[str | None, EncoderDecoder]':
+    """The checkpoint's path, for wherever else it is opened, and the model in it.
 
     Raises:
-      InputError: if it cannot be chosen here, for the work is elsewhere.
+      InputError: if it cannot be read, or its dtype is to be chosen for a machine elsewhere.
     """
     import jax
 
+    from m2l_jax.corpus.models import load_codec
+
     values = flags.FLAGS
-    if values.dtype is not None:
-        return values.dtype
     if values.runner == 'ray':
-        raise InputError('--runner=ray needs --dtype: bfloat16 for accelerators, float32 for CPUs')
-    return 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+        if values.dtype is None:
+            raise InputError(
+                '--runner=ray needs --dtype: bfloat16 for accelerators, float32 for CPUs'
+            )
+        jax.config.update('jax_platforms', 'cpu')  # an accelerator here is for an actor
+    checkpoint = None if values.checkpoint is None else os.path.abspath(values.checkpoint)
+    return checkpoint, load_codec(checkpoint, values.dtype)
 
 
-def required(*names: str) -> None:
-    """Raises InputError if flags are missing that --verify can do without."""
-    for name in names:
-        if not getattr(flags.FLAGS, name):
-            raise InputError(f'--{name} is missing: see --helpshort')
+def require(name: str) -> str:
+    """The value of a flag that --verify can do without; raises InputError if there is none."""
+    value = getattr(flags.FLAGS, name)
+    if not value:
+        raise InputError(f'--{name} is missing: --helpshort tells of all flags')
+    return value

@@ -89,7 +89,7 @@ def read_latent_item(item: Item) -> Iterator[tuple[str, StoredLatents]]:
     Raises:
       InputError: if it cannot be read.
     """
-    if item.path.endswith(SUFFIXES):
+    if item.path.lower().endswith(SUFFIXES):
         yield item.source, read_latents(item.path)
         return
     from m2l_jax.corpus import latent_dataset  # TFDS, which takes seconds to import

@@ -1,7 +1,10 @@
 """What came of a shard."""
 
 import dataclasses
+import hashlib
 import json
+import os
+import pathlib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +15,8 @@ class Output:
       name: its path below the output folder, with forward slashes.
       bytes: its size.
       sha256: of its content, in hexadecimal.
-      records: that it holds.
+      records: that it holds: of a shard its records, 1 of any other file of latents or audio, 0 of
+        what belongs to another file.
     """
 
     name: str
@@ -40,6 +44,18 @@ class ShardSummary:
     latents: int
     outputs: tuple[Output, ...]
     failures: tuple[tuple[str, str], ...]
+
+
+def describe_output(folder: pathlib.Path, path: pathlib.Path, records: int) -> Output:
+    """What is to be noted of a file that has just been written; raises an OSError."""
+    name = path.relative_to(folder).as_posix()
+    return Output(name, path.stat().st_size, digest_file(path), records)
+
+
+def digest_file(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's content, in hexadecimal; raises an OSError."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def to_json(summary: ShardSummary) -> str:
