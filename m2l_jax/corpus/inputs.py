@@ -111,6 +111,6 @@ def _audio_records(path: str, prefix: str) -> Iterator[Item]:
 def _latent_shards(path: str, prefix: str) -> Iterator[Item]:
     from m2l_jax.corpus import latent_dataset  # TFDS, which takes seconds to import
 
-    shards = latent_dataset.shard_paths(*split_of(path))
+    shards = list(latent_dataset.shard_lengths(*split_of(path)))
     for shard, size in zip(shards, file_sizes(shards), strict=True):
         yield Item(os.path.join(prefix, os.path.basename(shard)), shard, size or 0)
