@@ -64,8 +64,9 @@ def _list_items(
 ) -> tuple[Item, ...]:
     parts = split_inputs(inputs)
     datasets = [part for part in parts if is_dataset(part)]
-    _refuse_output(parts, output)
-    root, paths = find_files([part for part in parts if part not in datasets], suffixes, kind)
+    others = [part for part in parts if part not in datasets]
+    _refuse_output([*others, *(split_of(part)[0] for part in datasets)], output)
+    root, paths = find_files(others, suffixes, kind)
     items = list(_file_items(root, _outside(output, paths)))
     for part in datasets:
         items += read_dataset(part, _dataset_name(part) if len(parts) > 1 else '')
@@ -79,7 +80,7 @@ def _list_items(
 def _refuse_output(parts: Iterable[str], output: str | os.PathLike[str]) -> None:
     folder = os.path.realpath(output)
     for part in parts:
-        if os.path.commonpath([folder, os.path.realpath(split_of(part)[0])]) == folder:
+        if os.path.commonpath([folder, os.path.realpath(part)]) == folder:
             raise InputError(f'{part} lies in the output folder {output}: choose another --output')
 
 

@@ -89,16 +89,16 @@ def _compare_lengths(
     record_format: RecordFormat | None,
     lengths: Mapping[str, int],
 ) -> list[Problem]:
-    """What the dataset's own description has otherwise than the outputs."""
+    """Which shards the dataset's own description has otherwise than the outputs."""
     if record_format is None:
         without = lengths and not os.path.exists(os.path.join(folder, INFO))
         return [(INFO, 'is missing, and so no shard can be opened')] if without else []
-    told = latent_dataset.shard_lengths(folder)
-    told = {os.path.relpath(path, folder): records for path, records in told.items()}
+    described = latent_dataset.shard_lengths(folder)
+    told = {os.path.relpath(path, folder): records for path, records in described.items()}
     return [
-        (INFO, f'tells of {told.get(name, "no")} records in {name}, not {lengths.get(name, "any")}')
-        for name in sorted(told | lengths)
-        if told.get(name) != lengths.get(name)
+        (INFO, f'tells of {told.get(name, "no")} records in {name}, not {records}')
+        for name, records in lengths.items()
+        if told.get(name) != records
     ]
 
 

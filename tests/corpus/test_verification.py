@@ -91,12 +91,11 @@ def test_what_was_written_wrong_is_found(tmp_path, shards):
 
 
 def test_shards_are_counted_and_compared_with_the_dataset(tmp_path, shards):
-    first, second, third = shards
+    first, second, _ = shards
     wrong = dataclasses.replace(first, records=2)
     assert verify(tmp_path, [wrong, second]) == [
         (first.name, 'holds 3 records, 2 were written'),
         ('dataset_info.json', f'tells of 3 records in {first.name}, not 2'),
-        ('dataset_info.json', f'tells of 2 records in {third.name}, not any'),
     ]
     remove_metadata(tmp_path)
     assert verify(tmp_path, shards) == [
