@@ -19,7 +19,7 @@ test: $(TORCH_INSTALLED)
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/shellcheck launch/*.sh launch/slurm.sbatch .ci/run
+	$(VENV)/bin/shellcheck launch/*.sh launch/*.sbatch .ci/run
 
 clean:
 	rm -rf $(VENV) build

@@ -1,6 +1,6 @@
 """A job without a model: writes, for each item, its source and a few numbers; and how it is run.
 
-    python -m tests.corpus.fake_job OUTPUT ITEMS SECONDS [SHARE]
+    python -m tests.corpus.fake_job OUTPUT ITEMS SECONDS [SHARE [RAY]]
 
 An item whose source holds one of these words has trouble: `bad` fails, `full` finds no space left,
 `bug` raises another error, `die` kills the process, `die-once` the first time only.
@@ -18,6 +18,7 @@ import time
 from m2l_jax.corpus.ledger import Ledger
 from m2l_jax.corpus.plan import Item, parse_share, plan_shards, share_of
 from m2l_jax.corpus.progress import Progress
+from m2l_jax.corpus.ray_runner import RayOptions, run_ray
 from m2l_jax.corpus.runners import run_local
 from m2l_jax.corpus.summary import Output, ShardSummary
 from m2l_jax.interface import command
@@ -38,12 +39,33 @@ class FakeJob:
         return FakeWorker(pathlib.Path(self.folder), self.seconds)
 
 
+@dataclasses.dataclass(frozen=True)
+class ThreadCountingJob(FakeJob):
+    """Notes beside the output folder how many threads XLA computes with."""
+
+    def open(self):
+        os.environ.pop('XLA_FLAGS', None)  # the tests' own, of several devices
+        import jax.numpy as jnp
+
+        x = jnp.ones((256, 256))
+        (x @ x).block_until_ready()
+        names = [
+            pathlib.Path(f'/proc/self/task/{task}/comm').read_text()
+            for task in os.listdir('/proc/self/task')
+        ]
+        count = sum('XLAEigen' in name for name in names)
+        pathlib.Path(f'{self.folder}.threads.{os.getpid()}').write_text(str(count))
+        return super().open()
+
+
 class FakeWorker:
     def __init__(self, folder, seconds):
         self._folder = folder
         self._seconds = seconds
 
     def work(self, shard, tell):
+        with open(f'{self._folder}.log', 'a') as log:
+            log.write(f'{shard.number}\n')
         outputs, failures = [], []
         for item in shard.items:
             try:
@@ -98,13 +120,17 @@ def results(folder):
     }
 
 
-def main(folder, count, seconds, share='0/1'):
+def main(folder, count, seconds, share='0/1', address=''):
     items, shards = plan(int(count))
     ledger = Ledger(folder)
     ledger.claim(SETTINGS, items)
     mine = share_of(shards, *parse_share(share))
     print('begins', flush=True)
-    run_local(FakeJob(folder, float(seconds)), mine, ledger, Progress(mine))
+    job = FakeJob(folder, float(seconds))
+    if address:
+        run_ray(job, mine, folder, Progress(mine), RayOptions(address, cpus=1))
+    else:
+        run_local(job, mine, ledger, Progress(mine))
     print(ledger.finish(shards), flush=True)
 
 
