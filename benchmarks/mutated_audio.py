@@ -15,7 +15,7 @@ import soundfile
 from absl import app, flags
 
 # Suffix, libsndfile's format and its subtype.
-_KINDS = (
+KINDS = (
     ('.wav', 'WAV', 'PCM_16'),
     ('.wav', 'WAV', 'PCM_24'),
     ('.wav', 'WAV', 'FLOAT'),
@@ -60,9 +60,13 @@ class Mutation:
 
 
 def mutations(seed: int, count: int, seconds: float = 1.0) -> Iterator[Mutation]:
-    """`count` broken files, of every kind in turn; the same for the same arguments."""
+    """`count` broken files, of every kind in turn.
+
+    The same for the same arguments, but for what libsndfile draws or looks up itself: the serial
+    number of an Ogg stream, the time of writing in a WAV of floats.
+    """
     chance = random.Random(seed)
-    sound = [(suffix, kind, encode(kind, subtype, seconds)) for suffix, kind, subtype in _KINDS]
+    sound = [(suffix, kind, encode(kind, subtype, seconds)) for suffix, kind, subtype in KINDS]
     for number in range(count):
         mutate = _MUTATORS[number % len(_MUTATORS)]
         suffix, kind, content = sound[chance.randrange(len(sound))]
@@ -131,7 +135,7 @@ def _break_magic(chance: random.Random, suffix: str, content: bytes) -> Mutation
 
 
 def _swap_suffix(chance: random.Random, suffix: str, content: bytes) -> Mutation:
-    other = chance.choice([kind[0] for kind in _KINDS if kind[0] != suffix])
+    other = chance.choice([kind[0] for kind in KINDS if kind[0] != suffix])
     return Mutation(other, content, f'named {other}', False)
 
 
@@ -227,11 +231,13 @@ _COUNT = flags.DEFINE_integer('count', 1000, 'Files.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Other files for another seed.')
 
 
-def write_mutations(folder: pathlib.Path, seed: int, count: int) -> dict[str, Mutation]:
+def write_mutations(
+    folder: pathlib.Path, seed: int, count: int, seconds: float = 1.0
+) -> dict[str, Mutation]:
     """Writes broken files; returns them by the names that they have in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
-    for number, mutation in enumerate(mutations(seed, count)):
+    for number, mutation in enumerate(mutations(seed, count, seconds)):
         name = f'{number:06d}{mutation.suffix}'
         (folder / name).write_bytes(mutation.content)
         written[name] = mutation

@@ -4,10 +4,12 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
+from m2l_jax.audio import open_ended
 from m2l_jax.interface.errors import InputError
 
 PathLike = str | os.PathLike[str]
@@ -28,6 +30,9 @@ _OGG_LAST_PAGES = 1 << 16
 # An MP3 frame borrows bits from frames before it, which a seek does not decode.
 _MP3_RUN_IN = 1 << 14
 
+# Samples that decoders of MP3 and Ogg drop at the ends of files from some encoders.
+_LOSSY_SLACK = 1 << 13
+
 # Sizes that libsndfile finds larger than the file, where audio is what is missing.
 _CUT_SIZE = re.compile(
     r'^ *(?:data|SSND|BODY|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)', re.MULTILINE
@@ -43,7 +48,14 @@ class OpenAudio(soundfile.SoundFile):
 
     soundfile otherwise seeks after each read to where it is, which fails at the end of a file
     whose header does not say where that is, and drops what was read.
+
+    Attributes:
+      has_length: whether the header says how long the file is; a FLAC from a pipe does not.
     """
+
+    def __init__(self, file: PathLike | BinaryIO, has_length: bool = True):
+        super().__init__(file)
+        self.has_length = has_length and self.frames <= _LONGEST
 
     def seekable(self) -> bool:
         """Whether reading may rely on seeking."""
@@ -54,15 +66,14 @@ class OpenAudio(soundfile.SoundFile):
         """Whether `seek` is exact; it needs a format that can, and a header that tells the end."""
         return super().seekable() and self.has_length
 
-    @property
-    def has_length(self) -> bool:
-        """Whether the header says how long the file is; a FLAC from a pipe does not."""
-        return self.frames <= _LONGEST
-
 
 @contextlib.contextmanager
-def opened(path: PathLike) -> Iterator[OpenAudio]:
+def opened(path: PathLike, to_end: bool = False) -> Iterator[OpenAudio]:
     """A file whose header can be true, open for reading.
+
+    Args:
+      path: the file.
+      to_end: that all of it will be read, wherever its header says, or lets guess, that it ends.
 
     Raises:
       InputError: if the file is missing, not audio, shorter than its header says, or has a sample
@@ -71,13 +82,13 @@ def opened(path: PathLike) -> Iterator[OpenAudio]:
     """
     if not os.path.isfile(path):
         raise InputError(f'{path} does not exist or is not a file: check the path')
-    try:
-        file = OpenAudio(path)
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise InputError(
-            f'{path} cannot be read as audio ({_reason(error)}): replace or remove it'
-        ) from None
-    with file:
+    with contextlib.ExitStack() as stack:
+        try:
+            file = _open(path, to_end, stack)
+        except (soundfile.LibsndfileError, TypeError) as error:
+            raise InputError(
+                f'{path} cannot be read as audio ({_reason(error)}): replace or remove it'
+            ) from None
         _check_header(file, path)
         try:
             yield file
@@ -118,7 +129,8 @@ def decode(
             break
         yield block[max(0, start - position) :]
         position += len(block)
-    if stop is None and file.has_length and position < file.frames:
+    slack = _LOSSY_SLACK if file.format in ('MP3', 'OGG') else 0
+    if stop is None and file.has_length and position + slack < file.frames:
         raise truncated(path, position, file.frames)
 
 
@@ -128,6 +140,19 @@ def truncated(path: PathLike, held: int, promised: int) -> InputError:
         f'{path} ends after {held} samples of {promised}: '
         'the file is truncated; replace or remove it'
     )
+
+
+def _open(path: PathLike, to_end: bool, stack: contextlib.ExitStack) -> OpenAudio:
+    file = stack.enter_context(OpenAudio(path))
+    shown = None
+    if file.format in ('WAV', 'WAVEX') and not file.frames:
+        shown = open_ended.show_wav(path)
+    elif file.format == 'MP3' and to_end:
+        shown = open_ended.show_mp3(path)
+    if shown is None:
+        return file
+    stack.enter_context(shown)
+    return stack.enter_context(OpenAudio(shown, has_length=file.format != 'MP3'))
 
 
 def _check_header(file: OpenAudio, path: PathLike) -> None:

@@ -90,7 +90,7 @@ def read(
       InputError: if the file is missing, not audio, damaged, or ends before `start + samples` or
         what its header promises.
     """
-    with opened(path) as file:
+    with opened(path, to_end=samples is None) as file:
         waveform = _join(_read_part(file, path, sample_rate, start, samples), file.channels)
     if samples is not None and waveform.shape[1] < samples:
         raise truncated(path, start + waveform.shape[1], start + samples)
@@ -121,7 +121,7 @@ def read_blocks(
     if not 0 <= overlap_samples < block_samples:
         raise ValueError(f'blocks of {block_samples} samples cannot overlap by {overlap_samples}')
     empty = True
-    with opened(path) as file:
+    with opened(path, to_end=True) as file:
         blocks = _read_part(file, path, sample_rate, 0, None)
         for block in _regroup(blocks, file.channels, block_samples, overlap_samples):
             if not np.all(np.isfinite(block)):

@@ -46,6 +46,34 @@ def test_wav_from_a_pipe_is_read_to_its_end(tmp_path, size):
     np.testing.assert_allclose(files.read(path, RATE), music, atol=5e-5)
 
 
+def test_wav_whose_sizes_were_never_filled_in_is_read_to_its_end(tmp_path):
+    """As a recorder leaves it that lost its power."""
+    music = make_music(0.5)
+    path = patch_wav(patch_wav(write_wav(tmp_path / 'a.wav', music), 40, 0), 4, 0)
+    assert soundfile.info(path).frames == 0
+    assert files.read_info(path).samples == music.shape[1]
+    np.testing.assert_allclose(files.read(path, RATE), music, atol=5e-5)
+    np.testing.assert_allclose(files.read(path, RATE, 9_000, 500), music[:, 9_000:9_500], atol=5e-5)
+
+
+def test_mp3_that_does_not_state_its_length_is_read_to_its_end(tmp_path):
+    """Its first frames, of more bits than the later, let libsndfile guess too short a length."""
+    path = tmp_path / 'a.mp3'
+    music = np.concatenate([make_music(2), np.zeros((1, 8 * RATE), np.float32)], axis=1)
+    with soundfile.SoundFile(path, 'w', RATE, 1, bitrate_mode='VARIABLE') as file:
+        file.write(music.T)
+    whole = files.read(path, RATE)
+    content = path.read_bytes()
+    second_frame = content.index(content[:2], content.index(b'Xing'))
+    path.write_bytes(content[second_frame:])
+    assert soundfile.info(path).frames < 5 * RATE
+    untagged = files.read(path, RATE)
+    delay = 1105  # of encoder and decoder, which the removed frame tells
+    np.testing.assert_array_equal(untagged[:, delay : delay + 10 * RATE], whole)
+    blocks = list(files.read_blocks(path, RATE, 3 * RATE))
+    np.testing.assert_array_equal(np.concatenate(blocks, axis=1), untagged)
+
+
 def test_flac_from_a_pipe_is_read_to_its_end(tmp_path):
     path = tmp_path / 'a.flac'
     music = make_music(3)
