@@ -16,7 +16,10 @@ from absl import flags
 from m2l_jax.interface import command
 
 _INPUT = flags.DEFINE_string(
-    'input', None, 'Folder, glob pattern (** for any depth) or audio file; several with commas.'
+    'input',
+    None,
+    'Folder, glob pattern (** for any depth), audio file, or .txt with a path a line; several with '
+    'commas.',
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the dataset: new, or of an earlier run.')
 _RATE = flags.DEFINE_integer('sample_rate', 44_100, 'Of the stored audio, in Hz.')

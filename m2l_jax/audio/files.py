@@ -14,7 +14,7 @@ import soxr
 
 from m2l_jax.audio.decoding import OpenAudio, PathLike, decode, opened, truncated
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.listing import list_files
+from m2l_jax.interface.listing import list_files, split_inputs
 from m2l_jax.interface.paths import replaced_file
 
 AUDIO_SUFFIXES = frozenset(
@@ -52,7 +52,7 @@ def find(paths: str) -> list[str]:
     Raises:
       InputError: if one of them does not exist.
     """
-    found = (file for part in paths.split(',') for file in list_files(part.strip(), AUDIO_SUFFIXES))
+    found = (file for part in split_inputs(paths) for file in list_files(part, AUDIO_SUFFIXES))
     return list(dict.fromkeys(found))
 
 

@@ -80,8 +80,9 @@ def _list_items(
 ) -> tuple[Item, ...]:
     parts = split_inputs(inputs)
     datasets = [part for part in parts if is_dataset(part)]
-    _refuse_output(parts, output)
-    root, paths = find_files([part for part in parts if part not in datasets], suffixes, kind)
+    others = [part for part in parts if part not in datasets]
+    _refuse_output([*others, *(split_of(part)[0] for part in datasets)], output)
+    root, paths = find_files(others, suffixes, kind)
     items = list(_file_items(root, _outside(output, paths)))
     for part in datasets:
         items += read_dataset(part, _dataset_name(part) if len(parts) > 1 else '')
@@ -95,7 +96,7 @@ def _list_items(
 def _refuse_output(parts: Iterable[str], output: str | os.PathLike[str]) -> None:
     folder = os.path.realpath(output)
     for part in parts:
-        if os.path.commonpath([folder, os.path.realpath(split_of(part)[0])]) == folder:
+        if os.path.commonpath([folder, os.path.realpath(part)]) == folder:
             raise InputError(f'{part} lies in the output folder {output}: choose another --output')
 
 
@@ -127,6 +128,6 @@ def _audio_records(path: str, prefix: str) -> Iterator[Item]:
 def _latent_shards(path: str, prefix: str) -> Iterator[Item]:
     from m2l_jax.corpus import latent_dataset  # TFDS, which takes seconds to import
 
-    shards = latent_dataset.shard_paths(*split_of(path))
+    shards = list(latent_dataset.shard_lengths(*split_of(path)))
     for shard, size in zip(shards, file_sizes(shards), strict=True):
         yield Item(os.path.join(prefix, os.path.basename(shard)), shard, size or 0)

@@ -114,8 +114,8 @@ def read_format(folder: str | os.PathLike[str]) -> RecordFormat:
     return record_format(feature.shape[1], np.dtype(feature.np_dtype).name)
 
 
-def shard_paths(folder: str | os.PathLike[str], split: str = SPLIT) -> list[str]:
-    """The shards of the dataset in a folder.
+def shard_lengths(folder: str | os.PathLike[str], split: str = SPLIT) -> dict[str, int]:
+    """How many records each shard of the dataset in a folder has, by its path.
 
     Raises:
       InputError: as `read_format` does, or if there is no such split.
@@ -123,7 +123,8 @@ def shard_paths(folder: str | os.PathLike[str], split: str = SPLIT) -> list[str]
     builder = _open_builder(folder)
     if split not in builder.info.splits:
         raise InputError(f'{folder} has no split {split!r}, only {SPLIT!r}')
-    return [os.fspath(path) for path in builder.info.splits[split].filepaths]
+    found = builder.info.splits[split]
+    return dict(zip(map(os.fspath, found.filepaths), found.shard_lengths, strict=True))
 
 
 def read_shard(

@@ -18,10 +18,10 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from m2l_jax.interface.errors import InputError, first_line
 
 SPLIT = 'train'
+INFO = 'dataset_info.json'  # what TFDS opens a dataset by
 
 # One record a group and no compression, for records are read one by one, in any order.
 _WRITER_OPTIONS = 'group_size:1,uncompressed'
-_INFO = 'dataset_info.json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +82,8 @@ class RecordFormat:
         try:
             with tempfile.TemporaryDirectory(dir=folder, prefix='.', suffix='.partial') as partial:
                 info.write_to_directory(partial)
-                # What TFDS opens a dataset by comes last: a dataset is there whole or not at all.
-                for name in sorted(os.listdir(partial), key=lambda name: name == _INFO):
+                # `INFO` comes last: a dataset is there whole or not at all.
+                for name in sorted(os.listdir(partial), key=lambda name: name == INFO):
                     os.replace(os.path.join(partial, name), os.path.join(folder, name))
         except OSError as error:
             raise InputError(f'{folder} cannot be written ({error.strerror or error})') from None
@@ -134,9 +134,9 @@ class ShardWriter:
 
 def remove_metadata(folder: str | os.PathLike[str]) -> None:
     """Makes a dataset unreadable while its shards are being mended."""
-    (pathlib.Path(folder) / _INFO).unlink(missing_ok=True)
+    (pathlib.Path(folder) / INFO).unlink(missing_ok=True)
 
 
 def has_metadata(folder: str | os.PathLike[str]) -> bool:
     """Whether the folder is a complete dataset."""
-    return (pathlib.Path(folder) / _INFO).is_file()
+    return (pathlib.Path(folder) / INFO).is_file()

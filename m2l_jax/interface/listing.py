@@ -47,7 +47,7 @@ def split_inputs(inputs: str) -> list[str]:
         return [inputs]
     parts = [part.strip() for part in inputs.split(',')]
     if not all(parts):
-        raise InputError(f'{inputs!r} lacks a path before or after a comma: mend --input')
+        raise InputError(f'{inputs!r} lacks a path before or after a comma')
     return parts
 
 

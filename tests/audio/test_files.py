@@ -84,7 +84,7 @@ def test_a_truncated_file_is_named(tmp_path, suffix):
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
     with pytest.raises(InputError, match=r'a\.wav cannot be written \('):
-        files.write(tmp_path / f'{"a" * 248}a.wav', np.zeros((1, 9)), 44_100)
+        files.write(tmp_path / f'{"a" * 255}.wav', np.zeros((1, 9)), 44_100)
     assert not list(tmp_path.iterdir())
 
 

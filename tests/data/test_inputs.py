@@ -47,6 +47,14 @@ def test_patterns(library):
     assert sources(library / 'odd[1]') == ['a.wav']
 
 
+def test_lists(library):
+    (library / 'list.txt').write_text('one/a.wav\ntwo/gone.wav\n')
+    assert sources(library / 'list.txt') == ['one/a.wav', 'two/gone.wav']
+    gone = list_audio(str(library / 'list.txt'), 44_100, 4096)[1]
+    assert (gone.bytes, gone.info) == (0, None)
+    assert 'two/gone.wav cannot be read (No such file or directory)' in gone.problem
+
+
 def test_what_cannot_be_used_says_why(library):
     files = {file.source: file for file in list_audio(str(library), 44_100, 4096)}
     assert files['one/a.wav'].problem == ''

@@ -1,0 +1,163 @@
+"""Reading again all that a corpus job has written."""
+
+import concurrent.futures
+import hashlib
+import itertools
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from m2l_jax.audio import files
+from m2l_jax.corpus import latent_dataset, store
+from m2l_jax.corpus.store import StoredLatents
+from m2l_jax.corpus.summary import Output
+from m2l_jax.data.record_dataset import INFO, RecordFormat
+from m2l_jax.interface.errors import InputError
+
+_THREADS = 8
+_BLOCK = 256  # outputs that are handed to the threads at once: there may be millions
+_AUDIO_SAMPLES = 1 << 20
+
+Problem = tuple[str, str]
+
+
+def digest_file(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's content, in hexadecimal; raises an OSError."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def describe_output(folder: str | os.PathLike[str], name: str, records: int) -> Output:
+    """What is to be noted of a file that has just been written; raises an OSError.
+
+    Args:
+      folder: the job's output folder.
+      name: of the file, below it.
+      records: that it holds: of a shard its records, 1 of any other file of latents or audio, 0 of
+        what belongs to another file.
+    """
+    path = pathlib.Path(folder, name)
+    return Output(name, path.stat().st_size, digest_file(path), records)
+
+
+def verify(
+    folder: str | os.PathLike[str],
+    outputs: Iterable[Output],
+    tell: Callable[[int], None] = lambda _: None,
+) -> list[Problem]:
+    """Reads every output again: its size, hash, count of records, shapes, and that all is finite.
+
+    Args:
+      folder: the job's output folder.
+      outputs: what is noted of the files in it.
+      tell: is called with the bytes that have been verified since the last call.
+
+    Returns:
+      (name, reason) of each output that is not as it was written, in the order of `outputs`; and of
+      the dataset's own description, if there are shards and it does not fit them.
+    """
+    outputs = iter(outputs)
+    record_format, problems = _read_format(folder)
+    lengths: dict[str, int] = {}
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
+        while block := list(itertools.islice(outputs, _BLOCK)):
+            paths = [pathlib.Path(folder, output.name) for output in block]
+            reasons = threads.map(_find_problem, paths, block, itertools.repeat(record_format))
+            for output, reason in zip(block, reasons, strict=True):
+                problems += [(output.name, reason)] if reason else []
+                tell(output.bytes)
+            lengths |= {output.name: output.records for output in block if _is_shard(output.name)}
+    return problems + _compare_lengths(folder, record_format, lengths)
+
+
+def _read_format(
+    folder: str | os.PathLike[str],
+) -> tuple[RecordFormat | None, list[Problem]]:
+    """The format of the dataset of latents in a folder, if there is one, or what is wrong."""
+    if not os.path.isfile(os.path.join(folder, INFO)):
+        return None, []
+    try:
+        return latent_dataset.read_format(folder), []
+    except InputError as error:
+        return None, [(INFO, str(error))]
+
+
+def _compare_lengths(
+    folder: str | os.PathLike[str],
+    record_format: RecordFormat | None,
+    lengths: Mapping[str, int],
+) -> list[Problem]:
+    """Which shards the dataset's own description has otherwise than the outputs."""
+    if record_format is None:
+        without = lengths and not os.path.exists(os.path.join(folder, INFO))
+        return [(INFO, 'is missing, and so no shard can be opened')] if without else []
+    described = latent_dataset.shard_lengths(folder)
+    told = {os.path.relpath(path, folder): records for path, records in described.items()}
+    return [
+        (INFO, f'tells of {told.get(name, "no")} records in {name}, not {records}')
+        for name, records in lengths.items()
+        if told.get(name) != records
+    ]
+
+
+def _find_problem(path: pathlib.Path, output: Output, record_format: RecordFormat | None) -> str:
+    """Why an output is not as it was written, or nothing."""
+    try:
+        size = path.stat().st_size
+        if size != output.bytes:
+            return f'has {size} bytes, {output.bytes} were written'
+        if digest_file(path) != output.sha256:
+            return 'was changed since it was written: its SHA-256 is another'
+        records = _count_records(path, record_format)
+    except FileNotFoundError:
+        return 'is missing'
+    except OSError as error:
+        return f'cannot be read ({error.strerror or error})'
+    except InputError as error:
+        return str(error)
+    if records is not None and records != output.records:
+        return f'holds {records} records, {output.records} were written'
+    return ''
+
+
+def _count_records(path: pathlib.Path, record_format: RecordFormat | None) -> int | None:
+    """Records in a file, all of which are read, or None of a file that nothing more is known of.
+
+    Raises:
+      InputError: if one of them is damaged, or not finite.
+    """
+    suffix = path.suffix.lower()
+    if suffix in store.SUFFIXES:
+        _check_values(path, store.read_latents(path))
+        return 1
+    if _is_shard(path.name):
+        return None if record_format is None else _count_in_shard(path, record_format)
+    if suffix not in files.AUDIO_SUFFIXES:
+        return None
+    rate = files.read_info(path).sample_rate
+    for _ in files.read_blocks(path, rate, _AUDIO_SAMPLES):  # which refuses what is not finite
+        pass
+    return 1
+
+
+def _count_in_shard(path: pathlib.Path, record_format: RecordFormat) -> int:
+    records = 0
+    for source, stored in latent_dataset.read_shard(path, record_format):
+        _check_values(f'{path}: {source}', stored)
+        records += len(stored.latents)
+    return records
+
+
+def _check_values(name: str | os.PathLike[str], stored: StoredLatents) -> None:
+    """Raises an InputError for what no encoder gives."""
+    frames = stored.latents.shape[2]
+    if stored.chunk_offsets[-1] > max(0, frames - 1):
+        raise InputError(f'{name} has {frames} frames, and a chunk at {stored.chunk_offsets[-1]}')
+    if not np.isfinite(stored.latents).all():
+        raise InputError(f'{name} holds NaN or infinity')
+
+
+def _is_shard(name: str) -> bool:
+    return '.array_record-' in name
