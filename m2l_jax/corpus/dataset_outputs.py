@@ -63,4 +63,4 @@ class _DatasetSink:
         self._records += latent_dataset.write_file(self._writer, source, stored)
 
     def outputs(self) -> tuple[Output, ...]:
-        return (describe_output(self._path.parent, self._path, self._records),)
+        return (describe_output(self._path.parent, self._path.name, self._records),)

@@ -162,10 +162,9 @@ class DecodeWorker:
 
         parts = (checked(np.stack([next(rows) for _ in file.latents])) for _ in file.chunks)
         blocks = self._codec.join(parts, file.chunks, self._chunking)
-        path = self._folder / file.output
         audio = _trimmed((unmix(b, file.stored.channel_mode) for b in blocks), file.stored.samples)
-        files.write_blocks(path, audio, file.stored.sample_rate)
-        return describe_output(self._folder, path, 1)
+        files.write_blocks(self._folder / file.output, audio, file.stored.sample_rate)
+        return describe_output(self._folder, file.output, 1)
 
 
 class _UndecodableError(Exception):

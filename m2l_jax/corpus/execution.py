@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from m2l_jax.corpus import manifest
 from m2l_jax.corpus.job import Job, Worker
 from m2l_jax.corpus.ledger import Ledger
 from m2l_jax.corpus.plan import Item, Shard, parse_share, plan_shards, share_of
@@ -21,6 +22,7 @@ from m2l_jax.corpus.runners import run_local
 from m2l_jax.corpus.summary import ShardSummary
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import make_folder, replaced_file
+from m2l_jax.interface.progress import ProgressBar
 
 _logger = logging.getLogger(__name__)
 
@@ -161,3 +163,28 @@ def check_any_done(report: RunReport, folder: str | os.PathLike[str]) -> None:
         raise InputError(
             f'none of the {report.failures} files could be done: {folder}/failures.csv says why'
         )
+
+
+def verify_job(folder: str | os.PathLike[str]) -> str:
+    """Reads again all that a complete job has written; returns what to tell.
+
+    Raises:
+      InputError: if it is not complete, or something is not as it was written.
+    """
+    from m2l_jax.corpus.verification import verify  # TFDS, which takes seconds to import
+
+    totals, outputs = manifest.read(folder)
+    bar = ProgressBar(totals['bytes'], 'B')
+    with contextlib.closing(bar):
+        problems = verify(folder, outputs, lambda size: bar.advance(size, 'verified'))
+    for name, reason in problems:
+        _logger.warning('%s %s', name, reason)
+    if problems:
+        raise InputError(
+            f'{len(problems)} of {len(outputs)} files in {folder} are not as they were written: '
+            "remove them and their shards' summaries, and run the same command again"
+        )
+    return (
+        f'{len(outputs)} files with the latents or the audio of {totals["files"]} inputs are as '
+        f'they were written; {totals["failures"]} inputs failed'
+    )

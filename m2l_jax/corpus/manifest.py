@@ -3,11 +3,13 @@
 import csv
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from m2l_jax.corpus.summary import ShardSummary
+from m2l_jax.corpus.summary import Output, ShardSummary
+from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import replaced_file
 
 _MANIFEST = 'manifest.json'
@@ -53,6 +55,30 @@ def write(
             shard['failures'] = len(summary.failures)  # which ones is in the table
             file.write(f'{"," if place else ""}\n    {json.dumps(shard)}')
         file.write('\n  ]\n}\n')
+
+
+def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Output]]:
+    """The totals of a complete job, and all that it has written.
+
+    Raises:
+      InputError: if there is no manifest, it is damaged, or does not account for every input.
+    """
+    path = pathlib.Path(folder, _MANIFEST)
+    try:
+        content = json.loads(path.read_text())
+        shards = content.pop('shards')
+        outputs = [Output(**output) for shard in shards for output in shard['outputs']]
+        counted = [sum(shard[name] for shard in shards) for name in ('files', 'failures')]
+        is_whole = counted == [content['files'], content['failures']]
+    except FileNotFoundError:
+        raise InputError(
+            f'{path} does not exist: run the command to its end, with all of its shares, first'
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError):
+        is_whole = False
+    if not is_whole:
+        raise InputError(f'{path} is damaged: remove it, and run the same command again')
+    return content, outputs
 
 
 def remove(folder: pathlib.Path) -> None:

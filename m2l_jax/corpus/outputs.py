@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -9,6 +10,9 @@ from typing import Protocol
 from m2l_jax.corpus.inputs import mirrored_name
 from m2l_jax.corpus.store import StoredLatents, write_latents, written_paths
 from m2l_jax.corpus.summary import Output, ShardSummary, describe_output
+from m2l_jax.interface.errors import InputError
+
+_LONGEST_NAME = 255  # bytes that file systems give to one
 
 
 class Sink(Protocol):
@@ -61,14 +65,21 @@ class _FileSink:
         self._outputs: list[Output] = []
 
     def check(self, source: str, stored: StoredLatents) -> None:
-        pass
+        longest = max(len(os.fsencode(path.name)) for path in written_paths(self._path(source)))
+        if longest > _LONGEST_NAME:
+            raise InputError(
+                f'{source}: its name would be too long with another suffix: shorten it'
+            )
 
     def write(self, source: str, stored: StoredLatents) -> None:
-        path = self._files.folder / mirrored_name(source, self._files.suffix)
+        folder, path = self._files.folder, self._path(source)
         write_latents(path, stored)
         for written in written_paths(path):
-            records = int(written == path)
-            self._outputs.append(describe_output(self._files.folder, written, records))
+            name = written.relative_to(folder).as_posix()
+            self._outputs.append(describe_output(folder, name, int(written == path)))
 
     def outputs(self) -> tuple[Output, ...]:
         return tuple(self._outputs)
+
+    def _path(self, source: str) -> pathlib.Path:
+        return self._files.folder / mirrored_name(source, self._files.suffix)

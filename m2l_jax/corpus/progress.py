@@ -97,7 +97,7 @@ class Progress:
     def after(self, shard: Shard, summary: ShardSummary) -> None:
         """Counts a shard that is done, and names the files in it that could not be."""
         for source, reason in summary.failures:
-            _logger.warning('skipping %s: %s', source, reason)
+            _logger.warning('skipping %s', reason if source in reason else f'{source}: {reason}')
         with self._lock:
             self._under_way.pop(shard.number, None)
             self._done['shards'] += 1

@@ -101,3 +101,10 @@ def require(name: str) -> str:
     if not value:
         raise InputError(f'--{name} is missing: --helpshort tells of all flags')
     return value
+
+
+def verify(output: str) -> None:
+    """Reads an output again, and prints what came of it; raises InputError if it is damaged."""
+    from m2l_jax.corpus.execution import verify_job
+
+    print(verify_job(output))

@@ -46,9 +46,15 @@ class ShardSummary:
     failures: tuple[tuple[str, str], ...]
 
 
-def describe_output(folder: pathlib.Path, path: pathlib.Path, records: int) -> Output:
-    """What is to be noted of a file that has just been written; raises an OSError."""
-    name = path.relative_to(folder).as_posix()
+def describe_output(folder: str | os.PathLike[str], name: str, records: int) -> Output:
+    """What is to be noted of a file that has just been written; raises an OSError.
+
+    Args:
+      folder: the job's output folder.
+      name: of the file, below it.
+      records: see `Output`.
+    """
+    path = pathlib.Path(folder, name)
     return Output(name, path.stat().st_size, digest_file(path), records)
 
 

@@ -1,7 +1,6 @@
 """Reading again all that a corpus job has written."""
 
 import concurrent.futures
-import hashlib
 import itertools
 import os
 import pathlib
@@ -12,7 +11,7 @@ import numpy as np
 from m2l_jax.audio import files
 from m2l_jax.corpus import latent_dataset, store
 from m2l_jax.corpus.store import StoredLatents
-from m2l_jax.corpus.summary import Output
+from m2l_jax.corpus.summary import Output, digest_file
 from m2l_jax.data.record_dataset import INFO, RecordFormat
 from m2l_jax.interface.errors import InputError
 
@@ -21,25 +20,6 @@ _BLOCK = 256  # outputs that are handed to the threads at once: there may be mil
 _AUDIO_SAMPLES = 1 << 20
 
 Problem = tuple[str, str]
-
-
-def digest_file(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's content, in hexadecimal; raises an OSError."""
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def describe_output(folder: str | os.PathLike[str], name: str, records: int) -> Output:
-    """What is to be noted of a file that has just been written; raises an OSError.
-
-    Args:
-      folder: the job's output folder.
-      name: of the file, below it.
-      records: that it holds: of a shard its records, 1 of any other file of latents or audio, 0 of
-        what belongs to another file.
-    """
-    path = pathlib.Path(folder, name)
-    return Output(name, path.stat().st_size, digest_file(path), records)
 
 
 def verify(

@@ -51,6 +51,7 @@ def test_what_was_done_before_counts_as_done_and_not_as_speed(clock, caplog):
     progress.show()
     assert caplog.messages == [
         '8 of 20 files, 1.50 h of audio, 174.2 times real time, 0 failures',
+        'skipping b: no audio',
         '12 of 20 files, 3.00 h of audio, 108.0 times real time, 1 failures, 3 min left',
         '12 of 20 files, 3.00 h of audio, 82.4 times real time, 1 failures, 4 min left',
     ]

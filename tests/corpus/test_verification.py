@@ -7,8 +7,8 @@ import pytest
 from m2l_jax.audio import files
 from m2l_jax.corpus import latent_dataset
 from m2l_jax.corpus.store import StoredLatents, write_latents, written_paths
-from m2l_jax.corpus.summary import Output
-from m2l_jax.corpus.verification import describe_output, digest_file, verify
+from m2l_jax.corpus.summary import Output, describe_output, digest_file
+from m2l_jax.corpus.verification import verify
 from m2l_jax.data.record_dataset import ShardWriter, remove_metadata
 from tests.conftest import make_music
 from tests.corpus.test_latent_dataset import make_file, write_dataset
