@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from m2l_jax.audio import open_ended
+from m2l_jax.audio import ogg, open_ended
 from m2l_jax.interface.errors import InputError
 
 PathLike = str | os.PathLike[str]
@@ -77,8 +77,8 @@ def opened(path: PathLike, to_end: bool = False) -> Iterator[OpenAudio]:
 
     Raises:
       InputError: if the file is missing, not audio, shorter than its header says, or has a sample
-        rate, channels or a length that no audio of its size has; while it is open, also for what
-        libsndfile finds damaged.
+        rate, channels or a length that no audio of its size has, or streams after the first that
+        are not read though `to_end`; while it is open, also for what libsndfile finds damaged.
     """
     if not os.path.isfile(path):
         raise InputError(f'{path} does not exist or is not a file: check the path')
@@ -90,6 +90,11 @@ def opened(path: PathLike, to_end: bool = False) -> Iterator[OpenAudio]:
                 f'{path} cannot be read as audio ({_reason(error)}): replace or remove it'
             ) from None
         _check_header(file, path)
+        if to_end and file.format == 'OGG' and ogg.is_chained(path):
+            raise InputError(
+                f'{path} holds several streams in a row, of which only the first can be read: '
+                'split it into one file for each'
+            )
         try:
             yield file
         except soundfile.LibsndfileError as error:
