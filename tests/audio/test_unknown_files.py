@@ -1,6 +1,8 @@
 """Files that nobody has vouched for: odd but real ones are read, false ones refused in a line."""
 
+import os
 import struct
+import sys
 import tracemalloc
 
 import numpy as np
@@ -202,3 +204,18 @@ def test_a_part_of_an_mp3_of_varying_bit_rate_is_exact(tmp_path):
     for start in range(30_001, 670_000, 16_003):
         part = files.read(path, RATE, start, 2_000)
         np.testing.assert_array_equal(part, whole[:, start : start + 2_000])
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='names elsewhere are Unicode')
+def test_names_that_are_no_unicode_are_read(tmp_path):
+    music = make_music(0.2)
+    path = write_wav(tmp_path / 'a.wav', music).rename(tmp_path / os.fsdecode(b'\xff\xe9.wav'))
+    np.testing.assert_allclose(files.read(path, RATE), music, atol=5e-5)
+    assert files.read_info(os.fspath(path)).samples == music.shape[1]
+
+
+def test_a_file_that_goes_away_while_it_is_opened_is_named(tmp_path, monkeypatch):
+    path = write_wav(tmp_path / 'a.wav', make_music(0.2))
+    monkeypatch.setattr(os.path, 'getsize', lambda _: os.stat(tmp_path / 'gone'))
+    with pytest.raises(InputError, match=r'a\.wav cannot be read as audio \(.*No such file'):
+        files.read_info(path)
