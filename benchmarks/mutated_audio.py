@@ -1,7 +1,4 @@
-"""Broken audio files, as a corpus of unknown origin holds them: seeded, and each with its label.
-
-python -m benchmarks.mutated_audio --output=/tmp/broken --count=1000
-"""
+"""Broken audio files, as a corpus of unknown origin holds them: seeded, each with its label."""
 
 import dataclasses
 import io
