@@ -1,7 +1,4 @@
-"""Broken audio files, as a corpus of unknown origin holds them: seeded, and each with its label.
-
-python -m benchmarks.mutated_audio --output=/tmp/broken --count=1000
-"""
+"""Broken audio files, as a corpus of unknown origin holds them: seeded, each with its label."""
 
 import dataclasses
 import io
@@ -12,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import soundfile
-from absl import app, flags
 
 # Suffix, libsndfile's format and its subtype.
 KINDS = (
@@ -73,6 +69,19 @@ def mutations(seed: int, count: int, seconds: float = 1.0) -> Iterator[Mutation]
         mutation = mutate(chance, suffix, content)
         label = f'{kind}: {mutation.label}' if mutate not in _OWN_CONTENT else mutation.label
         yield dataclasses.replace(mutation, label=label)
+
+
+def write_mutations(
+    folder: pathlib.Path, seed: int, count: int, seconds: float = 1.0
+) -> dict[str, Mutation]:
+    """Writes broken files; returns them by the names that they have in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for number, mutation in enumerate(mutations(seed, count, seconds)):
+        name = f'{number:06d}{mutation.suffix}'
+        (folder / name).write_bytes(mutation.content)
+        written[name] = mutation
+    return written
 
 
 def encode(kind: str, subtype: str, seconds: float, seed: int = 0) -> bytes:
@@ -225,32 +234,3 @@ _OWN_CONTENT = (
     _garbage,
     _text,
 )
-
-_OUTPUT = flags.DEFINE_string('output', None, 'Folder for the files and labels.tsv.', required=True)
-_COUNT = flags.DEFINE_integer('count', 1000, 'Files.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Other files for another seed.')
-
-
-def write_mutations(
-    folder: pathlib.Path, seed: int, count: int, seconds: float = 1.0
-) -> dict[str, Mutation]:
-    """Writes broken files; returns them by the names that they have in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = {}
-    for number, mutation in enumerate(mutations(seed, count, seconds)):
-        name = f'{number:06d}{mutation.suffix}'
-        (folder / name).write_bytes(mutation.content)
-        written[name] = mutation
-    return written
-
-
-def main(_):
-    """Writes the files, and what was done to each."""
-    folder = pathlib.Path(_OUTPUT.value)
-    written = write_mutations(folder / 'files', _SEED.value, _COUNT.value)
-    rows = [f'{name}\t{mutation.label}\t{mutation.broken}' for name, mutation in written.items()]
-    (folder / 'labels.tsv').write_text('\n'.join(['file\tdone\tbroken', *rows]) + '\n')
-
-
-if __name__ == '__main__':
-    app.run(main)

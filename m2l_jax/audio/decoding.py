@@ -3,13 +3,14 @@
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
-from m2l_jax.audio import open_ended
+from m2l_jax.audio import ogg, open_ended
 from m2l_jax.interface.errors import InputError
 
 PathLike = str | os.PathLike[str]
@@ -53,7 +54,7 @@ class OpenAudio(soundfile.SoundFile):
       has_length: whether the header says how long the file is; a FLAC from a pipe does not.
     """
 
-    def __init__(self, file: PathLike | BinaryIO, has_length: bool = True):
+    def __init__(self, file: str | bytes | BinaryIO, has_length: bool = True):
         super().__init__(file)
         self.has_length = has_length and self.frames <= _LONGEST
 
@@ -77,19 +78,25 @@ def opened(path: PathLike, to_end: bool = False) -> Iterator[OpenAudio]:
 
     Raises:
       InputError: if the file is missing, not audio, shorter than its header says, or has a sample
-        rate, channels or a length that no audio of its size has; while it is open, also for what
-        libsndfile finds damaged.
+        rate, channels or a length that no audio of its size has, or streams after the first that
+        are not read though `to_end`; while it is open, also for what libsndfile finds damaged.
     """
     if not os.path.isfile(path):
         raise InputError(f'{path} does not exist or is not a file: check the path')
     with contextlib.ExitStack() as stack:
         try:
             file = _open(path, to_end, stack)
-        except (soundfile.LibsndfileError, TypeError) as error:
+            _check_header(file, path)
+            unread = to_end and file.format == 'OGG' and ogg.is_chained(path)
+        except (soundfile.LibsndfileError, TypeError, OSError) as error:
             raise InputError(
                 f'{path} cannot be read as audio ({_reason(error)}): replace or remove it'
             ) from None
-        _check_header(file, path)
+        if unread:
+            raise InputError(
+                f'{path} holds several streams in a row, of which only the first can be read: '
+                'split it into one file for each'
+            )
         try:
             yield file
         except soundfile.LibsndfileError as error:
@@ -143,7 +150,9 @@ def truncated(path: PathLike, held: int, promised: int) -> InputError:
 
 
 def _open(path: PathLike, to_end: bool, stack: contextlib.ExitStack) -> OpenAudio:
-    file = stack.enter_context(OpenAudio(path))
+    # soundfile does not encode names that are no Unicode.
+    name = os.fspath(path) if sys.platform == 'win32' else os.fsencode(path)
+    file = stack.enter_context(OpenAudio(name))
     shown = None
     if file.format in ('WAV', 'WAVEX') and not file.frames:
         shown = open_ended.show_wav(path)

@@ -1,6 +1,8 @@
 """Files that nobody has vouched for: odd but real ones are read, false ones refused in a line."""
 
+import os
 import struct
+import sys
 import tracemalloc
 
 import numpy as np
@@ -72,6 +74,21 @@ def test_mp3_that_does_not_state_its_length_is_read_to_its_end(tmp_path):
     np.testing.assert_array_equal(untagged[:, delay : delay + 10 * RATE], whole)
     blocks = list(files.read_blocks(path, RATE, 3 * RATE))
     np.testing.assert_array_equal(np.concatenate(blocks, axis=1), untagged)
+
+
+@pytest.mark.parametrize('subtype', ['VORBIS', 'OPUS'])
+def test_ogg_streams_in_a_row_are_refused(tmp_path, subtype):
+    """libsndfile reads the first and says nothing of the others."""
+    path = tmp_path / 'a.ogg'
+    soundfile.write(path, make_music(1, 48_000).T, 48_000, subtype)
+    first = path.read_bytes()
+    whole = files.read(path, 48_000)
+    soundfile.write(path, make_music(1, 48_000, seed=1).T, 48_000, subtype)
+    path.write_bytes(first + path.read_bytes())
+    for reader in (files.read, lambda *args: list(files.read_blocks(*args, 1000))):
+        with pytest.raises(InputError, match=r'a\.ogg holds several streams in a row'):
+            reader(path, 48_000)
+    np.testing.assert_array_equal(files.read(path, 48_000, 0, 20_000), whole[:, :20_000])
 
 
 def test_flac_from_a_pipe_is_read_to_its_end(tmp_path):
@@ -187,3 +204,18 @@ def test_a_part_of_an_mp3_of_varying_bit_rate_is_exact(tmp_path):
     for start in range(30_001, 670_000, 16_003):
         part = files.read(path, RATE, start, 2_000)
         np.testing.assert_array_equal(part, whole[:, start : start + 2_000])
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='names elsewhere are Unicode')
+def test_names_that_are_no_unicode_are_read(tmp_path):
+    music = make_music(0.2)
+    path = write_wav(tmp_path / 'a.wav', music).rename(tmp_path / os.fsdecode(b'\xff\xe9.wav'))
+    np.testing.assert_allclose(files.read(path, RATE), music, atol=5e-5)
+    assert files.read_info(os.fspath(path)).samples == music.shape[1]
+
+
+def test_a_file_that_goes_away_while_it_is_opened_is_named(tmp_path, monkeypatch):
+    path = write_wav(tmp_path / 'a.wav', make_music(0.2))
+    monkeypatch.setattr(os.path, 'getsize', lambda _: os.stat(tmp_path / 'gone'))
+    with pytest.raises(InputError, match=r'a\.wav cannot be read as audio \(.*No such file'):
+        files.read_info(path)
