@@ -125,6 +125,8 @@ class EncodeWorker:
                 tell(length)
                 done, seconds = done + 1, seconds + length
                 latents += kept.shape[0] * kept.shape[2]
+            for name in failures:
+                sink.remove(name)
         return ShardSummary(
             shard.number, done, seconds, latents, sink.outputs(), tuple(sorted(failures.items()))
         )

@@ -24,6 +24,9 @@ class Sink(Protocol):
     def write(self, source: str, stored: StoredLatents) -> None:
         """Writes those of a file; raises InputError or OSError without space or permission."""
 
+    def remove(self, source: str) -> None:
+        """Removes what an earlier run has written of a file that cannot be done now."""
+
     def outputs(self) -> tuple[Output, ...]:
         """What was written, once the shard is closed."""
 
@@ -77,6 +80,11 @@ class _FileSink:
         for written in written_paths(path):
             name = written.relative_to(folder).as_posix()
             self._outputs.append(describe_output(folder, name, int(written == path)))
+
+    def remove(self, source: str) -> None:
+        for path in written_paths(self._path(source)):
+            with contextlib.suppress(OSError):  # such a name may not even be possible
+                path.unlink(missing_ok=True)
 
     def outputs(self) -> tuple[Output, ...]:
         return tuple(self._outputs)
