@@ -141,8 +141,8 @@ class EncodeWorker:
                 filled = self._codec.padded_samples(samples) if self._settings.pad else samples
                 chunks = self._chunking.cut(self._codec.latents_in(filled))
                 return _File(source, samples, chunks, rows * len(chunks))
-            except InputError as error:
-                return error
+            except (InputError, OSError) as error:
+                return InputError(_reason(error))
 
         with ThreadPoolExecutor(_READERS) as threads:
             described = list(zip(sources, threads.map(describe, sources), strict=True))
@@ -182,8 +182,8 @@ class EncodeWorker:
                     for rows in stream:
                         under_way.extend([file] * len(rows))
                         yield from rows
-                except InputError as error:
-                    failures[file.source.name] = str(error)
+                except (InputError, OSError) as error:
+                    failures[file.source.name] = _reason(error)
 
     def _read(self, file: '_File') -> Iterator[list[AudioRow]]:
         """The rows of each chunk of a file."""
@@ -228,6 +228,13 @@ class _File:
     chunks: list[Chunk]
     rows: int
     encoded: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+
+def _reason(error: InputError | OSError) -> str:
+    """Why a file cannot be encoded: it is no audio, or the disk or network fails."""
+    if isinstance(error, OSError):
+        return f'{error.filename or "it"} cannot be read ({error.strerror or error})'
+    return str(error)
 
 
 def latent_format(config: ModelConfig, job: EncodeJob) -> LatentFormat:
