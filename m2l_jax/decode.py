@@ -36,18 +36,13 @@ _OVERLAP = flags.DEFINE_float(
 
 def main() -> None:
     """Parses the flags and decodes, or checks what was decoded."""
-    output = run_flags.require('output')
-    if flags.FLAGS.verify:
-        run_flags.verify(output)
-        return
-    source = run_flags.require('input')
-    with run_flags.joined():
-        _decode(source, output)
+    run_flags.run(_decode)
 
 
 def _decode(source: str, output: str) -> None:
     from m2l_jax.corpus import execution, inputs
     from m2l_jax.corpus.decoding import DecodeJob, DecodeSettings, DecodeWorker
+    from m2l_jax.corpus.models import chunking_of
 
     checkpoint, codec = run_flags.open_model()
     settings = DecodeSettings(
@@ -59,6 +54,8 @@ def _decode(source: str, output: str) -> None:
         flags.FLAGS.chunk_seconds,
         _OVERLAP.value,
     )
+    # An error comes before the folder is taken.
+    chunking_of(codec, settings, codec.config.spectrogram.sample_rate)
     job = DecodeJob(checkpoint, os.path.abspath(output), settings, flags.FLAGS.batch_size)
 
     def open_worker(job: DecodeJob) -> DecodeWorker:

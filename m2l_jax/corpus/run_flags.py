@@ -1,8 +1,7 @@
 """The flags that encoding and decoding share: what the model takes, and who works on what."""
 
-import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -63,15 +62,28 @@ def run_options() -> 'RunOptions':
     )
 
 
-@contextlib.contextmanager
-def joined() -> Iterator[None]:
-    """Joins the processes that a launcher has started together, unless --shard tells the share."""
+def run(work: Callable[[str, str], None]) -> None:
+    """Calls `work` with --input and --output, or with --verify reads the output again.
+
+    Processes that a launcher has started together are joined, unless --shard tells the share.
+
+    Raises:
+      InputError: if a flag is missing, the output is damaged, or the work cannot be done.
+    """
+    values = flags.FLAGS
+    output = _require('output')
+    if values.verify:
+        from m2l_jax.corpus.execution import verify_job
+
+        print(verify_job(output))
+        return
+    source = _require('input')
     from m2l_jax.training import processes
 
-    alone = flags.FLAGS.shard is not None or flags.FLAGS.runner == 'ray'
+    alone = values.shard is not None or values.runner == 'ray'
     place = None if alone else processes.find_place(None, None, None, os.environ)
     with processes.joined(place, _JOIN_SECONDS):
-        yield
+        work(source, output)
 
 
 def open_model() -> 'tuple[str | None, EncoderDecoder]':
@@ -95,16 +107,8 @@ def open_model() -> 'tuple[str | None, EncoderDecoder]':
     return checkpoint, load_codec(checkpoint, values.dtype)
 
 
-def require(name: str) -> str:
-    """The value of a flag that --verify can do without; raises InputError if there is none."""
+def _require(name: str) -> str:
     value = getattr(flags.FLAGS, name)
     if not value:
         raise InputError(f'--{name} is missing: --helpshort tells of all flags')
     return value
-
-
-def verify(output: str) -> None:
-    """Reads an output again, and prints what came of it; raises InputError if it is damaged."""
-    from m2l_jax.corpus.execution import verify_job
-
-    print(verify_job(output))
