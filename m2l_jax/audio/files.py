@@ -25,6 +25,7 @@ AUDIO_SUFFIXES = frozenset(
 # longer than half of soxr's high-quality filter, which lengthens with the ratio of the rates.
 _LEAST_MARGIN = 8192
 _MARGIN_A_RATIO = 2048
+_MEASURED_BLOCK = 1 << 20
 # libsndfile's Vorbis encoder overflows its stack on one very long write.
 _WRITE_BLOCK = 1 << 16
 
@@ -67,6 +68,24 @@ def read_info(path: PathLike) -> AudioInfo:
         if not file.has_length:
             raise InputError(f'{path} does not say how long it is: encode it again')
         return AudioInfo(os.fspath(path), file.samplerate, file.channels, file.frames)
+
+
+def measure(path: PathLike, sample_rate: int) -> tuple[int, int]:
+    """Samples at a sample rate, and channels, of what `read_blocks` gives.
+
+    The header tells, and where it does not (an MP3 without a tag of its own, a FLAC from a pipe),
+    the file is decoded.
+
+    Raises:
+      InputError: see `read_blocks`.
+    """
+    with opened(path, to_end=True) as file:
+        info = AudioInfo(os.fspath(path), file.samplerate, file.channels, file.frames)
+        if file.has_length:
+            return info.samples_at(sample_rate), info.channels
+    blocks = read_blocks(path, info.sample_rate, _MEASURED_BLOCK)
+    info = dataclasses.replace(info, samples=sum(block.shape[1] for block in blocks))
+    return info.samples_at(sample_rate), info.channels
 
 
 def read(

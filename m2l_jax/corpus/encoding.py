@@ -28,6 +28,7 @@ from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
 
 _READERS = min(16, 2 * (os.cpu_count() or 1))  # disks wait, and cores decode
+_BLOCK_SECONDS = 30  # of audio that is decoded at once
 _CHUNKS_AHEAD = 2  # of each file that is being read
 
 
@@ -188,7 +189,7 @@ class EncodeWorker:
     def _read(self, file: '_File') -> Iterator[list[AudioRow]]:
         """The rows of each chunk of a file."""
         settings = self._settings
-        block = self._chunking.size * self._codec.samples_per_latent
+        block = _BLOCK_SECONDS * settings.sample_rate
         blocks = file.source.blocks(settings.sample_rate, block)
         mixed = (mix(block, settings.channel_mode) for block in blocks)
         return chunk_rows(self._codec, mixed, file.chunks)

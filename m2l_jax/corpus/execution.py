@@ -7,7 +7,7 @@ import logging
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -67,7 +67,7 @@ def run_job(
     settings: Mapping[str, Any],
     folder: str | os.PathLike[str],
     options: RunOptions,
-    complete: Callable[[Job, list[ShardSummary]], None] = lambda job, summaries: None,
+    complete: Callable[[Job, Iterable[ShardSummary]], None] = lambda job, summaries: None,
 ) -> RunReport:
     """Does what is missing of a job, or of this process's share.
 
@@ -104,7 +104,7 @@ def run_job(
     if options.share is None and count > 1:
         _wait_for_others(ledger, shards)
     if not ledger.missing(shards):
-        complete(job, list(ledger.summaries(shards)))
+        complete(job, ledger.summaries(shards))
         ledger.finish(shards)
     (report,) = reports
     return report

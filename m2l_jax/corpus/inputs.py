@@ -85,7 +85,8 @@ def _list_items(
     root, paths = find_files(others, suffixes, kind)
     items = list(_file_items(root, _outside(output, paths)))
     for part in datasets:
-        items += read_dataset(part, _dataset_name(part) if len(parts) > 1 else '')
+        place = part if part.startswith('tfds:') else os.path.abspath(part)
+        items += read_dataset(place, _dataset_name(part) if len(parts) > 1 else '')
     if not items:
         raise InputError(
             f'no {kind} in {inputs}: they end in {", ".join(sorted(suffixes))}; mend --input'

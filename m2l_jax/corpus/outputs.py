@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from m2l_jax.corpus.inputs import mirrored_name
@@ -37,7 +37,7 @@ class LatentFormat(Protocol):
     def opened(self, number: int) -> contextlib.AbstractContextManager[Sink]:
         """What takes the latents of the shard of that number."""
 
-    def complete(self, summaries: Sequence[ShardSummary]) -> None:
+    def complete(self, summaries: Iterable[ShardSummary]) -> None:
         """Finishes the output, of which all shards are written."""
 
 
@@ -58,7 +58,7 @@ class FileFormat:
         """Each file takes its name once it is complete."""
         yield _FileSink(self)
 
-    def complete(self, summaries: Sequence[ShardSummary]) -> None:
+    def complete(self, summaries: Iterable[ShardSummary]) -> None:
         """Nothing is left to be done."""
 
 
