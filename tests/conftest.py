@@ -1,7 +1,9 @@
 """Four fake CPU devices for the whole test run, and the small things that many tests share."""
 
+import contextlib
 import os
 import pathlib
+import resource
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'
@@ -64,3 +66,14 @@ def music_folder(tmp_path):
     soundfile.write(folder / 'mono.wav', make_music(3, seed=1).T, 44_100)
     soundfile.write(folder / 'stereo.flac', make_music(3, channels=2, seed=2).T, 44_100)
     return folder
+
+
+@contextlib.contextmanager
+def largest_file(size: int):
+    """The system refuses to write files beyond so many bytes, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

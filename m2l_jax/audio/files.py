@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import io
 import itertools
 import math
 import os
@@ -174,19 +175,44 @@ def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int)
         raise InputError(f'{path}: cannot write {path.suffix!r} files; use .wav, .flac or .ogg')
     subtype = 'PCM_24' if kind in ('WAV', 'FLAC') else None
     first = next(blocks)
-    try:
-        with (
-            replaced_file(path) as partial,
-            soundfile.SoundFile(
-                partial, 'w', sample_rate, len(first), subtype, format=kind
-            ) as file,
-        ):
-            for block in itertools.chain([first], blocks):
-                for begin in range(0, block.shape[1], _WRITE_BLOCK):
-                    file.write(block[:, begin : begin + _WRITE_BLOCK].T)
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip('.')
-        raise InputError(f'{path} cannot be written ({reason})') from None
+    format_ = (sample_rate, len(first), subtype, None, kind)
+    with replaced_file(path) as partial, _Target(partial, 'w+') as target:
+        try:
+            with soundfile.SoundFile(target, 'w', *format_) as file:
+                for block in itertools.chain([first], blocks):
+                    for begin in range(0, block.shape[1], _WRITE_BLOCK):
+                        file.write(block[:, begin : begin + _WRITE_BLOCK].T)
+                        target.check()
+        except soundfile.LibsndfileError as error:
+            target.check()
+            reason = error.error_string.rstrip('.')
+            raise InputError(f'{path} cannot be written ({reason})') from None
+        except AssertionError:  # soundfile's own, for what is written in part
+            target.check()
+            raise
+        target.check()
+
+
+class _Target(io.FileIO):
+    """A file that keeps its first error: libsndfile does not tell of one in closing a file."""
+
+    _error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        """Writes all of it, or else none: Python would print what is raised in libsndfile."""
+        rest = memoryview(content)
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self._error = self._error or error
+            return 0
+        return len(content)
+
+    def check(self) -> None:
+        """Raises the OSError that a write has met with, if any."""
+        if self._error is not None:
+            raise self._error
 
 
 def _read_part(

@@ -121,15 +121,22 @@ def _reported(
 ) -> Iterator[list[RunReport]]:
     """Closes the progress, however the work ends, and writes its report into the folder."""
     reports: list[RunReport] = []
+    path = folder / ('report.json' if count == 1 else f'report-{index}-of-{count}.json')
     try:
         yield reports
-    finally:
-        report = progress.close()
-        reports.append(report)
-        if report.shards:  # else that of an earlier run says more
-            name = 'report.json' if count == 1 else f'report-{index}-of-{count}.json'
-            with replaced_file(folder / name) as partial:
-                partial.write_text(json.dumps(dataclasses.asdict(report), indent=2) + '\n')
+    except BaseException:
+        # A full disk takes no report either: what ended the work is the error to tell.
+        with contextlib.suppress(InputError):
+            _write_report(path, progress.close())
+        raise
+    reports.append(progress.close())
+    _write_report(path, reports[0])
+
+
+def _write_report(path: pathlib.Path, report: RunReport) -> None:
+    if report.shards:  # else that of an earlier run says more
+        with replaced_file(path) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(report), indent=2) + '\n')
 
 
 def _wait_for_others(ledger: Ledger, shards: Sequence[Shard]) -> None:

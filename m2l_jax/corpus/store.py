@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import types
 from typing import Any, Literal
 
 import ml_dtypes  # after which NumPy knows 'bfloat16' by name
@@ -103,7 +104,8 @@ def write_latents(path: str | os.PathLike[str], stored: StoredLatents) -> None:
         with replaced_file(_record_of(path)) as partial:
             partial.write_text(json.dumps(metadata, indent=2) + '\n')
         with replaced_file(path) as partial, open(partial, 'wb') as file:
-            np.save(file, stored.latents)
+            # NumPy hands a file to C, which does not tell whether its last bytes were written.
+            np.save(types.SimpleNamespace(write=file.write), stored.latents)
 
 
 def read_latents(path: str | os.PathLike[str]) -> StoredLatents:

@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from m2l_jax.interface.errors import InputError, first_line
+from m2l_jax.interface.paths import replaced_file
 
 SPLIT = 'train'
 INFO = 'dataset_info.json'  # what TFDS opens a dataset by
@@ -80,13 +82,17 @@ class RecordFormat:
         )
         info.set_splits(tfds.core.SplitDict([split]))
         try:
-            with tempfile.TemporaryDirectory(dir=folder, prefix='.', suffix='.partial') as partial:
-                info.write_to_directory(partial)
+            # Elsewhere, for a process that is killed leaves it.
+            with tempfile.TemporaryDirectory() as scratch:
+                info.write_to_directory(scratch)
                 # `INFO` comes last: a dataset is there whole or not at all.
-                for name in sorted(os.listdir(partial), key=lambda name: name == INFO):
-                    os.replace(os.path.join(partial, name), os.path.join(folder, name))
+                for name in sorted(os.listdir(scratch), key=lambda name: name == INFO):
+                    with replaced_file(pathlib.Path(folder, name)) as partial:
+                        shutil.copyfile(os.path.join(scratch, name), partial)
         except OSError as error:
-            raise InputError(f'{folder} cannot be written ({error.strerror or error})') from None
+            raise InputError(
+                f'{error.filename or folder} cannot be written ({error.strerror or error})'
+            ) from None
 
     def _template(self, folder: str | os.PathLike[str]) -> tfds.core.ShardedFileTemplate:
         return tfds.core.ShardedFileTemplate(

@@ -97,7 +97,8 @@ def remove_leftovers(folder: str | os.PathLike[str], *, deep: bool) -> None:
     """Removes what processes that were killed had begun to write with `replaced_file`.
 
     That is what a process of this machine that is gone had begun, or a process of another machine,
-    if it has not changed for a day. What a live process writes stays.
+    if it has not changed for a day. What a live process writes stays, but for this one, which is
+    to write nothing meanwhile: in a container that is started anew it has the number of the last.
 
     Args:
       folder: where to look.
@@ -122,6 +123,8 @@ def _partial_of(path: pathlib.Path) -> pathlib.Path:
 def _is_abandoned(leftover: pathlib.Path, machine: str, process: int) -> bool:
     if machine != _this_machine():
         return time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS
+    if process == os.getpid():
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -5,7 +5,7 @@ import soxr
 
 from m2l_jax.audio import files
 from m2l_jax.interface.errors import InputError
-from tests.conftest import make_music
+from tests.conftest import largest_file, make_music
 
 
 @pytest.mark.parametrize('suffix', ['.wav', '.flac', '.aiff', '.ogg', '.mp3'])
@@ -91,3 +91,19 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
 def test_files_named_twice_are_found_once(music_folder):
     found = files.find(f'{music_folder}, {music_folder}/mono.wav')
     assert found == [f'{music_folder}/mono.wav', f'{music_folder}/stereo.flac']
+
+
+@pytest.mark.parametrize('suffix', ['.wav', '.flac', '.ogg'])
+@pytest.mark.parametrize('missing', [1, 100, 5000, -100])
+def test_a_disk_that_is_full_before_the_last_byte_is_told(tmp_path, suffix, missing):
+    """libsndfile overlooks what is not written as a FLAC or Ogg file is closed."""
+    path, music = tmp_path / f'a{suffix}', make_music(1)
+    files.write(path, music, 44_100)
+    size = path.stat().st_size
+    path.unlink()
+    with (
+        largest_file(size - missing if missing > 0 else -missing),
+        pytest.raises(InputError, match=rf'a\{suffix} cannot be written \(File too large\)'),
+    ):
+        files.write(path, music, 44_100)
+    assert not list(tmp_path.iterdir())

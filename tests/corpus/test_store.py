@@ -13,6 +13,7 @@ from m2l_jax.corpus.store import (
     written_paths,
 )
 from m2l_jax.interface.errors import InputError
+from tests.conftest import largest_file
 
 STORED = StoredLatents(np.arange(12, dtype=np.float32).reshape(2, 3, 2), 44_100, 9000, 0.06, 'ab12')
 
@@ -144,3 +145,20 @@ def test_what_a_dtype_cannot_hold_is_refused():
     for value in (np.nan, np.inf):
         with pytest.raises(InputError, match=r'a\.wav encodes to NaN or infinity'):
             to_storage(np.array([value], np.float32), 'float32', 'a.wav')
+
+
+@pytest.mark.parametrize('suffix', ['.npz', '.npy'])
+@pytest.mark.parametrize('missing', [1, 1000])
+def test_a_disk_that_is_full_before_the_last_byte_is_told(tmp_path, suffix, missing):
+    """NumPy itself overlooks what is not written as an array's file is closed."""
+    path = tmp_path / f'a{suffix}'
+    stored = dataclasses.replace(STORED, latents=np.ones((2, 64, 50), np.float32))
+    write_latents(path, stored)
+    size = path.stat().st_size
+    path.unlink()
+    with (
+        largest_file(size - missing),
+        pytest.raises(InputError, match=rf'a\{suffix} cannot be written \(File too large\)'),
+    ):
+        write_latents(path, stored)
+    assert not path.exists()

@@ -108,5 +108,25 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
         record_dataset.ShardWriter(partial / 'below', SEGMENTS.features) as writer,
     ):
         writer.write(make_record(0))
-    with pytest.raises(InputError, match='gone cannot be written'):
-        SEGMENTS.write_metadata(tmp_path / 'gone', [1], 1, '')
+    (tmp_path / 'file').touch()
+    with pytest.raises(InputError, match=r'file/.*\.json cannot be written \('):
+        SEGMENTS.write_metadata(tmp_path / 'file', [1], 1, '')
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def test_a_process_that_is_killed_leaves_no_part_of_the_metadata(tmp_path, monkeypatch):
+    """While TFDS writes, in no way of ours, nothing of it is in the dataset's folder."""
+    before = []
+
+    def write(info, folder):
+        original(info, folder)
+        before.extend(tmp_path.iterdir())
+
+    original = tfds.core.DatasetInfo.write_to_directory
+    monkeypatch.setattr(tfds.core.DatasetInfo, 'write_to_directory', write)
+    SEGMENTS.write_metadata(tmp_path, [1], 1, '')
+    assert before == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        'dataset_info.json',
+        'features.json',
+    ]

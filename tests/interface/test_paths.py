@@ -85,6 +85,15 @@ def test_leftovers_are_removed_once_their_process_is_gone(tmp_path):
     assert [path.name for path in (tmp_path / 'deep').iterdir()] == ['.b.1.partial']
 
 
+def test_a_leftover_with_the_number_of_this_process_is_of_one_before(tmp_path):
+    """In a container that is started anew, the command has the same number again."""
+    with replaced_file(tmp_path / 'a') as partial:
+        partial.write_text('x')
+    (tmp_path / partial.name).write_text('half')
+    remove_leftovers(tmp_path, deep=False)
+    assert [path.name for path in tmp_path.iterdir()] == ['a']
+
+
 def test_another_machines_leftovers_are_removed_after_a_day(tmp_path, monkeypatch):
     process, leftover = start_writer(tmp_path / 'a')
     with process:
