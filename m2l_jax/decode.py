@@ -63,7 +63,8 @@ def _decode(source: str, output: str) -> None:
     def open_worker(job: DecodeJob) -> DecodeWorker:
         return DecodeWorker(job, codec)
 
-    if inputs.is_single_file(source):
+    options = run_flags.run_options()
+    if inputs.is_single_file(source) and not options.is_shared:
         print(execution.run_single(open_worker(job), source, output))
         return
     items = inputs.latent_items(source, output)
@@ -74,7 +75,7 @@ def _decode(source: str, output: str) -> None:
         items,
         dataclasses.asdict(settings),
         output,
-        run_flags.run_options(),
+        options,
     )
     print(report.describe())
     execution.check_any_done(report, output)

@@ -81,7 +81,9 @@ def _encode(source: str, output: str) -> None:
     def open_worker(job: EncodeJob) -> EncodeWorker:
         return EncodeWorker(job, codec)
 
-    if _FORMAT.value != 'tfds' and inputs.is_single_file(source):
+    options = run_flags.run_options()
+    is_alone = inputs.is_single_file(source) and not options.is_shared
+    if is_alone and _FORMAT.value != 'tfds':
         print(execution.run_single(open_worker(make_job(1)), source, output))
         return
     items = inputs.audio_items(source, output)
@@ -93,7 +95,7 @@ def _encode(source: str, output: str) -> None:
         items,
         dataclasses.asdict(settings),
         output,
-        run_flags.run_options(),
+        options,
         lambda job, summaries: latent_format(codec.config, job).complete(summaries),
     )
     print(report.describe())

@@ -65,7 +65,7 @@ def chunk_rows(
             block = next(blocks, None)
             parts.append(np.zeros((len(window), missing), np.float32) if block is None else block)
             missing -= parts[-1].shape[1]
-        window = np.concatenate(parts, axis=1)
+        window = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
         stretch = window[:, : end - begin]
         start = stretch if start is None else start
         yield codec.audio_rows(stretch, chunk, start)

@@ -62,8 +62,5 @@ class _DatasetSink:
     def write(self, source: str, stored: StoredLatents) -> None:
         self._records += latent_dataset.write_file(self._writer, source, stored)
 
-    def remove(self, source: str) -> None:
-        pass  # the shard is written anew
-
     def outputs(self) -> tuple[Output, ...]:
         return (describe_output(self._path.parent, self._path.name, self._records),)

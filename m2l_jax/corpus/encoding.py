@@ -111,7 +111,7 @@ class EncodeWorker:
         files = self._described(audio_sources(shard.items), failures)
         with (
             self._format.opened(shard.number) as sink,
-            contextlib.closing(self._encode(files, failures)) as encoded,
+            contextlib.closing(self._encode(files, failures, tell)) as encoded,
         ):
             for name, stored in encoded:
                 try:
@@ -122,12 +122,8 @@ class EncodeWorker:
                     failures[name] = str(error)
                     continue
                 sink.write(name, stored)
-                length = stored.samples / stored.sample_rate
-                tell(length)
-                done, seconds = done + 1, seconds + length
+                done, seconds = done + 1, seconds + stored.samples / stored.sample_rate
                 latents += kept.shape[0] * kept.shape[2]
-            for name in failures:
-                sink.remove(name)
         return ShardSummary(
             shard.number, done, seconds, latents, sink.outputs(), tuple(sorted(failures.items()))
         )
@@ -152,19 +148,21 @@ class EncodeWorker:
         return sorted(usable, key=lambda file: -file.samples)
 
     def _encode(
-        self, files: Sequence['_File'], failures: dict[str, str]
+        self, files: Sequence['_File'], failures: dict[str, str], tell: Callable[[float], None]
     ) -> Iterator[tuple[str, StoredLatents]]:
         """The latents of each file that can be read to its end, in the order of `files`."""
+        settings = self._settings
         under_way: collections.deque[_File] = collections.deque()  # the file of each row
         results = self._codec.encode_rows(
             self._rows(files, under_way, failures),
             self._chunking,
             rows_at_once(self._codec, self._chunking, self._job.batch_size),
-            self._settings.kind == 'features',
+            settings.kind == 'features',
         )
         for encoded in results:
             file = under_way.popleft()
             file.encoded.append(encoded)
+            tell(file.samples / settings.sample_rate / file.rows)
             if len(file.encoded) == file.rows:
                 yield file.source.name, self._joined(file)
                 file.encoded.clear()

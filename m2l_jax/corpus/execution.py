@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from m2l_jax.corpus import manifest
+from m2l_jax.corpus.claim import is_claimed
 from m2l_jax.corpus.job import Job, Worker
 from m2l_jax.corpus.ledger import Ledger
 from m2l_jax.corpus.plan import Item, Shard, parse_share, plan_shards, share_of
@@ -47,6 +48,11 @@ class RunOptions:
     share: str | None = None
     ray: RayOptions | None = None
     retry_failures: bool = False
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes are to work too."""
+        return self.share is not None or self.ray is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +92,8 @@ def run_job(
     """
     shards = plan_shards(items, options.shard_megabytes, options.shard_files)
     index, count = _share(options.share)
+    if options.retry_failures and count > 1 and options.share is None:
+        raise InputError('--retry_failures is for one process, or for each with its own --shard')
     ledger = Ledger(folder)
     cut = {'shard_megabytes': options.shard_megabytes, 'shard_files': options.shard_files}
     ledger.claim({**settings, **cut}, items)
@@ -154,6 +162,8 @@ def run_single(worker: Worker, path: str, folder: str | os.PathLike[str]) -> str
       InputError: if it cannot be done.
     """
     make_folder(folder)
+    if is_claimed(folder):
+        raise InputError(f'{folder} holds a corpus, with its settings: choose another --output')
     begin = time.monotonic()
     item = Item(os.path.basename(path), path, os.path.getsize(path))
     summary = worker.work(Shard(0, (item,)), lambda seconds: None)

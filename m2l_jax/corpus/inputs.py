@@ -64,11 +64,18 @@ def files_among(items: Iterable[Item]) -> list[Item]:
 def check_mirrored(items: Iterable[Item], suffix: str) -> None:
     """Refuses inputs of which two would have the same output file; raises an InputError."""
     taken: dict[str, Item] = {}
+    pairs = []
     for item in items:
-        name = mirrored_name(item.source, suffix)
-        other = taken.setdefault(name, item)
+        other = taken.setdefault(mirrored_name(item.source, suffix), item)
         if other is not item:
-            raise InputError(f'{other.path} and {item.path} would both become {name}: rename one')
+            pairs.append((other, item))
+    if pairs:
+        (one, other), more = pairs[0], len(pairs) - 1
+        raise InputError(
+            f'{one.path} and {other.path} would both become {mirrored_name(one.source, suffix)}'
+            f'{f", and {more} more pairs" if more else ""}: rename them, or write a dataset '
+            '(--format=tfds)'
+        )
 
 
 def _list_items(
@@ -82,6 +89,10 @@ def _list_items(
     datasets = [part for part in parts if is_dataset(part)]
     others = [part for part in parts if part not in datasets]
     _refuse_output([*others, *(split_of(part)[0] for part in datasets)], output)
+    names = [_dataset_name(part) for part in datasets]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f'several datasets are called {name!r}: use another --output for each')
     root, paths = find_files(others, suffixes, kind)
     items = list(_file_items(root, _outside(output, paths)))
     for part in datasets:

@@ -15,6 +15,14 @@ from m2l_jax.interface.errors import InputError
 _LONGEST_NAME = 255  # bytes that file systems give to one
 
 
+def check_name(path: pathlib.Path) -> None:
+    """Raises InputError if no file can have such a name."""
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise InputError(
+            f'{path.name} is too long for the name of a file: shorten that of its source'
+        )
+
+
 class Sink(Protocol):
     """Takes the latents of a shard's files, one after another."""
 
@@ -23,9 +31,6 @@ class Sink(Protocol):
 
     def write(self, source: str, stored: StoredLatents) -> None:
         """Writes those of a file; raises InputError or OSError without space or permission."""
-
-    def remove(self, source: str) -> None:
-        """Removes what an earlier run has written of a file that cannot be done now."""
 
     def outputs(self) -> tuple[Output, ...]:
         """What was written, once the shard is closed."""
@@ -68,11 +73,8 @@ class _FileSink:
         self._outputs: list[Output] = []
 
     def check(self, source: str, stored: StoredLatents) -> None:
-        longest = max(len(os.fsencode(path.name)) for path in written_paths(self._path(source)))
-        if longest > _LONGEST_NAME:
-            raise InputError(
-                f'{source}: its name would be too long with another suffix: shorten it'
-            )
+        for path in written_paths(self._path(source)):
+            check_name(path)
 
     def write(self, source: str, stored: StoredLatents) -> None:
         folder, path = self._files.folder, self._path(source)
@@ -80,11 +82,6 @@ class _FileSink:
         for written in written_paths(path):
             name = written.relative_to(folder).as_posix()
             self._outputs.append(describe_output(folder, name, int(written == path)))
-
-    def remove(self, source: str) -> None:
-        for path in written_paths(self._path(source)):
-            with contextlib.suppress(OSError):  # such a name may not even be possible
-                path.unlink(missing_ok=True)
 
     def outputs(self) -> tuple[Output, ...]:
         return tuple(self._outputs)

@@ -41,7 +41,12 @@ def define() -> None:
     )
     flags.DEFINE_float('shard_megabytes', 512.0, 'Input in a shard, the unit of work, about.')
     flags.DEFINE_integer('shard_files', 2000, 'Most files in a shard.')
-    flags.DEFINE_boolean('retry_failures', False, 'Work again on shards in which files failed.')
+    flags.DEFINE_boolean(
+        'retry_failures',
+        False,
+        'Work again on shards in which files failed, of the same input: after trouble with a '
+        'disk or a network, say. Files that were mended are another input, and want another --output.',
+    )
     flags.DEFINE_boolean('verify', False, 'Only read again all that is in --output, and check it.')
     flags.DEFINE_enum('runner', 'local', ['local', 'ray'], 'Ray needs a cluster that runs.')
     flags.DEFINE_string('ray_address', 'auto', 'Of the Ray cluster: HOST:PORT, or the one here.')
@@ -81,7 +86,12 @@ def run(work: Callable[[str, str], None]) -> None:
     from m2l_jax.training import processes
 
     alone = values.shard is not None or values.runner == 'ray'
-    place = None if alone else processes.find_place(None, None, None, os.environ)
+    try:
+        place = None if alone else processes.find_place(None, None, None, os.environ)
+    except InputError:
+        raise InputError(
+            'this launcher does not tell its processes how to join: pass --shard=i/n to each'
+        ) from None
     with processes.joined(place, _JOIN_SECONDS):
         work(source, output)
 
