@@ -31,6 +31,10 @@ _MEASURED_BLOCK = 1 << 20
 _WRITE_BLOCK = 1 << 16
 
 
+class FormatError(InputError):
+    """What a format cannot hold, wherever it were written."""
+
+
 @dataclasses.dataclass(frozen=True)
 class AudioInfo:
     """What a file's header says: channels, and rate and samples as stored."""
@@ -167,12 +171,14 @@ def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int)
     WAV and FLAC get 24 bits. The file appears under its name only once it is complete.
 
     Raises:
-      InputError: for a suffix that libsndfile cannot write, or a place that cannot be written to.
+      FormatError: for a suffix that libsndfile cannot write, or a rate or so many channels that the
+        format cannot hold.
+      InputError: for a place that cannot be written to.
     """
     path = pathlib.Path(path)
     kind = path.suffix[1:].upper()
     if kind not in soundfile.available_formats():
-        raise InputError(f'{path}: cannot write {path.suffix!r} files; use .wav, .flac or .ogg')
+        raise FormatError(f'{path}: cannot write {path.suffix!r} files; use .wav, .flac or .ogg')
     subtype = 'PCM_24' if kind in ('WAV', 'FLAC') else None
     first = next(blocks)
     format_ = (sample_rate, len(first), subtype, None, kind)
@@ -186,7 +192,9 @@ def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int)
         except soundfile.LibsndfileError as error:
             target.check()
             reason = error.error_string.rstrip('.')
-            raise InputError(f'{path} cannot be written ({reason})') from None
+            raise FormatError(
+                f'{path}: {kind} cannot hold {len(first)} channels at {sample_rate} Hz ({reason})'
+            ) from None
         except AssertionError:  # soundfile's own, for what is written in part
             target.check()
             raise
