@@ -5,7 +5,7 @@ import os
 import jax
 import numpy as np
 
-from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.torch_weights.conversion import save_torch_model
 
@@ -25,9 +25,13 @@ CONFIG = ModelConfig(
 )
 
 
-def save(path: str | os.PathLike[str]) -> None:
-    """Writes it with random parameters, of which none is zero."""
+def random_params() -> Params:
+    """Its parameters, of which none is zero."""
     random = np.random.default_rng(0)
     shapes = jax.eval_shape(Music2Latent(CONFIG).init_params, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: 0.1 * random.standard_normal(leaf.shape, np.float32), shapes)
-    save_torch_model(path, CONFIG, params)
+    return jax.tree.map(lambda leaf: 0.1 * random.standard_normal(leaf.shape, np.float32), shapes)
+
+
+def save(path: str | os.PathLike[str]) -> None:
+    """Writes it, with those parameters, to a `.safetensors` file."""
+    save_torch_model(path, CONFIG, random_params())
