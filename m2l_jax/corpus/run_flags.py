@@ -44,8 +44,8 @@ def define() -> None:
     flags.DEFINE_boolean(
         'retry_failures',
         False,
-        'Work again on shards in which files failed: after trouble with a disk, say. The input must '
-        'be the same: files that were mended since want another --output.',
+        'Work again on shards in which files failed: after trouble with a disk, say. The input '
+        'must be the same: files that were mended since want another --output.',
     )
     flags.DEFINE_boolean('verify', False, 'Only read again all that is in --output, and check it.')
     flags.DEFINE_enum('runner', 'local', ['local', 'ray'], 'Ray needs a cluster that runs.')
