@@ -90,7 +90,7 @@ class _Work:
         self._command = [
             *(sys.executable, '-m', 'm2l_jax.decode' if kind == 'wav' else 'm2l_jax.encode'),
             *(f'--checkpoint={folder / "model.safetensors"}', f'--input={source}'),
-            *(f'--format={kind}', '--shard_files=10', '--dtype=float32'),
+            *(f'--format={kind}', '--shard_files=5', '--dtype=float32'),
         ]
         self.begin_seconds = self.work_seconds = 0.0
         self.shards = 0
@@ -145,7 +145,10 @@ def _kill(work: _Work, output: pathlib.Path) -> dict[str, Any]:
     chance, codes, done = random.Random(_SEED.value), [], []
     while len(codes) < _KILLS.value:
         process = work.start(output)
-        time.sleep(_moment(work, chance, len(codes)))
+        if len(codes) % 2:
+            time.sleep(chance.uniform(0, work.begin_seconds))
+        else:
+            _let_work(work, output, process, chance, _KILLS.value - len(codes))
         process.kill()
         codes.append(process.wait())
         done.append(work.done(output))
@@ -158,19 +161,28 @@ def _kill(work: _Work, output: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def _moment(work: _Work, chance: random.Random, number: int) -> float:
-    if number % 2:
-        return chance.uniform(0, work.begin_seconds)
-    return work.begin_seconds + chance.uniform(0, 3 * work.work_seconds / _KILLS.value)
+def _let_work(
+    work: _Work,
+    output: pathlib.Path,
+    process: subprocess.Popen,
+    chance: random.Random,
+    kills: int,
+) -> None:
+    """Returns at a random moment, before so much is done that nothing is left for later kills."""
+    before = work.done(output)
+    wanted = before + chance.uniform(0, 2 * (work.shards - before) / (kills + 1))
+    while work.done(output) <= wanted and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(chance.uniform(0, work.work_seconds / work.shards))
 
 
 def _share(work: _Work, output: pathlib.Path) -> dict[str, Any]:
     """Three processes in one folder are asked to stop, until nothing is left to be done."""
     chance, codes = random.Random(_SEED.value), collections.Counter()
-    for number in range(max(1, _KILLS.value // 6)):
+    for _ in range(max(1, _KILLS.value // 6)):
         processes = _start_shares(work, output)
         # All three share the cores, and begin later.
-        time.sleep(_moment(work, chance, 2 * number) + work.begin_seconds)
+        time.sleep(chance.uniform(1, 3) * work.begin_seconds)
         for process in processes:
             process.terminate()
         codes.update(process.wait() for process in processes)

@@ -32,7 +32,8 @@ class DecodeSettings:
 
     Attributes:
       model: id of the model.
-      format: 'wav', 'flac' or 'ogg'.
+      format: 'wav', 'flac' or 'ogg', of which each stream has a random number: the same audio,
+        but not the same bytes.
       dtype: of the computation.
       denoising_steps: evaluations of the model.
       seed: of the decoding noise.
