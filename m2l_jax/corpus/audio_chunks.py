@@ -27,11 +27,12 @@ def mix(waveform: np.ndarray, mode: str) -> np.ndarray:
     Mid and side are half the sum and half the difference of left and right; of mono, mid is itself
     and there is no side.
     """
-    if mode == 'mono':
-        return waveform.mean(axis=0, keepdims=True)
-    if mode == 'mid_side' and len(waveform) == 2:
-        left, right = waveform
-        return np.stack([(left + right) / 2, (left - right) / 2])
+    with np.errstate(over='ignore'):  # the latents will tell, which no such number leaves finite
+        if mode == 'mono':
+            return waveform.mean(axis=0, keepdims=True)
+        if mode == 'mid_side' and len(waveform) == 2:
+            left, right = waveform
+            return np.stack([(left + right) / 2, (left - right) / 2])
     return waveform
 
 
