@@ -12,11 +12,8 @@ their ratios, each of one round.
 
 import contextlib
 import dataclasses
-import datetime
 import json
-import os
 import pathlib
-import platform
 import shutil
 import statistics
 import tempfile
@@ -30,6 +27,7 @@ import numpy as np
 import soundfile
 from absl import app, flags
 
+from benchmarks import machine
 from m2l_jax.audio import files
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.codec.compile_cache import use_compile_cache
@@ -173,9 +171,8 @@ def _describe(seconds: float, rounds: list[dict[str, float]]) -> dict:
         if name != 'corpus'
     }
     return {
-        'date': datetime.date.today().isoformat(),
-        'hardware': f'{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {platform.machine()}',
-        'jax': jax.__version__,
+        **machine.describe(),
+        'devices': f'{jax.device_count()} {jax.devices()[0].device_kind}',
         'files': _FILES.value,
         'audio_seconds': round(seconds, 1),
         'dtype': _DTYPE.value,

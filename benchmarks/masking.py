@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
+from benchmarks import machine
 from m2l_jax.audio import files
 from m2l_jax.codec.chunks import bucket
 from m2l_jax.codec.compile_cache import use_compile_cache
@@ -55,6 +56,7 @@ def main(_):
     print(
         json.dumps(
             {
+                **machine.describe(),
                 'cuts': len(cuts),
                 'lengths': len({latents.shape[2] for latents in together}),
                 'audio_seconds': round(sum(cut.shape[1] for cut in cuts) / _SAMPLE_RATE, 1),

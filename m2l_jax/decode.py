@@ -43,7 +43,7 @@ def main() -> None:
 
 def _decode(source: str, output: str) -> None:
     from m2l_jax.corpus import execution, inputs
-    from m2l_jax.corpus.decoding import DecodeJob, DecodeSettings, DecodeWorker
+    from m2l_jax.corpus.decoding import DecodeJob, DecodeSettings, DecodeWorker, check_first
     from m2l_jax.corpus.models import chunking_of
 
     checkpoint, codec = run_flags.open_model()
@@ -68,6 +68,7 @@ def _decode(source: str, output: str) -> None:
         print(execution.run_single(open_worker(job), source, output))
         return
     items = inputs.latent_items(source, output)
+    check_first(items[0], settings)
     inputs.check_mirrored(inputs.files_among(items), f'.{_FORMAT.value}')
     report = execution.run_job(
         lambda shards: job,

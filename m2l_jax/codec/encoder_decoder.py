@@ -161,8 +161,8 @@ class EncoderDecoder:
     ) -> list[np.ndarray]:
         """Encodes several pieces of audio, of any lengths, in shared batches.
 
-        Each one's latents are those of `encode`. Lengths are padded to a few and the padding
-        masked, so that little is ever compiled.
+        Each one's latents are, but for rounding, those of `encode`. Lengths are padded to a few
+        and the padding masked, so that little is ever compiled.
 
         Args:
           paths_or_audio: each as `encode` takes it.

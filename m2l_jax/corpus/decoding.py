@@ -146,13 +146,7 @@ class DecodeWorker:
     def _open(self, name: str, output: str, stored: StoredLatents) -> '_File':
         _check_path(output)
         check_name(pathlib.Path(f'{output}.{self._settings.format}'))
-        if stored.kind != 'latents':
-            raise InputError(f'{name} holds features, which are not decoded: encode it again')
-        if stored.model != self._settings.model:
-            raise InputError(
-                f'{name} was encoded by model {stored.model}, this checkpoint is '
-                f'{self._settings.model}: pass the one that it was encoded with'
-            )
+        _check_stored(name, stored, self._settings)
         scaled = stored.latents.astype(np.float32) * (stored.scale / LATENT_SCALE)
         latents = as_latents(scaled, self._codec.config.latent_channels)
         return _File(
@@ -180,6 +174,29 @@ class DecodeWorker:
         audio = _trimmed((unmix(b, file.stored.channel_mode) for b in blocks), file.stored.samples)
         files.write_blocks(self._folder / file.output, audio, file.stored.sample_rate)
         return describe_output(self._folder, file.output, 1)
+
+
+def check_first(item: Item, settings: DecodeSettings) -> None:
+    """Looks at one input, for a wrong checkpoint to be told before the output folder is taken.
+
+    Raises:
+      InputError: if it can be read, but not be decoded by this model.
+    """
+    try:
+        name, stored = next(read_latent_item(item))
+    except (InputError, StopIteration):
+        return  # the others may be whole
+    _check_stored(name, stored, settings)
+
+
+def _check_stored(name: str, stored: StoredLatents, settings: DecodeSettings) -> None:
+    if stored.kind != 'latents':
+        raise InputError(f'{name} holds features, which are not decoded: encode it again')
+    if stored.model != settings.model:
+        raise InputError(
+            f'{name} was encoded by model {stored.model}, this checkpoint is {settings.model}: '
+            'pass the one that it was encoded with'
+        )
 
 
 class _UndecodableError(Exception):

@@ -101,8 +101,6 @@ def run_job(
     if options.retry_failures:
         ledger.forget_failures(mine)
     job = make_job(len(shards))
-    if not ledger.missing(mine):
-        _logger.info('nothing is missing in %s', ledger.folder)
     progress = Progress(mine)
     with _reported(progress, ledger.folder, index, count) as reports:
         if options.ray is not None:
@@ -111,7 +109,10 @@ def run_job(
             run_local(OpenedJob(open_worker(job)), mine, ledger, progress)
     if options.share is None and count > 1:
         _wait_for_others(ledger, shards)
-    if not ledger.missing(shards):
+    left = ledger.missing(shards)
+    if left:
+        _logger.info('%d of %d shards are left to the other shares', len(left), len(shards))
+    else:
         complete(job, ledger.summaries(shards))
         ledger.finish(shards)
     (report,) = reports
@@ -190,16 +191,19 @@ def verify_job(folder: str | os.PathLike[str]) -> str:
     """
     from m2l_jax.corpus.verification import verify  # TFDS, which takes seconds to import
 
-    totals, outputs = manifest.read(folder)
+    totals, outputs, shard_of = manifest.read(folder)
     bar = ProgressBar(totals['bytes'], 'B')
     with contextlib.closing(bar):
         problems = verify(folder, outputs, lambda size: bar.advance(size, 'verified'))
     for name, reason in problems:
         _logger.warning('%s %s', name, reason)
     if problems:
+        numbers = sorted({shard_of[name] for name, _ in problems if name in shard_of})
+        summaries = ' '.join(Ledger(folder).summary_name(number) for number in numbers)
         raise InputError(
             f'{len(problems)} of {len(outputs)} files in {folder} are not as they were written: '
-            "remove them and their shards' summaries, and run the same command again"
+            f'have them done again by `cd {folder} && rm -f manifest.json {summaries}` and the '
+            'command that wrote them'
         )
     return (
         f'{len(outputs)} files with the latents or the audio of {totals["files"]} inputs are as '

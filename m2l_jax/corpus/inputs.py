@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from m2l_jax.audio.files import AUDIO_SUFFIXES
 from m2l_jax.corpus import store
+from m2l_jax.corpus.claim import is_claimed
 from m2l_jax.corpus.plan import Item
 from m2l_jax.data.audio_dataset import AudioRecords, is_dataset, split_of
 from m2l_jax.interface.errors import InputError
@@ -46,8 +47,12 @@ def audio_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...]
 def latent_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...]:
     """The latents to decode: files of `corpus.store`, and each shard of datasets of latents.
 
-    Args, result and errors are those of `audio_items`.
+    Args, result and errors are those of `audio_items`; a folder in which a job has not come to its
+    end is an error too.
     """
+    for part in split_inputs(inputs):
+        if is_claimed(part) and not os.path.exists(os.path.join(part, 'manifest.json')):
+            raise InputError(f'{part} is not complete: run the encoding to its end first')
     return _list_items(inputs, output, store.SUFFIXES, 'file of latents', _latent_shards)
 
 

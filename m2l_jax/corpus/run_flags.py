@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # a mistake in the flags is told before JAX is imported
 
 _JOIN_SECONDS = 300
 
+flags.disclaim_key_flags()  # so that --helpshort shows them among the command's own
+
 
 def define() -> None:
     """Defines them; the functions below read them."""
