@@ -29,7 +29,8 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks.small_corpus import write_audio, write_model
+from benchmarks import small_model
+from benchmarks.small_corpus import write_audio
 
 _TROUBLE = flags.DEFINE_multi_enum(
     'trouble', ['kill'], ['kill', 'shares', 'full', 'ray'], 'Given again for each.'
@@ -57,7 +58,7 @@ def main(_):
     write_audio(folder / 'audio', _FILES.value, _BROKEN, _SECONDS, _SEED.value)
     # In a process of its own: JAX does not like the process that has loaded it to start others.
     with multiprocessing.get_context('spawn').Pool(1) as pool:
-        pool.apply(write_model, (folder / 'model.safetensors',))
+        pool.apply(small_model.save, (folder / 'model.safetensors',))
     results = []
     for kind in dict.fromkeys(['npz', *_FORMATS.value]):  # npz is what wav is decoded from
         work = _Work(folder, kind)

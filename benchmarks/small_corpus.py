@@ -1,32 +1,12 @@
-"""A model that computes next to nothing, and a corpus of sounds with broken files among them."""
+"""A corpus of sounds with broken files among them."""
 
 import pathlib
 import random
 
-import jax
 import numpy as np
 import soundfile
 
 from benchmarks.mutated_audio import write_mutations
-from m2l_jax.audio.spectrogram import SpectrogramConfig
-from m2l_jax.model.autoencoder import Music2Latent
-from m2l_jax.model.config import ModelConfig
-from m2l_jax.torch_weights.conversion import save_torch_model
-
-_SMALL = ModelConfig(
-    base_channels=4,
-    channel_multipliers=(1, 1, 2, 2),
-    downsampling=((2, 2), (2, 2), (2, 2)),
-    attention=(False, False, False, True),
-    encoder_blocks=1,
-    decoder_blocks=1,
-    unet_blocks=1,
-    bottleneck_channels=32,
-    bottleneck_blocks=1,
-    latent_channels=8,
-    embedding_channels=16,
-    spectrogram=SpectrogramConfig(window=2048, hop=512),
-)
 
 # Suffix and subtype; a name's own suffix tells soundfile the rest.
 _KINDS = (
@@ -38,14 +18,6 @@ _KINDS = (
 )
 _RATES = (16_000, 22_050, 32_000, 44_100, 48_000)
 _FOLDERS = ('', 'album', 'album/second disc', 'größe')
-
-
-def write_model(path: pathlib.Path, seed: int = 0) -> None:
-    """Writes a very small model with random weights, `.safetensors`."""
-    draw = np.random.default_rng(seed)
-    shapes = jax.eval_shape(Music2Latent(_SMALL).init_params, jax.random.key(0))
-    weights = jax.tree.map(lambda leaf: draw.standard_normal(leaf.shape, np.float32), shapes)
-    save_torch_model(path, _SMALL, weights)
 
 
 def write_audio(

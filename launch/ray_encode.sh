@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Encodes a corpus on all accelerators of a Ray cluster, or else all its cores; nodes may come and go.
 #
-#   ADDRESS=http://head:8265 launch/ray_encode.sh --input=/data/music --output=/data/latents --checkpoint=/runs/first
+#   ADDRESS=http://head:8265 launch/ray_encode.sh --dtype=bfloat16 --input=/data/music --output=/data/latents --checkpoint=/runs/first
 #
 # Paths must be seen by all nodes, under the same names. The nodes need this project's requirements
 # (pip install --requirement=requirements.txt, and on GPUs 'jax[cuda13]'); the code itself is sent
@@ -17,7 +17,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-(($#)) || { echo "usage: ADDRESS=http://head:8265 $0 --input=FOLDER --output=FOLDER [--checkpoint=… --ray_cpus=4 …]" >&2; exit 1; }
+(($#)) || { echo "usage: ADDRESS=http://head:8265 $0 --dtype=bfloat16 --input=FOLDER --output=FOLDER [--checkpoint=… --ray_cpus=4 …]" >&2; exit 1; }
 [[ ${ADDRESS:-} ]] || { echo "error: ADDRESS is not set: export ADDRESS=http://head:8265" >&2; exit 1; }
 command -v ray >/dev/null || { echo "error: there is no ray here: pip install 'ray[default]'" >&2; exit 1; }
 

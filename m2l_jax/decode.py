@@ -25,7 +25,9 @@ flags.DEFINE_string(
 flags.DEFINE_string('output', None, 'Folder for the audio: new, or of an earlier run of the same.')
 _FORMAT = flags.DEFINE_enum('format', 'wav', ['wav', 'flac', 'ogg'], 'Of the files written.')
 _STEPS = flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the decoding noise.')
+_SEED = flags.DEFINE_integer(
+    'seed', 0, 'Seed of the decoding noise.', lower_bound=0, upper_bound=2**32 - 1
+)
 _OVERLAP = flags.DEFINE_float(
     'overlap',
     2.0,
@@ -36,18 +38,13 @@ _OVERLAP = flags.DEFINE_float(
 
 def main() -> None:
     """Parses the flags and decodes, or checks what was decoded."""
-    output = run_flags.require('output')
-    if flags.FLAGS.verify:
-        run_flags.verify(output)
-        return
-    source = run_flags.require('input')
-    with run_flags.joined():
-        _decode(source, output)
+    run_flags.run(_decode)
 
 
 def _decode(source: str, output: str) -> None:
     from m2l_jax.corpus import execution, inputs
-    from m2l_jax.corpus.decoding import DecodeJob, DecodeSettings, DecodeWorker
+    from m2l_jax.corpus.decoding import DecodeJob, DecodeSettings, DecodeWorker, check_first
+    from m2l_jax.corpus.models import chunking_of
 
     checkpoint, codec = run_flags.open_model()
     settings = DecodeSettings(
@@ -59,15 +56,19 @@ def _decode(source: str, output: str) -> None:
         flags.FLAGS.chunk_seconds,
         _OVERLAP.value,
     )
+    # An error comes before the folder is taken.
+    chunking_of(codec, settings, codec.config.spectrogram.sample_rate)
     job = DecodeJob(checkpoint, os.path.abspath(output), settings, flags.FLAGS.batch_size)
 
     def open_worker(job: DecodeJob) -> DecodeWorker:
         return DecodeWorker(job, codec)
 
-    if inputs.is_single_file(source):
+    options = run_flags.run_options()
+    if inputs.is_single_file(source) and not options.is_shared:
         print(execution.run_single(open_worker(job), source, output))
         return
     items = inputs.latent_items(source, output)
+    check_first(items[0], settings)
     inputs.check_mirrored(inputs.files_among(items), f'.{_FORMAT.value}')
     report = execution.run_job(
         lambda shards: job,
@@ -75,7 +76,7 @@ def _decode(source: str, output: str) -> None:
         items,
         dataclasses.asdict(settings),
         output,
-        run_flags.run_options(),
+        options,
     )
     print(report.describe())
     execution.check_any_done(report, output)

@@ -51,18 +51,13 @@ _PAD = flags.DEFINE_boolean(
 
 def main() -> None:
     """Parses the flags and encodes, or checks what was encoded."""
-    output = run_flags.require('output')
-    if flags.FLAGS.verify:
-        run_flags.verify(output)
-        return
-    source = run_flags.require('input')
-    with run_flags.joined():
-        _encode(source, output)
+    run_flags.run(_encode)
 
 
 def _encode(source: str, output: str) -> None:
     from m2l_jax.corpus import execution, inputs
     from m2l_jax.corpus.encoding import EncodeJob, EncodeSettings, EncodeWorker, latent_format
+    from m2l_jax.corpus.models import chunking_of
 
     checkpoint, codec = run_flags.open_model()
     settings = EncodeSettings(
@@ -77,6 +72,7 @@ def _encode(source: str, output: str) -> None:
         _CHANNELS.value,
         _PAD.value,
     )
+    chunking_of(codec, settings, settings.sample_rate)  # an error comes before the folder is taken
 
     def make_job(shards: int) -> EncodeJob:
         folder = os.path.abspath(output)
@@ -85,7 +81,9 @@ def _encode(source: str, output: str) -> None:
     def open_worker(job: EncodeJob) -> EncodeWorker:
         return EncodeWorker(job, codec)
 
-    if _FORMAT.value != 'tfds' and inputs.is_single_file(source):
+    options = run_flags.run_options()
+    is_alone = inputs.is_single_file(source) and not options.is_shared
+    if is_alone and _FORMAT.value != 'tfds':
         print(execution.run_single(open_worker(make_job(1)), source, output))
         return
     items = inputs.audio_items(source, output)
@@ -97,7 +95,7 @@ def _encode(source: str, output: str) -> None:
         items,
         dataclasses.asdict(settings),
         output,
-        run_flags.run_options(),
+        options,
         lambda job, summaries: latent_format(codec.config, job).complete(summaries),
     )
     print(report.describe())

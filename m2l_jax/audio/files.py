@@ -26,8 +26,13 @@ AUDIO_SUFFIXES = frozenset(
 # longer than half of soxr's high-quality filter, which lengthens with the ratio of the rates.
 _LEAST_MARGIN = 8192
 _MARGIN_A_RATIO = 2048
+_MEASURED_BLOCK = 1 << 20
 # libsndfile's Vorbis encoder overflows its stack on one very long write.
 _WRITE_BLOCK = 1 << 16
+
+
+class FormatError(InputError):
+    """What a format cannot hold, wherever it were written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +73,24 @@ def read_info(path: PathLike) -> AudioInfo:
         if not file.has_length:
             raise InputError(f'{path} does not say how long it is: encode it again')
         return AudioInfo(os.fspath(path), file.samplerate, file.channels, file.frames)
+
+
+def measure(path: PathLike, sample_rate: int) -> tuple[int, int]:
+    """Samples at a sample rate, and channels, of what `read_blocks` gives.
+
+    The header tells, and where it does not (an MP3 without a tag of its own, a FLAC from a pipe),
+    the file is decoded.
+
+    Raises:
+      InputError: see `read_blocks`.
+    """
+    with opened(path, to_end=True) as file:
+        info = AudioInfo(os.fspath(path), file.samplerate, file.channels, file.frames)
+        if file.has_length:
+            return info.samples_at(sample_rate), info.channels
+    blocks = read_blocks(path, info.sample_rate, _MEASURED_BLOCK)
+    info = dataclasses.replace(info, samples=sum(block.shape[1] for block in blocks))
+    return info.samples_at(sample_rate), info.channels
 
 
 def read(
@@ -148,12 +171,14 @@ def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int)
     WAV and FLAC get 24 bits. The file appears under its name only once it is complete.
 
     Raises:
-      InputError: for a suffix that libsndfile cannot write, or a place that cannot be written to.
+      FormatError: for a suffix that libsndfile cannot write, or a rate or so many channels that the
+        format cannot hold.
+      InputError: for a place that cannot be written to.
     """
     path = pathlib.Path(path)
     kind = path.suffix[1:].upper()
     if kind not in soundfile.available_formats():
-        raise InputError(f'{path}: cannot write {path.suffix!r} files; use .wav, .flac or .ogg')
+        raise FormatError(f'{path}: cannot write {path.suffix!r} files; use .wav, .flac or .ogg')
     subtype = 'PCM_24' if kind in ('WAV', 'FLAC') else None
     first = next(blocks)
     format_ = (sample_rate, len(first), subtype, None, kind)
@@ -167,7 +192,9 @@ def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int)
         except soundfile.LibsndfileError as error:
             target.check()
             reason = error.error_string.rstrip('.')
-            raise InputError(f'{path} cannot be written ({reason})') from None
+            raise FormatError(
+                f'{path}: {kind} cannot hold {len(first)} channels at {sample_rate} Hz ({reason})'
+            ) from None
         except AssertionError:  # soundfile's own, for what is written in part
             target.check()
             raise

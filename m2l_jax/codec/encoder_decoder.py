@@ -161,8 +161,8 @@ class EncoderDecoder:
     ) -> list[np.ndarray]:
         """Encodes several pieces of audio, of any lengths, in shared batches.
 
-        Each one's latents are those of `encode`. Lengths are padded to a few and the padding
-        masked, so that little is ever compiled.
+        Each one's latents are, but for rounding, those of `encode`. Lengths are padded to a few
+        and the padding masked, so that little is ever compiled.
 
         Args:
           paths_or_audio: each as `encode` takes it.
@@ -183,9 +183,8 @@ class EncoderDecoder:
                 waveform[:, chunk.begin * step : chunk.end * step + self._reach], chunk, waveform
             )
         ]
-        encoded = self.encode_rows(
-            rows, chunking, self._limit(max_batch_size, len(rows)), extract_features
-        )
+        count = self._limit(max_batch_size, len(rows))
+        encoded = iter(self._encode_all(rows, chunking, count, extract_features))
         results = []
         for waveform, chunks in zip(audio, cuts, strict=True):
             parts = [np.stack([next(encoded) for _ in waveform]) for _ in chunks]
@@ -326,6 +325,16 @@ class EncoderDecoder:
         waveform = as_waveform(path_or_audio, self.config.spectrogram.sample_rate)
         self.latents_in(waveform.shape[1])  # says so if they are too few
         return waveform
+
+    def _encode_all(
+        self, rows: Sequence[AudioRow], chunking: Chunking, count: int, extract_features: bool
+    ) -> list[np.ndarray]:
+        """As `encode_rows`, but the longest first, for rows of like length to share a batch."""
+        order = sorted(range(len(rows)), key=lambda number: -rows[number].chunk.length)
+        longest_first = [rows[number] for number in order]
+        encoded = self.encode_rows(longest_first, chunking, count, extract_features)
+        by_number = dict(zip(order, encoded, strict=True))
+        return [by_number[number] for number in range(len(rows))]
 
     def _limit(self, max_batch_size: int | None, rows: int) -> int:
         """Rows at once, a multiple of the devices, of so many in all."""

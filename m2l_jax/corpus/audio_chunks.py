@@ -27,11 +27,12 @@ def mix(waveform: np.ndarray, mode: str) -> np.ndarray:
     Mid and side are half the sum and half the difference of left and right; of mono, mid is itself
     and there is no side.
     """
-    if mode == 'mono':
-        return waveform.mean(axis=0, keepdims=True)
-    if mode == 'mid_side' and len(waveform) == 2:
-        left, right = waveform
-        return np.stack([(left + right) / 2, (left - right) / 2])
+    with np.errstate(over='ignore'):  # the latents will tell, which no such number leaves finite
+        if mode == 'mono':
+            return waveform.mean(axis=0, keepdims=True)
+        if mode == 'mid_side' and len(waveform) == 2:
+            left, right = waveform
+            return np.stack([(left + right) / 2, (left - right) / 2])
     return waveform
 
 
@@ -65,7 +66,7 @@ def chunk_rows(
             block = next(blocks, None)
             parts.append(np.zeros((len(window), missing), np.float32) if block is None else block)
             missing -= parts[-1].shape[1]
-        window = np.concatenate(parts, axis=1)
+        window = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
         stretch = window[:, : end - begin]
         start = stretch if start is None else start
         yield codec.audio_rows(stretch, chunk, start)

@@ -56,6 +56,11 @@ def claim(folder: pathlib.Path, settings: Mapping[str, Any], items: Sequence[Ite
             file.writelines(_lines(items))
 
 
+def is_claimed(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is a job's."""
+    return os.path.exists(os.path.join(folder, _JOB))
+
+
 def read_job(folder: pathlib.Path) -> dict[str, Any]:
     """Settings and description of the input that a folder was begun with.
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from m2l_jax.corpus import latent_dataset
 from m2l_jax.corpus.store import StoredLatents
@@ -35,15 +35,15 @@ class DatasetFormat:
         with replaced_file(path) as partial, ShardWriter(partial, self._records.features) as writer:
             yield _DatasetSink(path, writer)
 
-    def complete(self, summaries: Sequence[ShardSummary]) -> None:
+    def complete(self, summaries: Iterable[ShardSummary]) -> None:
         """Writes what TFDS opens the dataset by."""
-        outputs = [output for summary in summaries for output in summary.outputs]
-        self._records.write_metadata(
-            self.folder,
-            [output.records for output in outputs],
-            sum(output.bytes for output in outputs),
-            latent_dataset.describe(self.dtype),
-        )
+        lengths, size = [], 0
+        for summary in summaries:
+            (output,) = summary.outputs
+            lengths.append(output.records)
+            size += output.bytes
+        description = latent_dataset.describe(self.dtype)
+        self._records.write_metadata(self.folder, lengths, size, description)
 
     @property
     def _records(self) -> RecordFormat:

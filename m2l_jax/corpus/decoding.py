@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 
@@ -17,6 +18,7 @@ from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.corpus.audio_chunks import unmix
 from m2l_jax.corpus.inputs import mirrored_name
 from m2l_jax.corpus.models import check_chunks, chunking_of, load_same_codec, rows_at_once
+from m2l_jax.corpus.outputs import check_name
 from m2l_jax.corpus.plan import Item, Shard
 from m2l_jax.corpus.sources import read_latent_item
 from m2l_jax.corpus.store import StoredLatents
@@ -102,14 +104,12 @@ class DecodeWorker:
             file = under_way.popleft()
             rows = itertools.chain([first], itertools.islice(decoded, file.rows - 1))
             try:
-                outputs.append(self._write(file, rows))
-            except _UndecodableError as error:
+                outputs.append(self._write(file, rows, tell))
+            except (_UndecodableError, files.FormatError) as error:
                 failures[file.name] = str(error)
                 collections.deque(rows, maxlen=0)  # the next row is the next file's
                 continue
-            length = file.stored.samples / file.stored.sample_rate
-            tell(length)
-            seconds, latents = seconds + length, latents + file.stored.latents[:, 0].size
+            seconds, latents = seconds + file.seconds, latents + file.stored.latents[:, 0].size
         return ShardSummary(
             shard.number,
             len(outputs),
@@ -128,20 +128,25 @@ class DecodeWorker:
             try:
                 for name, stored in read_latent_item(item):
                     file = self._checked(name, _output_name(item, name), stored)
+                    if isinstance(file, InputError):
+                        failures[name] = str(file)
+                        continue
                     under_way.append(file)
                     yield from latent_rows(file.latents, file.chunks)
-            except InputError as error:
+            except InputError as error:  # nor can what follows in it be read
                 failures[item.source] = str(error)
 
-    def _checked(self, name: str, output: str, stored: StoredLatents) -> '_File':
-        """A file to be decoded; raises InputError if it cannot be."""
-        if stored.kind != 'latents':
-            raise InputError(f'{name} holds features, which are not decoded: encode it again')
-        if stored.model != self._settings.model:
-            raise InputError(
-                f'{name} was encoded by model {stored.model}, this checkpoint is '
-                f'{self._settings.model}: pass the one that it was encoded with'
-            )
+    def _checked(self, name: str, output: str, stored: StoredLatents) -> '_File | InputError':
+        """A file to be decoded, or why it cannot be."""
+        try:
+            return self._open(name, output, stored)
+        except InputError as error:
+            return error
+
+    def _open(self, name: str, output: str, stored: StoredLatents) -> '_File':
+        _check_path(output)
+        check_name(pathlib.Path(f'{output}.{self._settings.format}'))
+        _check_stored(name, stored, self._settings)
         scaled = stored.latents.astype(np.float32) * (stored.scale / LATENT_SCALE)
         latents = as_latents(scaled, self._codec.config.latent_channels)
         return _File(
@@ -152,10 +157,13 @@ class DecodeWorker:
             self._chunking.cut(latents.shape[2]),
         )
 
-    def _write(self, file: '_File', rows: Iterator[np.ndarray]) -> Output:
+    def _write(
+        self, file: '_File', rows: Iterator[np.ndarray], tell: Callable[[float], None]
+    ) -> Output:
         """Writes the audio of a file as its rows come."""
 
         def checked(part: np.ndarray) -> np.ndarray:
+            tell(file.seconds / len(file.chunks))
             try:
                 return check_finite(part)
             except InputError as error:
@@ -166,6 +174,29 @@ class DecodeWorker:
         audio = _trimmed((unmix(b, file.stored.channel_mode) for b in blocks), file.stored.samples)
         files.write_blocks(self._folder / file.output, audio, file.stored.sample_rate)
         return describe_output(self._folder, file.output, 1)
+
+
+def check_first(item: Item, settings: DecodeSettings) -> None:
+    """Looks at one input, for a wrong checkpoint to be told before the output folder is taken.
+
+    Raises:
+      InputError: if it can be read, but not be decoded by this model.
+    """
+    try:
+        name, stored = next(read_latent_item(item))
+    except (InputError, StopIteration):
+        return  # the others may be whole
+    _check_stored(name, stored, settings)
+
+
+def _check_stored(name: str, stored: StoredLatents, settings: DecodeSettings) -> None:
+    if stored.kind != 'latents':
+        raise InputError(f'{name} holds features, which are not decoded: encode it again')
+    if stored.model != settings.model:
+        raise InputError(
+            f'{name} was encoded by model {stored.model}, this checkpoint is {settings.model}: '
+            'pass the one that it was encoded with'
+        )
 
 
 class _UndecodableError(Exception):
@@ -186,10 +217,26 @@ class _File:
     def rows(self) -> int:
         return len(self.latents) * len(self.chunks)
 
+    @property
+    def seconds(self) -> float:
+        return self.stored.samples / self.stored.sample_rate
+
 
 def _output_name(item: Item, source: str) -> str:
-    """Without a suffix: a file's own; of a dataset the whole, for it may hold a.wav and a.mp3."""
-    return mirrored_name(source, '') if source == item.source else source
+    """Without a suffix: a file's own; of a dataset the whole, for it may hold a.wav and a.mp3.
+
+    Where there are several inputs, a dataset's name comes before that.
+    """
+    if source == item.source:
+        return mirrored_name(source, '')
+    return os.path.join(os.path.dirname(item.source), source)
+
+
+def _check_path(name: str) -> None:
+    """Raises InputError for what a dataset may hold, but is no path below a folder."""
+    path = pathlib.PurePosixPath(name)
+    if path.is_absolute() or '..' in path.parts or not path.name or '\0' in name:
+        raise InputError(f'{name!r} is no path below the output folder: encode it again')
 
 
 def _trimmed(blocks: Iterator[np.ndarray], samples: int) -> Iterator[np.ndarray]:

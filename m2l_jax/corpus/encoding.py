@@ -28,6 +28,7 @@ from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
 
 _READERS = min(16, 2 * (os.cpu_count() or 1))  # disks wait, and cores decode
+_BLOCK_SECONDS = 30  # of audio that is decoded at once
 _CHUNKS_AHEAD = 2  # of each file that is being read
 
 
@@ -110,7 +111,7 @@ class EncodeWorker:
         files = self._described(audio_sources(shard.items), failures)
         with (
             self._format.opened(shard.number) as sink,
-            contextlib.closing(self._encode(files, failures)) as encoded,
+            contextlib.closing(self._encode(files, failures, tell)) as encoded,
         ):
             for name, stored in encoded:
                 try:
@@ -121,9 +122,7 @@ class EncodeWorker:
                     failures[name] = str(error)
                     continue
                 sink.write(name, stored)
-                length = stored.samples / stored.sample_rate
-                tell(length)
-                done, seconds = done + 1, seconds + length
+                done, seconds = done + 1, seconds + stored.samples / stored.sample_rate
                 latents += kept.shape[0] * kept.shape[2]
         return ShardSummary(
             shard.number, done, seconds, latents, sink.outputs(), tuple(sorted(failures.items()))
@@ -139,8 +138,8 @@ class EncodeWorker:
                 filled = self._codec.padded_samples(samples) if self._settings.pad else samples
                 chunks = self._chunking.cut(self._codec.latents_in(filled))
                 return _File(source, samples, chunks, rows * len(chunks))
-            except InputError as error:
-                return error
+            except (InputError, OSError) as error:
+                return InputError(_reason(error))
 
         with ThreadPoolExecutor(_READERS) as threads:
             described = list(zip(sources, threads.map(describe, sources), strict=True))
@@ -149,19 +148,21 @@ class EncodeWorker:
         return sorted(usable, key=lambda file: -file.samples)
 
     def _encode(
-        self, files: Sequence['_File'], failures: dict[str, str]
+        self, files: Sequence['_File'], failures: dict[str, str], tell: Callable[[float], None]
     ) -> Iterator[tuple[str, StoredLatents]]:
         """The latents of each file that can be read to its end, in the order of `files`."""
+        settings = self._settings
         under_way: collections.deque[_File] = collections.deque()  # the file of each row
         results = self._codec.encode_rows(
             self._rows(files, under_way, failures),
             self._chunking,
             rows_at_once(self._codec, self._chunking, self._job.batch_size),
-            self._settings.kind == 'features',
+            settings.kind == 'features',
         )
         for encoded in results:
             file = under_way.popleft()
             file.encoded.append(encoded)
+            tell(file.samples / settings.sample_rate / file.rows)
             if len(file.encoded) == file.rows:
                 yield file.source.name, self._joined(file)
                 file.encoded.clear()
@@ -180,13 +181,13 @@ class EncodeWorker:
                     for rows in stream:
                         under_way.extend([file] * len(rows))
                         yield from rows
-                except InputError as error:
-                    failures[file.source.name] = str(error)
+                except (InputError, OSError) as error:
+                    failures[file.source.name] = _reason(error)
 
     def _read(self, file: '_File') -> Iterator[list[AudioRow]]:
         """The rows of each chunk of a file."""
         settings = self._settings
-        block = self._chunking.size * self._codec.samples_per_latent
+        block = _BLOCK_SECONDS * settings.sample_rate
         blocks = file.source.blocks(settings.sample_rate, block)
         mixed = (mix(block, settings.channel_mode) for block in blocks)
         return chunk_rows(self._codec, mixed, file.chunks)
@@ -226,6 +227,13 @@ class _File:
     chunks: list[Chunk]
     rows: int
     encoded: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+
+def _reason(error: InputError | OSError) -> str:
+    """Why a file cannot be encoded: it is no audio, or the disk or network fails."""
+    if isinstance(error, OSError):
+        return f'{error.filename or "it"} cannot be read ({error.strerror or error})'
+    return str(error)
 
 
 def latent_format(config: ModelConfig, job: EncodeJob) -> LatentFormat:

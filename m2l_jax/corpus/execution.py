@@ -7,12 +7,13 @@ import logging
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from m2l_jax.corpus import manifest
+from m2l_jax.corpus.claim import is_claimed
 from m2l_jax.corpus.job import Job, Worker
 from m2l_jax.corpus.ledger import Ledger
 from m2l_jax.corpus.plan import Item, Shard, parse_share, plan_shards, share_of
@@ -48,6 +49,11 @@ class RunOptions:
     ray: RayOptions | None = None
     retry_failures: bool = False
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes are to work too."""
+        return self.share is not None or self.ray is not None
+
 
 @dataclasses.dataclass(frozen=True)
 class OpenedJob:
@@ -67,7 +73,7 @@ def run_job(
     settings: Mapping[str, Any],
     folder: str | os.PathLike[str],
     options: RunOptions,
-    complete: Callable[[Job, list[ShardSummary]], None] = lambda job, summaries: None,
+    complete: Callable[[Job, Iterable[ShardSummary]], None] = lambda job, summaries: None,
 ) -> RunReport:
     """Does what is missing of a job, or of this process's share.
 
@@ -86,6 +92,8 @@ def run_job(
     """
     shards = plan_shards(items, options.shard_megabytes, options.shard_files)
     index, count = _share(options.share)
+    if options.retry_failures and count > 1 and options.share is None:
+        raise InputError('--retry_failures is for one process, or for each with its own --shard')
     ledger = Ledger(folder)
     cut = {'shard_megabytes': options.shard_megabytes, 'shard_files': options.shard_files}
     ledger.claim({**settings, **cut}, items)
@@ -93,8 +101,6 @@ def run_job(
     if options.retry_failures:
         ledger.forget_failures(mine)
     job = make_job(len(shards))
-    if not ledger.missing(mine):
-        _logger.info('nothing is missing in %s', ledger.folder)
     progress = Progress(mine)
     with _reported(progress, ledger.folder, index, count) as reports:
         if options.ray is not None:
@@ -103,8 +109,11 @@ def run_job(
             run_local(OpenedJob(open_worker(job)), mine, ledger, progress)
     if options.share is None and count > 1:
         _wait_for_others(ledger, shards)
-    if not ledger.missing(shards):
-        complete(job, list(ledger.summaries(shards)))
+    left = ledger.missing(shards)
+    if left:
+        _logger.info('%d of %d shards are left to the other shares', len(left), len(shards))
+    else:
+        complete(job, ledger.summaries(shards))
         ledger.finish(shards)
     (report,) = reports
     return report
@@ -154,6 +163,8 @@ def run_single(worker: Worker, path: str, folder: str | os.PathLike[str]) -> str
       InputError: if it cannot be done.
     """
     make_folder(folder)
+    if is_claimed(folder):
+        raise InputError(f'{folder} holds a corpus, with its settings: choose another --output')
     begin = time.monotonic()
     item = Item(os.path.basename(path), path, os.path.getsize(path))
     summary = worker.work(Shard(0, (item,)), lambda seconds: None)
@@ -180,16 +191,19 @@ def verify_job(folder: str | os.PathLike[str]) -> str:
     """
     from m2l_jax.corpus.verification import verify  # TFDS, which takes seconds to import
 
-    totals, outputs = manifest.read(folder)
+    totals, outputs, shard_of = manifest.read(folder)
     bar = ProgressBar(totals['bytes'], 'B')
     with contextlib.closing(bar):
         problems = verify(folder, outputs, lambda size: bar.advance(size, 'verified'))
     for name, reason in problems:
         _logger.warning('%s %s', name, reason)
     if problems:
+        numbers = sorted({shard_of[name] for name, _ in problems if name in shard_of})
+        summaries = ' '.join(Ledger(folder).summary_name(number) for number in numbers)
         raise InputError(
             f'{len(problems)} of {len(outputs)} files in {folder} are not as they were written: '
-            "remove them and their shards' summaries, and run the same command again"
+            f'have them done again by `cd {folder} && rm -f manifest.json {summaries}` and the '
+            'command that wrote them'
         )
     return (
         f'{len(outputs)} files with the latents or the audio of {totals["files"]} inputs are as '

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from m2l_jax.audio.files import AUDIO_SUFFIXES
 from m2l_jax.corpus import store
+from m2l_jax.corpus.claim import is_claimed
 from m2l_jax.corpus.plan import Item
 from m2l_jax.data.audio_dataset import AudioRecords, is_dataset, split_of
 from m2l_jax.interface.errors import InputError
@@ -46,8 +47,12 @@ def audio_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...]
 def latent_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...]:
     """The latents to decode: files of `corpus.store`, and each shard of datasets of latents.
 
-    Args, result and errors are those of `audio_items`.
+    Args, result and errors are those of `audio_items`; a folder in which a job has not come to its
+    end is an error too.
     """
+    for part in split_inputs(inputs):
+        if is_claimed(part) and not os.path.exists(os.path.join(part, 'manifest.json')):
+            raise InputError(f'{part} is not complete: run the encoding to its end first')
     return _list_items(inputs, output, store.SUFFIXES, 'file of latents', _latent_shards)
 
 
@@ -64,11 +69,18 @@ def files_among(items: Iterable[Item]) -> list[Item]:
 def check_mirrored(items: Iterable[Item], suffix: str) -> None:
     """Refuses inputs of which two would have the same output file; raises an InputError."""
     taken: dict[str, Item] = {}
+    pairs = []
     for item in items:
-        name = mirrored_name(item.source, suffix)
-        other = taken.setdefault(name, item)
+        other = taken.setdefault(mirrored_name(item.source, suffix), item)
         if other is not item:
-            raise InputError(f'{other.path} and {item.path} would both become {name}: rename one')
+            pairs.append((other, item))
+    if pairs:
+        (one, other), more = pairs[0], len(pairs) - 1
+        raise InputError(
+            f'{one.path} and {other.path} would both become {mirrored_name(one.source, suffix)}'
+            f'{f", and {more} more pairs" if more else ""}: rename them, or write a dataset '
+            '(--format=tfds)'
+        )
 
 
 def _list_items(
@@ -82,10 +94,15 @@ def _list_items(
     datasets = [part for part in parts if is_dataset(part)]
     others = [part for part in parts if part not in datasets]
     _refuse_output([*others, *(split_of(part)[0] for part in datasets)], output)
+    names = [_dataset_name(part) for part in datasets]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f'several datasets are called {name!r}: use another --output for each')
     root, paths = find_files(others, suffixes, kind)
     items = list(_file_items(root, _outside(output, paths)))
     for part in datasets:
-        items += read_dataset(part, _dataset_name(part) if len(parts) > 1 else '')
+        place = part if part.startswith('tfds:') else os.path.abspath(part)
+        items += read_dataset(place, _dataset_name(part) if len(parts) > 1 else '')
     if not items:
         raise InputError(
             f'no {kind} in {inputs}: they end in {", ".join(sorted(suffixes))}; mend --input'

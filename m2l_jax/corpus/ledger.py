@@ -106,9 +106,12 @@ class Ledger:
         remove_leftovers(self.folder, deep=True)
         return True
 
+    def summary_name(self, number: int) -> str:
+        """Where a shard's summary is, below the folder."""
+        return f'{_SUMMARIES}/{number // _IN_A_FOLDER:03d}/{number:05d}.json'
+
     def _path(self, number: int) -> pathlib.Path:
-        group = number // _IN_A_FOLDER
-        return self.folder / _SUMMARIES / f'{group:03d}' / f'{number:05d}.json'
+        return self.folder / self.summary_name(number)
 
 
 def _flush(path: pathlib.Path) -> None:

@@ -57,8 +57,10 @@ def write(
         file.write('\n  ]\n}\n')
 
 
-def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Output]]:
-    """The totals of a complete job, and all that it has written.
+def read(
+    folder: str | os.PathLike[str],
+) -> tuple[dict[str, Any], list[Output], dict[str, int]]:
+    """The totals of a complete job, all that it has written, and each name's shard.
 
     Raises:
       InputError: if there is no manifest, it is damaged, or does not account for every input.
@@ -68,6 +70,9 @@ def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Output]]:
         content = json.loads(path.read_text())
         shards = content.pop('shards')
         outputs = [Output(**output) for shard in shards for output in shard['outputs']]
+        shard_of = {
+            output['name']: shard['number'] for shard in shards for output in shard['outputs']
+        }
         counted = [sum(shard[name] for shard in shards) for name in ('files', 'failures')]
         is_whole = counted == [content['files'], content['failures']]
     except FileNotFoundError:
@@ -78,7 +83,7 @@ def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Output]]:
         is_whole = False
     if not is_whole:
         raise InputError(f'{path} is damaged: remove it, and run the same command again')
-    return content, outputs
+    return content, outputs, shard_of
 
 
 def remove(folder: pathlib.Path) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from m2l_jax.corpus.inputs import mirrored_name
@@ -13,6 +13,14 @@ from m2l_jax.corpus.summary import Output, ShardSummary, describe_output
 from m2l_jax.interface.errors import InputError
 
 _LONGEST_NAME = 255  # bytes that file systems give to one
+
+
+def check_name(path: pathlib.Path) -> None:
+    """Raises InputError if no file can have such a name."""
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise InputError(
+            f'{path.name} is too long for the name of a file: shorten that of its source'
+        )
 
 
 class Sink(Protocol):
@@ -34,7 +42,7 @@ class LatentFormat(Protocol):
     def opened(self, number: int) -> contextlib.AbstractContextManager[Sink]:
         """What takes the latents of the shard of that number."""
 
-    def complete(self, summaries: Sequence[ShardSummary]) -> None:
+    def complete(self, summaries: Iterable[ShardSummary]) -> None:
         """Finishes the output, of which all shards are written."""
 
 
@@ -55,7 +63,7 @@ class FileFormat:
         """Each file takes its name once it is complete."""
         yield _FileSink(self)
 
-    def complete(self, summaries: Sequence[ShardSummary]) -> None:
+    def complete(self, summaries: Iterable[ShardSummary]) -> None:
         """Nothing is left to be done."""
 
 
@@ -65,11 +73,8 @@ class _FileSink:
         self._outputs: list[Output] = []
 
     def check(self, source: str, stored: StoredLatents) -> None:
-        longest = max(len(os.fsencode(path.name)) for path in written_paths(self._path(source)))
-        if longest > _LONGEST_NAME:
-            raise InputError(
-                f'{source}: its name would be too long with another suffix: shorten it'
-            )
+        for path in written_paths(self._path(source)):
+            check_name(path)
 
     def write(self, source: str, stored: StoredLatents) -> None:
         folder, path = self._files.folder, self._path(source)

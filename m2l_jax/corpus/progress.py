@@ -42,11 +42,14 @@ class RunReport:
     def describe(self) -> str:
         """A line or two for people."""
         if not self.shards and not self.shards_missing:
-            return f'all {self.shards_before} shards were done before'
+            return (
+                f'all {self.shards_before} shards were done before; --verify sees whether their '
+                'files are still what they were'
+            )
         before = f'\n{self.shards_before} shards were done before' if self.shards_before else ''
         missing = f'\n{self.shards_missing} shards are missing' if self.shards_missing else ''
         return (
-            f'{self.files} files, {self.hours:.2f} h of audio in '
+            f'{self.files} files, {describe_duration(self.hours * 3600)} of audio in '
             f'{describe_duration(self.seconds)}: {self.times_real_time:.1f} times real time, '
             f'{self.latents} latent vectors, {self.failures} failures{before}{missing}'
         )
@@ -97,7 +100,7 @@ class Progress:
     def after(self, shard: Shard, summary: ShardSummary) -> None:
         """Counts a shard that is done, and names the files in it that could not be."""
         for source, reason in summary.failures:
-            _logger.warning('skipping %s', reason if source in reason else f'{source}: {reason}')
+            _logger.warning('skipped %s: %s', source, reason)
         with self._lock:
             self._under_way.pop(shard.number, None)
             self._done['shards'] += 1

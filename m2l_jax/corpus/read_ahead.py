@@ -18,8 +18,8 @@ def read_ahead(
 
     Args:
       sources: called in a thread; so is what they return.
-      threads: of sources that are read at the same time.
-      depth: items that are read of a source before they are wanted.
+      threads: that read, a source each; no more sources than that are read before they are wanted.
+      depth: items of a source that are read before they are wanted.
 
     Yields:
       An iterator for each source, to be exhausted before the next is taken. It raises what the
@@ -28,9 +28,11 @@ def read_ahead(
     feeds = [_Feed(source, depth) for source in sources]
     waiting = iter(feeds)
     lock = threading.Lock()
+    room = threading.Semaphore(threads)  # a source of few items is read long before it is wanted
 
     def work() -> None:
         while True:
+            room.acquire()
             with lock:
                 feed = next(waiting, None)
             if feed is None or not feed.fill():
@@ -42,9 +44,11 @@ def read_ahead(
     try:
         for feed in feeds:
             yield feed.items()
+            room.release()
     finally:
         for feed in feeds:
             feed.close()
+        room.release(threads)  # for all that wait to see that it is over
         for worker in workers:
             worker.join()
 
@@ -61,6 +65,8 @@ class _Feed(Generic[T]):
 
     def fill(self) -> bool:
         """Reads the source to its end; returns whether it was let."""
+        if self._closed.is_set():
+            return False
         end = (self._END, None)
         try:
             with contextlib.closing(self._source()) as items:

@@ -1,8 +1,7 @@
 """The flags that encoding and decoding share: what the model takes, and who works on what."""
 
-import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -14,6 +13,8 @@ if TYPE_CHECKING:  # a mistake in the flags is told before JAX is imported
     from m2l_jax.corpus.execution import RunOptions
 
 _JOIN_SECONDS = 300
+
+flags.disclaim_key_flags()  # so that --helpshort shows them among the command's own
 
 
 def define() -> None:
@@ -42,7 +43,12 @@ def define() -> None:
     )
     flags.DEFINE_float('shard_megabytes', 512.0, 'Input in a shard, the unit of work, about.')
     flags.DEFINE_integer('shard_files', 2000, 'Most files in a shard.')
-    flags.DEFINE_boolean('retry_failures', False, 'Work again on shards in which files failed.')
+    flags.DEFINE_boolean(
+        'retry_failures',
+        False,
+        'Work again on shards in which files failed: after trouble with a disk, say. The input '
+        'must be the same: files that were mended since want another --output.',
+    )
     flags.DEFINE_boolean('verify', False, 'Only read again all that is in --output, and check it.')
     flags.DEFINE_enum('runner', 'local', ['local', 'ray'], 'Ray needs a cluster that runs.')
     flags.DEFINE_string('ray_address', 'auto', 'Of the Ray cluster: HOST:PORT, or the one here.')
@@ -63,15 +69,33 @@ def run_options() -> 'RunOptions':
     )
 
 
-@contextlib.contextmanager
-def joined() -> Iterator[None]:
-    """Joins the processes that a launcher has started together, unless --shard tells the share."""
+def run(work: Callable[[str, str], None]) -> None:
+    """Calls `work` with --input and --output, or with --verify reads the output again.
+
+    Processes that a launcher has started together are joined, unless --shard tells the share.
+
+    Raises:
+      InputError: if a flag is missing, the output is damaged, or the work cannot be done.
+    """
+    values = flags.FLAGS
+    output = _require('output')
+    if values.verify:
+        from m2l_jax.corpus.execution import verify_job
+
+        print(verify_job(output))
+        return
+    source = _require('input')
     from m2l_jax.training import processes
 
-    alone = flags.FLAGS.shard is not None or flags.FLAGS.runner == 'ray'
-    place = None if alone else processes.find_place(None, None, None, os.environ)
+    alone = values.shard is not None or values.runner == 'ray'
+    try:
+        place = None if alone else processes.find_place(None, None, None, os.environ)
+    except InputError:
+        raise InputError(
+            'this launcher does not tell its processes how to join: pass --shard=i/n to each'
+        ) from None
     with processes.joined(place, _JOIN_SECONDS):
-        yield
+        work(source, output)
 
 
 def open_model() -> 'tuple[str | None, EncoderDecoder]':
@@ -95,16 +119,8 @@ def open_model() -> 'tuple[str | None, EncoderDecoder]':
     return checkpoint, load_codec(checkpoint, values.dtype)
 
 
-def require(name: str) -> str:
-    """The value of a flag that --verify can do without; raises InputError if there is none."""
+def _require(name: str) -> str:
     value = getattr(flags.FLAGS, name)
     if not value:
         raise InputError(f'--{name} is missing: --helpshort tells of all flags')
     return value
-
-
-def verify(output: str) -> None:
-    """Reads an output again, and prints what came of it; raises InputError if it is damaged."""
-    from m2l_jax.corpus.execution import verify_job
-
-    print(verify_job(output))

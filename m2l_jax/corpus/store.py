@@ -100,9 +100,11 @@ def write_latents(path: str | os.PathLike[str], stored: StoredLatents) -> None:
         with replaced_file(path) as partial, open(partial, 'wb') as file:
             np.savez(file, latents=stored.latents, **metadata)
     else:
-        path.unlink(missing_ok=True)  # an old array must never stand beside a new record
-        with replaced_file(_record_of(path)) as partial:
-            partial.write_text(json.dumps(metadata, indent=2) + '\n')
+        record, text = _record_of(path), json.dumps(metadata, indent=2) + '\n'
+        if not (record.exists() and record.read_bytes() == text.encode()):
+            path.unlink(missing_ok=True)  # an old array must never stand beside a new record
+        with replaced_file(record) as partial:
+            partial.write_text(text)
         with replaced_file(path) as partial, open(partial, 'wb') as file:
             # NumPy hands a file to C, which does not tell whether its last bytes were written.
             np.save(types.SimpleNamespace(write=file.write), stored.latents)

@@ -1,4 +1,4 @@
-"""The processes of a training job: how they find each other, and how each of them leaves."""
+"""The processes of a job: how they find each other, and how each of them leaves."""
 
 import contextlib
 import ctypes
@@ -36,7 +36,7 @@ _LOST = re.compile(
     'Gloo|NCCL.*(remote|timed? ?out|closed)|oordination service|barrier'
     '|^(UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED)'
 )
-_AGAIN = 'run the same command on all of them, and training goes on from the newest checkpoint'
+_AGAIN = 'run the same command on all of them, and it goes on from what is saved'
 
 
 @dataclasses.dataclass(frozen=True)

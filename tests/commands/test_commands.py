@@ -150,9 +150,9 @@ def test_encode_and_decode_a_folder(converted, tmp_path, kind):
     flags = (f'--checkpoint={converted / "orbax"}', f'--output={tmp_path / "out"}')
     result = run('encode', f'--input={tmp_path / "music"}', '--pad', f'--format={kind}', *flags)
     assert result.returncode == 0, result.stderr
-    assert 'skipping ' in result.stderr
+    assert 'skipped ' in result.stderr
     assert 'broken.ogg cannot be read as audio' in result.stderr
-    assert result.stdout.startswith('2 files, 0.00 h of audio in ')
+    assert result.stdout.startswith('2 files, 1 s of audio in ')
     assert result.stdout.endswith(' 1 failures\n')
     stored = read_latents(tmp_path / 'out' / 'deep' / f'a.{kind}')
     assert (stored.samples, stored.sample_rate, stored.scale) == (22_050, 44_100, 0.06)

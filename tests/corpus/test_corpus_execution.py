@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from benchmarks.small_corpus import write_audio, write_model
+from benchmarks import small_model
+from benchmarks.small_corpus import write_audio
 from m2l_jax.corpus.execution import RunOptions, run_job, verify_job
 from m2l_jax.interface.errors import InputError
 from tests.corpus.fake_job import SETTINGS, FakeJob, plan, results
@@ -62,7 +63,7 @@ def kept(folder):
 
 def test_encoding_that_is_killed_goes_on_and_what_it_gives_is_decoded(tmp_path):
     write_audio(tmp_path / 'audio', 14, 6, 0.2)
-    write_model(tmp_path / 'model.safetensors')
+    small_model.save(tmp_path / 'model.safetensors')
     model = f'--checkpoint={tmp_path / "model.safetensors"}'
     encode = ('encode', model, f'--input={tmp_path / "audio"}', '--format=tfds')
     whole = start(*encode, f'--output={tmp_path / "whole"}')

@@ -51,7 +51,7 @@ def test_what_was_done_before_counts_as_done_and_not_as_speed(clock, caplog):
     progress.show()
     assert caplog.messages == [
         '8 of 20 files, 1.50 h of audio, 174.2 times real time, 0 failures',
-        'skipping b: no audio',
+        'skipped b: no audio',
         '12 of 20 files, 3.00 h of audio, 108.0 times real time, 1 failures, 3 min left',
         '12 of 20 files, 3.00 h of audio, 82.4 times real time, 1 failures, 4 min left',
     ]
@@ -69,7 +69,8 @@ def test_what_was_done_before_counts_as_done_and_not_as_speed(clock, caplog):
         'shards_missing': 4,
     }
     assert report.describe() == (
-        '3 files, 3.00 h of audio in 2 min: 80.0 times real time, 100 latent vectors, 1 failures\n'
+        '3 files, 3 h 0 min of audio in 2 min: 80.0 times real time, 100 latent vectors, '
+        '1 failures\n'
         '4 shards were done before\n4 shards are missing'
     )
 

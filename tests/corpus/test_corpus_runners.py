@@ -2,7 +2,6 @@ import json
 import os
 import pathlib
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -31,15 +30,17 @@ def run_here(folder, count, trouble=(), seconds=0.0):
     return ledger, shards, report
 
 
-def start(folder, count, seconds, share='0/1', **options):
-    arguments = [str(folder), str(count), str(seconds), share]
+def start(folder, count, seconds, share='0/1', before=''):
+    """A process that runs a job, after a line of Python."""
+    program = (
+        f'{before}\nimport runpy; runpy.run_module("tests.corpus.fake_job", run_name="__main__")'
+    )
     return subprocess.Popen(
-        [sys.executable, '-m', 'tests.corpus.fake_job', *arguments],
+        [sys.executable, '-c', program, str(folder), str(count), str(seconds), share],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
 
 
@@ -136,14 +137,11 @@ def test_a_full_disk_is_one_line_and_what_is_complete_is_kept(tmp_path):
 def test_a_file_that_the_system_refuses_to_write_is_one_line(tmp_path, whole):
     """No file may grow beyond so many bytes: half of an output fits, a whole one does not."""
 
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))
-
+    limit = 'import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))'
     folder = tmp_path / 'out'
     items, _ = plan(60)
     Ledger(folder).claim(SETTINGS, items)
-    with start(folder, 60, 0, preexec_fn=limit) as process:
+    with start(folder, 60, 0, before=limit) as process:
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     assert len(errors.splitlines()) == 1

@@ -48,7 +48,7 @@ def run(cluster, folder, count, trouble=(), seconds=0.0):
 
 
 def wait_for(condition):
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -140,7 +140,7 @@ def test_sigterm_drops_what_is_under_way_and_the_same_command_goes_on(cluster, t
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: list(folder.glob('shards/*/*.json')))
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=40)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
     assert errors.splitlines()[-1].startswith('stopped with ')
     assert not list(folder.rglob('*.partial'))

@@ -1,0 +1,135 @@
+import threading
+import time
+
+import pytest
+
+from m2l_jax.corpus.read_ahead import read_ahead
+from m2l_jax.interface.errors import InputError
+
+
+class Library:
+    """Sources of a few items each, which note what is read and when they are closed."""
+
+    def __init__(self, lengths):
+        self.read = []
+        self.closed = []
+        self.sources = [
+            lambda number=number, length=length: self._items(number, length)
+            for number, length in enumerate(lengths)
+        ]
+
+    def _items(self, number, length):
+        try:
+            for item in range(length):
+                self.read.append((number, item))
+                yield number, item
+        finally:
+            self.closed.append(number)
+
+
+def settled(library):
+    """What has been read once nothing more is being read."""
+    before = -1
+    while len(library.read) > before:
+        before = len(library.read)
+        time.sleep(0.05)
+    return sorted(library.read)
+
+
+def reading_threads():
+    return [thread for thread in threading.enumerate() if 'work' in thread.name]
+
+
+@pytest.mark.parametrize('threads', [1, 3, 20])
+def test_all_comes_in_order(threads):
+    lengths = [3, 0, 1, 7, 2, 5]
+    library = Library(lengths)
+    read = [list(items) for items in read_ahead(library.sources, threads, 2)]
+    assert read == [[(n, i) for i in range(length)] for n, length in enumerate(lengths)]
+    assert sorted(library.closed) == list(range(6))
+    assert not reading_threads()
+
+
+def test_nothing_to_read_is_no_trouble():
+    assert list(read_ahead([], 3, 2)) == []
+
+
+def test_long_sources_are_read_no_farther_than_their_depth():
+    library = Library([100] * 10)
+    streams = read_ahead(library.sources, threads=2, depth=3)
+    first = next(streams)
+    # Of each as many as wait, and the one that finds no room.
+    assert settled(library) == [(n, i) for n in range(2) for i in range(4)]
+    assert [next(first) for _ in range(5)] == [(0, i) for i in range(5)]
+    assert settled(library) == [(0, i) for i in range(9)] + [(1, i) for i in range(4)]
+    streams.close()
+    assert not reading_threads()
+
+
+def test_short_sources_are_read_no_farther_than_there_are_threads():
+    library = Library([1] * 100)
+    streams = read_ahead(library.sources, threads=3, depth=2)
+    assert list(next(streams)) == [(0, 0)]
+    assert settled(library) == [(n, 0) for n in range(3)]
+    for _ in range(4):
+        list(next(streams))
+    assert settled(library) == [(n, 0) for n in range(7)]
+    streams.close()
+    assert not reading_threads()
+
+
+def test_sources_are_read_at_the_same_time():
+    together = threading.Barrier(3)
+
+    def source():
+        together.wait(10)  # raises unless all three come here
+        yield 'read'
+
+    assert [list(items) for items in read_ahead([source] * 3, 3, 1)] == [['read']] * 3
+
+
+def test_an_error_comes_in_its_place_and_the_next_sources_after_it():
+    def broken():
+        yield 'good'
+        raise InputError('damaged')
+
+    def unopened():
+        raise ValueError('no generator')
+
+    library = Library([2])
+    streams = read_ahead([broken, unopened, *library.sources], 2, 4)
+    first = next(streams)
+    assert next(first) == 'good'
+    with pytest.raises(InputError, match='damaged'):
+        next(first)
+    with pytest.raises(ValueError, match='no generator'):
+        next(next(streams))
+    assert list(next(streams)) == [(0, 0), (0, 1)]
+    assert list(streams) == []
+
+
+@pytest.mark.parametrize('lengths', [[100] * 10, [1] * 10], ids=['full', 'waiting for the next'])
+def test_closing_ends_threads_that_wait(lengths):
+    library = Library(lengths)
+    streams = read_ahead(library.sources, threads=2, depth=1)
+    next(next(streams))
+    read = len(settled(library))
+    begin = time.monotonic()
+    streams.close()
+    assert time.monotonic() - begin < 5
+    assert not reading_threads()
+    assert sorted(library.closed) == sorted({number for number, _ in library.read})
+    assert len(library.read) == read  # not one more is opened
+
+
+def test_an_error_of_the_consumer_ends_the_threads():
+    library = Library([100] * 10)
+
+    def consume():
+        for items in read_ahead(library.sources, 2, 1):
+            raise RuntimeError(next(items))
+
+    with pytest.raises(RuntimeError, match=r'\(0, 0\)'):
+        consume()
+    assert not reading_threads()
+    assert sorted(library.closed) == [0, 1]
