@@ -69,7 +69,7 @@ def test_encoding_that_is_killed_goes_on_and_what_it_gives_is_decoded(tmp_path):
     whole = start(*encode, f'--output={tmp_path / "whole"}')
     folder = tmp_path / 'killed'
     with start(*encode, f'--output={folder}') as process:
-        while not list(folder.glob('shards/*/*')) and process.poll() is None:
+        while not list(folder.glob('shards/*/*.json')) and process.poll() is None:
             time.sleep(0.01)
         process.kill()
     finish(whole)
