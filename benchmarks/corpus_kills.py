@@ -9,14 +9,11 @@ its two nodes. In the end both folders must hold the same files, byte for byte. 
 """
 
 import collections
-import datetime
 import hashlib
-import importlib.metadata
 import json
 import multiprocessing
 import os
 import pathlib
-import platform
 import random
 import re
 import shutil
@@ -29,7 +26,7 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks import small_model
+from benchmarks import machine, small_model
 from benchmarks.small_corpus import write_audio
 
 _TROUBLE = flags.DEFINE_multi_enum(
@@ -72,7 +69,7 @@ def main(_):
             seconds = time.monotonic() - begin
             results.append({'trouble': name, **in_peace, **told, **equal, 'seconds': seconds})
             print(json.dumps(results[-1]), file=sys.stderr, flush=True)
-    print(json.dumps({**_describe_machine(), 'results': results}, indent=2))
+    print(json.dumps({**machine.describe(), 'results': results}, indent=2))
     if not all(
         result['identical'] and result['verified'] and result['as_expected'] for result in results
     ):
@@ -290,16 +287,6 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob('*')
         if path.is_file() and not path.name.startswith('report')
-    }
-
-
-def _describe_machine() -> dict[str, Any]:
-    packages = ('jax', 'numpy', 'soundfile', 'tensorflow-datasets', 'array-record', 'ray')
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    return {
-        'date': datetime.date.today().isoformat(),
-        'hardware': f'{os.cpu_count()} CPU cores, {platform.machine()}',
-        'versions': {'python': platform.python_version(), **versions},
     }
 
 

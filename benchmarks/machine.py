@@ -7,7 +7,7 @@ import platform
 
 import psutil
 
-_PACKAGES = ('jax', 'numpy', 'soundfile')
+_PACKAGES = ('jax', 'numpy', 'soundfile', 'tensorflow-datasets', 'array-record')
 
 
 def describe() -> dict[str, str]:
