@@ -4,7 +4,10 @@ import contextlib
 import os
 import pathlib
 import resource
+import signal
 
+# A shell has what it runs in the background ignore Ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
