@@ -117,7 +117,7 @@ def _put_end_to_end(
 
 def _fades(codec: EncoderDecoder, chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
     """The samples from which and to which each chunk fades into the next."""
-    step, reach = codec.samples_per_latent, codec.least_samples - codec.samples_per_latent
+    step, reach = codec.samples_per_latent, codec.reach
     overlap = chunks[0].end - chunks[1].begin
     length = overlap * step - reach
     return [(chunk.end * step - length, chunk.end * step) for chunk in chunks[:-1]]

@@ -88,7 +88,7 @@ def _encode(source: str, output: str) -> None:
         return
     items = inputs.audio_items(source, output)
     if _FORMAT.value != 'tfds':
-        inputs.check_mirrored(items, f'.{_FORMAT.value}')
+        inputs.check_mirrored(items, f'.{_FORMAT.value}', ', or write a dataset (--format=tfds)')
     report = execution.run_job(
         make_job,
         open_worker,

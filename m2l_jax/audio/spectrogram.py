@@ -42,6 +42,11 @@ class SpectrogramConfig:
         """Frequency bins F: those of the real FFT without the Nyquist bin."""
         return self.window // 2
 
+    @property
+    def reach(self) -> int:
+        """Samples that a frame reaches beyond its hop."""
+        return self.window - self.hop
+
     def frames(self, samples: int) -> int:
         """Number of whole frames T in so many samples."""
         return max(0, 1 + (samples - self.window) // self.hop)

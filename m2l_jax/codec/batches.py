@@ -115,9 +115,7 @@ class RowRunner:
         kept = _column([row.chunk.kept for row in rows], count)
         program = functools.partial(self.decode_program, steps=steps)
         decoded = self._run(program, params, padded, keys, positions, lengths, kept)
-        spectrogram = self._config.spectrogram
-        step = self._config.time_downsampling * spectrogram.hop
-        reach = spectrogram.window - spectrogram.hop
+        step, reach = self._config.samples_per_latent, self._config.spectrogram.reach
         return [
             waveform[: row.chunk.kept * step + reach]
             for waveform, row in zip(decoded, rows, strict=False)

@@ -85,15 +85,20 @@ class EncoderDecoder:
         self._runner = RowRunner(Music2Latent(self.config), devices)
         self.params = self._runner.place(params)
 
-    @functools.cached_property
+    @property
     def samples_per_latent(self) -> int:
         """Audio samples from one latent vector to the next, 4096 at full size."""
-        return self.config.time_downsampling * self.config.spectrogram.hop
+        return self.config.samples_per_latent
 
-    @functools.cached_property
+    @property
+    def reach(self) -> int:
+        """Samples that the last frame reaches beyond its latent vector's, 1536 at full size."""
+        return self.config.spectrogram.reach
+
+    @property
     def least_samples(self) -> int:
         """The shortest audio that can be encoded, 5632 samples at full size."""
-        return self.samples_per_latent + self._reach
+        return self.samples_per_latent + self.reach
 
     @functools.cached_property
     def model_id(self) -> str:
@@ -114,7 +119,7 @@ class EncoderDecoder:
 
     def padded_samples(self, samples: int) -> int:
         """Samples that `pad` makes of so many."""
-        return -(-samples // self.samples_per_latent) * self.samples_per_latent + self._reach
+        return -(-samples // self.samples_per_latent) * self.samples_per_latent + self.reach
 
     def encode(
         self,
@@ -180,7 +185,7 @@ class EncoderDecoder:
             for waveform, chunks in zip(audio, cuts, strict=True)
             for chunk in chunks
             for row in self.audio_rows(
-                waveform[:, chunk.begin * step : chunk.end * step + self._reach], chunk, waveform
+                waveform[:, chunk.begin * step : chunk.end * step + self.reach], chunk, waveform
             )
         ]
         count = self._limit(max_batch_size, len(rows))
@@ -273,7 +278,7 @@ class EncoderDecoder:
         self, parts: Iterable[np.ndarray], chunks: Sequence[Chunk], chunking: Chunking
     ) -> Iterator[np.ndarray]:
         """Waveforms of each chunk, `[channels, 4096·kept + 1536]`, to blocks of the whole's."""
-        step, reach = self.samples_per_latent, self._reach
+        step, reach = self.samples_per_latent, self.reach
         return join_waveforms(parts, chunks, chunking.overlap, step, reach)
 
     def audio_rows(self, stretch: np.ndarray, chunk: Chunk, start: np.ndarray) -> list[AudioRow]:
@@ -286,7 +291,7 @@ class EncoderDecoder:
         """
         pieces = [stretch]
         if chunk.wrapped:
-            pieces.append(start[:, : chunk.wrapped * self.samples_per_latent + self._reach])
+            pieces.append(start[:, : chunk.wrapped * self.samples_per_latent + self.reach])
         return [AudioRow(chunk, channel) for channel in zip(*pieces, strict=True)]
 
     def chunking(self, max_waveform_length: int | None = None, overlap: int = 0) -> Chunking:
@@ -307,7 +312,16 @@ class EncoderDecoder:
             raise InputError(
                 f'overlap={overlap} must be from 0 to {size // 2 * step} samples, half a chunk'
             )
-        return Chunking(size, -(-overlap // step))
+        if not overlap:
+            return Chunking(size)
+        # A fade begins where the frames of both chunks are complete.
+        shared = max(-(-overlap // step), self.reach // step + 1)
+        if 2 * shared > size:
+            raise InputError(
+                f'max_waveform_length={max_waveform_length} is too short for chunks to overlap: '
+                f'{2 * shared * step} samples at least'
+            )
+        return Chunking(size, shared)
 
     def latents_in(self, samples: int) -> int:
         """Latent vectors of so many samples.
@@ -319,7 +333,7 @@ class EncoderDecoder:
             raise InputError(
                 f'{samples} samples are too few to encode: {self.least_samples} at least'
             )
-        return (samples - self._reach) // self.samples_per_latent
+        return (samples - self.reach) // self.samples_per_latent
 
     def _open(self, path_or_audio: Any) -> np.ndarray:
         waveform = as_waveform(path_or_audio, self.config.spectrogram.sample_rate)
@@ -342,11 +356,6 @@ class EncoderDecoder:
         if size < 1:
             raise InputError(f'max_batch_size={max_batch_size} must be at least 1')
         return -(-min(size, rows) // self.devices) * self.devices
-
-    @functools.cached_property
-    def _reach(self) -> int:
-        """Samples that the last frame reaches beyond its hop."""
-        return self.config.spectrogram.window - self.config.spectrogram.hop
 
 
 def check_finite(array: np.ndarray) -> np.ndarray:

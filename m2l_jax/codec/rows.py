@@ -58,7 +58,7 @@ def encode_waveforms(
       method: see `encode_rows`.
     """
     config = model.config
-    reach = _reach(config) // config.spectrogram.hop
+    reach = config.spectrogram.reach // config.spectrogram.hop
     spectrogram = to_spectrogram(waveforms, config.spectrogram)  # [B, F, T + reach, 2]
     frames = spectrogram.shape[2] - reach
     # Frames that hold samples of both pieces are left out.
@@ -153,12 +153,7 @@ def channel_key(seed: int, channel: int) -> jax.Array:
 
 def waveform_samples(config: ModelConfig, latents: int) -> int:
     """Samples of a row of `encode_waveforms` of so many latent vectors, in two pieces at most."""
-    return latents * config.time_downsampling * config.spectrogram.hop + 2 * _reach(config)
-
-
-def _reach(config: ModelConfig) -> int:
-    """Samples that the last frame reaches beyond its hop."""
-    return config.spectrogram.window - config.spectrogram.hop
+    return latents * config.samples_per_latent + 2 * config.spectrogram.reach
 
 
 def _apply(model: Music2Latent, params: Params, *inputs: Any, method: str) -> Any:

@@ -56,7 +56,7 @@ def chunk_rows(
       blocks: of audio.
       chunks: of the whole, see `Chunking.cut`.
     """
-    step, reach = codec.samples_per_latent, codec.least_samples - codec.samples_per_latent
+    step, reach = codec.samples_per_latent, codec.reach
     window, offset, start = next(blocks), 0, None
     for chunk in chunks:
         begin, end = chunk.begin * step, chunk.end * step + reach

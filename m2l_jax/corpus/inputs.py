@@ -66,8 +66,17 @@ def files_among(items: Iterable[Item]) -> list[Item]:
     return [item for item in items if item.path.lower().endswith(store.SUFFIXES)]
 
 
-def check_mirrored(items: Iterable[Item], suffix: str) -> None:
-    """Refuses inputs of which two would have the same output file; raises an InputError."""
+def check_mirrored(items: Iterable[Item], suffix: str, instead: str = '') -> None:
+    """Refuses inputs of which two would have the same output file.
+
+    Args:
+      items: the inputs.
+      suffix: of the output files.
+      instead: what to do other than to rename, for the message.
+
+    Raises:
+      InputError: if there are such.
+    """
     taken: dict[str, Item] = {}
     pairs = []
     for item in items:
@@ -78,8 +87,7 @@ def check_mirrored(items: Iterable[Item], suffix: str) -> None:
         (one, other), more = pairs[0], len(pairs) - 1
         raise InputError(
             f'{one.path} and {other.path} would both become {mirrored_name(one.source, suffix)}'
-            f'{f", and {more} more pairs" if more else ""}: rename them, or write a dataset '
-            '(--format=tfds)'
+            f'{f", and {more} more pairs" if more else ""}: rename one of each{instead}'
         )
 
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:  # a mistake in the flags is told before JAX is imported
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
     from m2l_jax.corpus.execution import RunOptions
 
-_JOIN_SECONDS = 300
-
 flags.disclaim_key_flags()  # so that --helpshort shows them among the command's own
 
 
@@ -40,6 +38,12 @@ def define() -> None:
         'shard',
         None,
         'i/n: work on the i-th of n shares, from 0, for array jobs; all of them make one output.',
+    )
+    flags.DEFINE_integer(
+        'join_timeout',
+        300,
+        'Seconds to wait for all processes that a launcher has started together.',
+        lower_bound=1,
     )
     flags.DEFINE_float('shard_megabytes', 512.0, 'Input in a shard, the unit of work, about.')
     flags.DEFINE_integer('shard_files', 2000, 'Most files in a shard.')
@@ -94,7 +98,7 @@ def run(work: Callable[[str, str], None]) -> None:
         raise InputError(
             'this launcher does not tell its processes how to join: pass --shard=i/n to each'
         ) from None
-    with processes.joined(place, _JOIN_SECONDS):
+    with processes.joined(place, values.join_timeout):
         work(source, output)
 
 

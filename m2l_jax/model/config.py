@@ -129,6 +129,11 @@ class ModelConfig:
         return [lengths * _product(times[level:]) for level in range(len(self.channels))]
 
     @property
+    def samples_per_latent(self) -> int:
+        """Audio samples from one latent vector to the next."""
+        return self.time_downsampling * self.spectrogram.hop
+
+    @property
     def deepest_bins(self) -> int:
         """Frequency bins of the deepest level."""
         return self.spectrogram.bins // self.frequency_downsampling

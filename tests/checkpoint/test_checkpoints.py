@@ -1,11 +1,11 @@
 import contextlib
-import resource
 
 import numpy as np
 import pytest
 
 from m2l_jax.checkpoint.store import CheckpointStore
 from m2l_jax.interface.errors import InputError
+from tests.conftest import largest_file
 
 
 def save(store, step, size=10, figures=None):
@@ -35,22 +35,11 @@ def test_without_evaluation_the_newest_are_kept(tmp_path):
     assert kept(tmp_path) == [2, 3]
 
 
-@contextlib.contextmanager
-def files_below(size):
-    """A limit on the size of files, met in the middle of writing, for a disk that is full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 def test_a_checkpoint_that_does_not_fit_is_told_and_the_last_one_stays(tmp_path, caplog):
     message = r'into .*checkpoints \(File too large\); that of step 1 is whole'
     store = CheckpointStore(tmp_path, 2)
     save(store, 1)
-    with pytest.raises(InputError, match=message), files_below(200_000), contextlib.closing(store):
+    with pytest.raises(InputError, match=message), largest_file(200_000), contextlib.closing(store):
         save(store, 2, size=1_000_000)
     assert not [record for record in caplog.records if record.exc_info]
     # The next run sees the good one alone.

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import small_model
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.codec.batches import LatentRow
 from m2l_jax.codec.chunks import Chunk, Chunking
@@ -224,3 +225,14 @@ def test_latents_of_chunks_that_overlap_are_of_their_middles(lively):
     second = lively.encode(music[:, 4 * 4096 : 12 * 4096 + 1536])
     assert snr(latents[..., :6], first[..., :6]) >= 95
     assert snr(latents[..., 6:10], second[..., 2:6]) >= 95
+
+
+def test_an_overlap_always_has_room_for_a_fade():
+    """Also where a latent vector is shorter than what a frame reaches beyond its hop."""
+    config = small_model.CONFIG  # 1024 samples a vector, frames reach 1536
+    model = Music2Latent(config)
+    codec = EncoderDecoder.from_params(model, {})
+    assert codec.chunking(44_100, 1) == Chunking(43, 2)
+    assert codec.chunking(44_100, 0) == Chunking(43)
+    with pytest.raises(InputError, match='max_waveform_length=3072 is too short for chunks to'):
+        codec.chunking(3072, 1)
