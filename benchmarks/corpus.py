@@ -1,23 +1,20 @@
 """How near does encoding files to files come to the bare model, and how does the package compare?
 
     python -m benchmarks.corpus --input=/data/music --files=16 --seconds=10
-    python -m benchmarks.corpus --input=/data/music --files=16 --seconds=5,40 --rounds=3
+    python -m benchmarks.corpus --input=/data/music --files=16 --seconds=5,40 --output=corpus.json
 
-Cuts files from recordings, of one length or of random ones between two, and encodes them in turns:
-by a corpus job, from files on disk to shards on disk; by the jitted model alone, each length
-compiled for itself, from audio in memory; and by the PyTorch package, file by file, from disk. All
-at full size with fresh weights, warm. Prints JSON: times real time, medians over the rounds, and
-their ratios, each of one round.
+Cuts files from recordings, bundled ones if none are given, of one length or of random ones between
+two, and encodes them in turns: by a corpus job, from files on disk to shards on disk; by the jitted
+model alone, each length compiled for itself, from audio in memory; and by the PyTorch package, file
+by file, from disk, as it comes. All with fresh weights, warm. Tells times real time, medians over
+the rounds, and how many times as fast the job is, each of one round.
 """
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import shutil
-import statistics
 import tempfile
-import time
 import types
 from collections.abc import Callable
 from typing import Any
@@ -25,9 +22,10 @@ from typing import Any
 import jax
 import numpy as np
 import soundfile
-from absl import app, flags
+from absl import flags
 
-from benchmarks import machine
+from benchmarks import report, rounds
+from benchmarks.sizes import define_size, model_config
 from m2l_jax.audio import files
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.codec.compile_cache import use_compile_cache
@@ -35,12 +33,14 @@ from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.corpus.encoding import EncodeJob, EncodeSettings, EncodeWorker
 from m2l_jax.corpus.execution import RunOptions, run_job
 from m2l_jax.corpus.inputs import audio_items
+from m2l_jax.interface import command
+from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
-from m2l_jax.model.config import ModelConfig
 from m2l_jax.torch_weights.reference import reference_network
 from m2l_jax.training.state import compute_once
 
-_INPUT = flags.DEFINE_string('input', None, 'Folder of recordings.', required=True)
+_INPUT = flags.DEFINE_string('input', 'm2l_jax/assets/train', 'Folder of recordings.')
+_MODEL = define_size()
 _FILES = flags.DEFINE_integer('files', 16, 'To encode.')
 _SECONDS = flags.DEFINE_list('seconds', ['10'], 'Of each, or the least and the most.')
 _ROUNDS = flags.DEFINE_integer('rounds', 3, '')
@@ -48,11 +48,12 @@ _DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of the 
 _FORMAT = flags.DEFINE_enum('format', 'tfds', ['npz', 'tfds'], 'Of the output.')
 _SHARD_FILES = flags.DEFINE_integer('shard_files', 4, 'In a shard.')
 _REFERENCE = flags.DEFINE_boolean('reference', True, 'Whether to run the package as well.')
+_OUTPUT = report.define_output()
 
 _SAMPLE_RATE = 44_100
 
 
-def main(_):
+def main() -> None:
     """Encodes, and prints the figures."""
     use_compile_cache()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -60,14 +61,15 @@ def main(_):
         ways = _ways(pathlib.Path(folder), stack)
         for run in ways.values():
             run()  # compiles
-        rounds = []
-        for _ in range(_ROUNDS.value):
-            rounds.append({name: seconds / _time(run) for name, run in ways.items()})
-    print(json.dumps(_describe(seconds, rounds), indent=2))
+        timed = {name: rounds.times(run) for name, run in ways.items()}
+        runs = rounds.alternate(timed, _ROUNDS.value)
+    figures = _figures(seconds, runs)
+    report.publish(figures, _rows(figures), _OUTPUT.value)
 
 
 def _ways(folder: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Callable[[], None]]:
-    model = Music2Latent(ModelConfig(dtype=_DTYPE.value))
+    config = model_config(_MODEL.value)
+    model = Music2Latent(dataclasses.replace(config, dtype=_DTYPE.value))
     params = compute_once(lambda: model.init_params(jax.random.key(0)))
     codec = EncoderDecoder.from_params(
         model, params, dtype=_DTYPE.value, devices=jax.local_devices()
@@ -77,7 +79,7 @@ def _ways(folder: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Callab
         'bare': _bare(model, params, folder / 'audio'),
     }
     if _REFERENCE.value:
-        network = stack.enter_context(reference_network(ModelConfig()))
+        network = stack.enter_context(reference_network(config))
         ways['package'] = _package(network, folder / 'audio')
     return ways
 
@@ -92,6 +94,8 @@ def _cut_files(folder: pathlib.Path) -> float:
         for path in files.find(_INPUT.value)
         if files.read_info(path).samples_at(_SAMPLE_RATE) >= most * _SAMPLE_RATE
     ]
+    if not recordings:
+        raise InputError(f'--input={_INPUT.value} has no recording of {most:g} s: lower --seconds')
     total = 0
     for number in range(_FILES.value):
         samples = round(random.uniform(least, most) * _SAMPLE_RATE)
@@ -124,7 +128,7 @@ def _corpus(
 
 def _bare(model: Music2Latent, params, source: pathlib.Path) -> Callable[[], None]:
     """The model and its spectrogram in one program; nothing is padded or masked."""
-    step, reach = 4096, 1536
+    step, reach = model.config.samples_per_latent, model.config.spectrogram.reach
     audio = []
     for path in sorted(source.iterdir()):
         waveform = files.read(path, _SAMPLE_RATE)
@@ -157,31 +161,33 @@ def _package(network: Any, source: pathlib.Path) -> Callable[[], None]:
     return run
 
 
-def _time(run: Callable[[], None]) -> float:
-    begin = time.monotonic()
-    run()
-    return time.monotonic() - begin
-
-
-def _describe(seconds: float, rounds: list[dict[str, float]]) -> dict:
-    medians = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
-    ratios = {
-        f'corpus over {name}': [round(r['corpus'] / r[name], 3) for r in rounds]
-        for name in rounds[0]
-        if name != 'corpus'
+def _figures(seconds: float, runs: dict[str, list[float]]) -> dict[str, Any]:
+    real_time = {
+        name: [rounds.rounded(seconds / run) for run in by_round] for name, by_round in runs.items()
     }
     return {
-        **machine.describe(),
-        'devices': f'{jax.device_count()} {jax.devices()[0].device_kind}',
+        'device': f'{jax.device_count()} {jax.devices()[0].device_kind}',
+        'model': _MODEL.value,
         'files': _FILES.value,
         'audio_seconds': round(seconds, 1),
         'dtype': _DTYPE.value,
         'format': _FORMAT.value,
-        'times_real_time': {name: round(value, 2) for name, value in medians.items()},
-        'ratios_by_round': ratios,
-        'ratio_medians': {name: statistics.median(values) for name, values in ratios.items()},
+        'times_real_time': rounds.medians(real_time),
+        'times_as_fast': {
+            f'corpus over {name}': rounds.times_as_fast(runs, 'corpus', name)
+            for name in runs
+            if name != 'corpus'
+        },
     }
 
 
+def _rows(figures: dict[str, Any]) -> list[tuple[Any, ...]]:
+    ratios = figures['times_as_fast']
+    return [('way', 'x real time', 'corpus over it')] + [
+        (name, value, ratios.get(f'corpus over {name}', {'median': ''})['median'])
+        for name, value in figures['times_real_time'].items()
+    ]
+
+
 if __name__ == '__main__':
-    app.run(main)
+    command.run(main)
