@@ -18,7 +18,10 @@ _MODULES = ('hparams', 'utils', 'audio', 'models', 'inference')
 
 @contextlib.contextmanager
 def reference_network(
-    config: ModelConfig, tensors: Mapping[str, np.ndarray] | None = None, seed: int = 0
+    config: ModelConfig,
+    tensors: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+    mixed_precision: bool = False,
 ) -> Iterator[Any]:
     """The package's network for the given sizes, on the CPU, in float32, in evaluation mode.
 
@@ -29,6 +32,7 @@ def reference_network(
       config: sizes and representation.
       tensors: the state dict; None leaves the package's own random initialisation.
       seed: of that initialisation.
+      mixed_precision: the package's default: whether what is run on a GPU is run in float16.
 
     Yields:
       A `torch.nn.Module`, the package's `UNet`, with `encoder` and `decoder` inside.
@@ -44,7 +48,7 @@ def reference_network(
         raise InputError(
             f"the PyTorch package is needed to compare with ({error}): pip install 'm2l-jax[torch]'"
         ) from None
-    values = _hyperparameters(config)
+    values = _hyperparameters(config, mixed_precision)
     before = [{name: getattr(m, name) for name in values if hasattr(m, name)} for m in modules]
     try:
         for module, old in zip(modules, before, strict=True):
@@ -91,7 +95,7 @@ def _set(module: Any, values: Mapping[str, Any]) -> None:
         setattr(module, name, value)
 
 
-def _hyperparameters(config: ModelConfig) -> dict[str, Any]:
+def _hyperparameters(config: ModelConfig, mixed_precision: bool) -> dict[str, Any]:
     """The package's names for the fields of a config."""
     attention = [int(attends) for attends in config.attention]
     levels = len(config.channels)
@@ -116,5 +120,5 @@ def _hyperparameters(config: ModelConfig) -> dict[str, Any]:
         'sigma_max': config.noise.sigma_max,
         'sigma_data': config.noise.sigma_data,
         'rho': config.noise.rho,
-        'mixed_precision': False,  # autocast, where a GPU is found
+        'mixed_precision': mixed_precision,  # autocast, where a GPU is found
     }

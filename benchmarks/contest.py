@@ -1,0 +1,162 @@
+"""Ways of doing the same, of which each side's fastest is found and compared with the other's."""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmarks import rounds
+from benchmarks.remote import Failed, Remote
+from m2l_jax.interface.errors import InputError
+
+DEFAULT = 'package default'
+BEST = 'package best'
+
+_TRIAL_RUNS = 2  # of which the faster counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way of doing it: an object in a process of its own.
+
+    Its `run(*arguments)` does it and returns the seconds; `forget_peak()` and `facts()` are called
+    before and after the rounds, the latter for what else is to be told: the peak of memory, say.
+
+    Attributes:
+      name: as it is told.
+      make: see `Remote`.
+      options: arguments of the object, by name.
+      arguments: of `run`.
+    """
+
+    name: str
+    make: str
+    options: tuple[tuple[str, Any], ...]
+    arguments: tuple[Any, ...]
+
+    def start(self, budget: float | None = None) -> Remote:
+        """Makes the object; see `Remote`."""
+        return Remote(self.make, dict(self.options), budget)
+
+    def run(self, remote: Remote) -> float:
+        """Does it once, and returns the seconds."""
+        return remote.call('run', *self.arguments)
+
+
+Trials = dict[Way, float | str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Contest:
+    """Who runs against whom.
+
+    Attributes:
+      ours: this project's ways, in groups of which the fastest of each runs.
+      package: the package's ways, of which the fastest runs.
+      default: the package's way that its user meets, which runs as well.
+    """
+
+    ours: Mapping[str, Sequence[Way]]
+    package: Sequence[Way]
+    default: Way
+
+    def hold(self, turns: int, budget: float) -> dict[str, Any]:
+        """Tries every way that is one of several, and has the fastest take turns.
+
+        Args:
+          turns: of each.
+          budget: seconds that a way may take, on trial, to be made and for each run.
+
+        Returns:
+          What can be written as JSON: `tried`, seconds or a failure of each way; and of those that
+          ran, by their group, `DEFAULT` or `BEST`: `ways`, median `seconds`, `facts`, and
+          `times_as_fast` of ours over both of the package's.
+
+        Raises:
+          InputError: if no way of a group comes to an end.
+        """
+        groups = [self.package, *self.ours.values()]
+        trials = try_out([way for ways in groups if len(ways) > 1 for way in ways], budget)
+        entrants = {name: _fastest(name, ways, trials) for name, ways in self.ours.items()}
+        entrants[DEFAULT] = self.default
+        entrants[BEST] = _fastest(BEST, self.package, trials)
+        seconds, facts = compete(entrants, turns)
+        return {
+            'tried': {way.name: outcome for way, outcome in trials.items()},
+            'ways': {name: way.name for name, way in entrants.items()},
+            'seconds': rounds.medians(seconds),
+            'facts': facts,
+            'times_as_fast': {
+                f'{name} over {other}': rounds.times_as_fast(seconds, name, other)
+                for name in self.ours
+                for other in (DEFAULT, BEST)
+            },
+        }
+
+
+def try_out(ways: Iterable[Way], budget: float | None) -> Trials:
+    """Seconds of each way, once warm, or why there are none.
+
+    Ways that differ in the arguments of `run` alone share a process.
+    """
+    groups: dict[tuple, list[Way]] = {}
+    for way in ways:
+        groups.setdefault((way.make, way.options), []).append(way)
+    trials: Trials = {}
+    for group in groups.values():
+        try:
+            with group[0].start(budget) as remote:
+                for way in group:
+                    way.run(remote)  # compiles
+                    trials[way] = min(way.run(remote) for _ in range(_TRIAL_RUNS))
+        except Failed as failure:
+            trials |= {way: str(failure) for way in group if way not in trials}
+        for way in group:
+            print(f'tried {way.name}: {_told(trials[way])}', file=sys.stderr, flush=True)
+    return trials
+
+
+def compete(
+    entrants: Mapping[str, Way], turns: int
+) -> tuple[dict[str, list[float]], dict[str, dict[str, Any]]]:
+    """Seconds of each entrant's turns, and its facts; a way that stands there twice runs once.
+
+    Raises:
+      InputError: if one fails.
+    """
+    ways = dict.fromkeys(entrants.values())
+    try:
+        with contextlib.ExitStack() as stack:
+            remotes = {way: stack.enter_context(way.start()) for way in ways}
+            first = {}
+            for way, remote in remotes.items():
+                first[way] = {'first_turn_seconds': way.run(remote)}  # compiles
+                remote.call('forget_peak')
+            runs = {
+                way: lambda way=way, remote=remote: way.run(remote)
+                for way, remote in remotes.items()
+            }
+            seconds = rounds.alternate(runs, turns)
+            facts = {way: first[way] | remote.call('facts') for way, remote in remotes.items()}
+    except Failed as failure:
+        names = ', '.join(way.name for way in ways)
+        raise InputError(f'of {names}, one cannot run: {failure}') from None
+    return (
+        {name: seconds[way] for name, way in entrants.items()},
+        {name: facts[way] for name, way in entrants.items()},
+    )
+
+
+def _fastest(name: str, ways: Sequence[Way], trials: Trials) -> Way:
+    if len(ways) == 1:
+        return ways[0]
+    finished = [way for way in ways if isinstance(trials[way], float)]
+    if not finished:
+        outcomes = '; '.join(f'{way.name}: {trials[way]}' for way in ways)
+        raise InputError(f'{name} cannot run ({outcomes})')
+    return min(finished, key=lambda way: trials[way])
+
+
+def _told(outcome: float | str) -> str:
+    return outcome if isinstance(outcome, str) else f'{outcome:.4g} s'

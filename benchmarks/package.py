@@ -1,0 +1,97 @@
+"""The PyTorch package's network in the ways in which it may run fastest."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from benchmarks import memory
+from m2l_jax.interface.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How PyTorch runs the network.
+
+    Attributes:
+      compiled: by `torch.compile`, for the very shapes.
+      channels_last: whether its weights, and so what it computes, lie channels last.
+      autocast: whether a GPU computes in the precision that the recipe mixes in.
+    """
+
+    compiled: bool = False
+    channels_last: bool = False
+    autocast: bool = False
+
+    @property
+    def name(self) -> str:
+        """As it is told."""
+        words = ['compiled' if self.compiled else 'eager']
+        words += ['channels last'] if self.channels_last else []
+        words += ['autocast'] if self.autocast else []
+        return ' '.join(words)
+
+
+def define_styles() -> flags.FlagHolder:
+    """The flag `--styles` of those that are to be tried."""
+    return flags.DEFINE_list(
+        'styles', None, 'Of the package, to be tried: eager, "compiled channels last", …; or all.'
+    )
+
+
+def chosen_styles(names: Sequence[str] | None, device: str) -> list[Style]:
+    """Those of the given names, or all that a 'cpu' or 'cuda' device has; the quickest first.
+
+    Raises:
+      InputError: for a name that is none of them.
+    """
+    autocast = (False, True) if device == 'cuda' else (False,)
+    every = [Style(*values) for values in itertools.product((False, True), (False, True), autocast)]
+    known = {style.name: style for style in every}
+    for name in names or ():
+        if name not in known:
+            raise InputError(f'--styles has {name!r}: on {device} there are {", ".join(known)}')
+    return [known[name] for name in names] if names else every
+
+
+def forget_peak() -> None:
+    """Lets the peak of memory begin anew, of the GPU where there is one."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    memory.forget_peak()
+
+
+def peak_bytes() -> int:
+    """The peak of the GPU's memory, or without one of this process's."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    return memory.peak_bytes()
+
+
+def device_name(device: str) -> str:
+    """Of what PyTorch computes on."""
+    import torch
+
+    return torch.cuda.get_device_name() if device == 'cuda' else device
+
+
+def lay_out(network: Any, style: Style, device: str) -> Any:
+    """The network on the device, with its weights as the style has them."""
+    import torch
+
+    network = network.to(device)
+    return network.to(memory_format=torch.channels_last) if style.channels_last else network
+
+
+def synchronise(device: str) -> None:
+    """Waits for the GPU."""
+    import torch
+
+    if device == 'cuda':
+        torch.cuda.synchronize()

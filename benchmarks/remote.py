@@ -1,0 +1,113 @@
+"""An object in a process of its own.
+
+So two frameworks do not share threads and memory, a peak of memory is one way's alone, and what
+takes too long can be ended.
+"""
+
+import importlib
+import multiprocessing
+import os
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+from m2l_jax.interface.errors import InputError, first_line
+
+_GRACE = 10  # seconds
+
+
+class Failed(Exception):
+    """What went wrong in the other process, in a line."""
+
+
+def use_device(device: str) -> None:
+    """Has processes that are made from now on compute on 'cpu' or 'cuda'; several share a GPU."""
+    os.environ['JAX_PLATFORMS'] = 'cpu' if device == 'cpu' else f'{device},cpu'
+    os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
+
+
+class Remote:
+    """An object that is made and lives in another process; a context manager that ends it.
+
+    Args:
+      make: 'module:class', imported over there.
+      arguments: of the class, by name.
+      budget: seconds for it to be made, and for each call; None for no end.
+
+    Raises:
+      Failed: if it cannot be made.
+      InputError: if that is by the user's mistake.
+    """
+
+    def __init__(self, make: str, arguments: Mapping[str, Any], budget: float | None = None):
+        self._budget = budget
+        context = multiprocessing.get_context('spawn')
+        self._connection, other = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(other, make, dict(arguments)), daemon=True
+        )
+        self._process.start()
+        other.close()
+        self._answer()
+
+    def __enter__(self) -> 'Remote':
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """The method's result.
+
+        Raises:
+          Failed: if it raises, its process ends, or it takes too long; the latter ends the process.
+        """
+        self._connection.send((method, arguments))
+        return self._answer()
+
+    def close(self, grace: float = _GRACE) -> None:
+        """Ends the process: by itself, for it has no more to do, or, after the grace, by force."""
+        self._connection.close()
+        self._process.join(grace)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def _answer(self) -> Any:
+        try:
+            if not self._connection.poll(self._budget):
+                self.close(grace=0)
+                raise Failed(f'took more than {self._budget:.0f} s')
+            kind, value = self._connection.recv()
+        except EOFError:
+            self.close()
+            raise Failed(f'its process ended with code {self._process.exitcode}') from None
+        if kind == 'result':
+            return value
+        raise InputError(value) if kind == 'mistake' else Failed(value)
+
+
+def _serve(connection: Connection, make: str, arguments: dict[str, Any]) -> None:
+    """Makes the object, and answers calls until the other side is gone."""
+    module, _, name = make.partition(':')
+    served = _attempt(
+        connection, lambda: getattr(importlib.import_module(module), name)(**arguments), False
+    )
+    while served is not None:
+        try:
+            method, positional = connection.recv()
+        except EOFError:
+            return
+        _attempt(connection, lambda: getattr(served, method)(*positional), True)  # noqa: B023
+
+
+def _attempt(connection: Connection, function: Any, sends_result: bool) -> Any:
+    try:
+        result = function()
+    except InputError as error:
+        connection.send(('mistake', str(error)))
+    except Exception as error:  # whatever it is, the other process tells it
+        connection.send(('failure', f'{type(error).__name__}: {first_line(error)}'))
+    else:
+        connection.send(('result', result if sends_result else None))
+        return result
