@@ -1,4 +1,4 @@
-# Two commands that need nothing but Python (3.11 to 3.13) and make: `make demo` and `make test`.
+# Commands that need nothing but Python (3.11 to 3.13) and make: `make demo`, `make test`, `make bench`.
 # Each makes its own virtual environment in .venv; a second run reuses it.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 TORCH_INSTALLED := $(VENV)/.installed-torch
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 demo: $(INSTALLED)
 	rm -rf build/demo
@@ -15,6 +15,13 @@ demo: $(INSTALLED)
 
 test: $(TORCH_INSTALLED)
 	$(RUN) -m pytest
+
+# Small: whether the benchmarks run, not how fast the model is.
+bench: $(TORCH_INSTALLED)
+	$(RUN) -m benchmarks.codec --model=small --seconds=2 --pieces=2 --batches=1,2 --styles=eager,compiled --output=build/bench/codec.json
+	$(RUN) -m benchmarks.training --model=small --styles=eager --output=build/bench/training.json
+	$(RUN) -m benchmarks.input --batches=50 --output=build/bench/input.json
+	$(RUN) -m benchmarks.corpus --model=small --files=8 --seconds=2,5 --output=build/bench/corpus.json
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
@@ -31,7 +38,7 @@ $(INSTALLED): requirements.txt pyproject.toml
 	$(RUN) -m pip install --quiet --editable '.[dev]' --constraint requirements.txt
 	touch $@
 
-# For the tests only: the PyTorch package that the numbers are compared with.
+# For tests and benchmarks only: the PyTorch package that the numbers are compared with.
 $(TORCH_INSTALLED): $(INSTALLED)
 	$(RUN) -m pip install --quiet --editable '.[dev,torch]' --constraint requirements.txt
 	touch $@

@@ -1,0 +1,174 @@
+"""Each benchmark runs at the smallest size, and writes what is asked of it."""
+
+import json
+
+import pytest
+
+from benchmarks import contest, package, rounds
+from benchmarks.remote import Failed, Remote
+from m2l_jax.interface.errors import InputError
+from tests.benchmarks.running import run
+from tests.parity.small import require_reference
+
+MACHINE = {'date', 'hardware', 'versions'}
+
+
+def test_codec_by_the_gpu_command(tmp_path):
+    require_reference()
+    output = tmp_path / 'new' / 'gpu.json'
+    codec = '--seconds=0.5 --channels=2 --pieces=1 --batches=8 --directions=decode --rounds=2'
+    printed = run(
+        'gpu',
+        '--device=cpu',
+        '--model=small',
+        '--parts=codec',
+        f'--codec={codec} --styles=eager',
+        f'--output={output}',
+    )
+    whole = json.loads(output.read_text())
+    figures = whole['codec']
+    assert whole.keys() >= MACHINE
+    assert figures.keys() >= MACHINE | {'device', 'model', 'rounds'}
+    assert figures['latents_agree_to_decibels']['float32'] >= 95
+    assert figures['latents_agree_to_decibels']['bfloat16'] > 15
+    (case,) = figures['cases']
+    assert case['direction'] == 'decode'
+    assert case['ways'] == {
+        'ours float32': 'ours float32, batch 2',  # no more rows at once than there are
+        'ours bfloat16': 'ours bfloat16, batch 2',
+        'package default': 'package eager, batch 1',
+        'package best': 'package eager, batch 2',
+    }
+    assert case['seconds'].keys() == case['facts'].keys() == case['ways'].keys()
+    assert all(seconds > 0 for seconds in case['seconds'].values())
+    assert len(case['times_as_fast']['ours float32 over package best']['by_round']) == 2
+    assert all(facts['peak_memory_gb'] > 0.01 for facts in case['facts'].values())
+    assert 'over default' in printed
+
+
+def test_training(tmp_path):
+    require_reference()
+    output = tmp_path / 'training.json'
+    printed = run(
+        'training',
+        '--model=small',
+        '--styles=eager',
+        '--rounds=2',
+        '--frames=8',
+        '--batch=2',
+        f'--output={output}',
+    )
+    figures = json.loads(output.read_text())
+    assert figures.keys() >= MACHINE | {'device', 'model', 'batch', 'tried'}
+    peak = max(figures['matrix_peak_tflop_a_second'].values())
+    for name, step in figures['steps'].items():
+        assert step['crops_a_second'] == pytest.approx(2 / step['seconds_a_step'], rel=1e-3)
+        used = step['crops_a_second'] * figures['tflop_a_crop'] / peak
+        assert step['model_flop_utilisation'] == pytest.approx(used, rel=1e-3)
+        assert figures['facts'][name]['peak_memory_gb'] > 0.01
+    assert figures['facts']['ours float32']['compiling_seconds'] > 0.1
+    assert set(figures['times_as_fast']) == {
+        'ours float32 over package default',
+        'ours float32 over package best',
+    }
+    assert 'utilisation' in printed
+
+
+def test_input(tmp_path):
+    output = tmp_path / 'input.json'
+    run('input', '--batches=10', '--batch_size=2', f'--output={output}')
+    results = json.loads(output.read_text())['results']
+    assert [result['representation'] for result in results] == ['waveform', 'spectrogram']
+    assert all(result['crops_per_second_median'] > 1 for result in results)
+
+
+def test_corpus(tmp_path):
+    output = tmp_path / 'corpus.json'
+    run(
+        'corpus',
+        '--model=small',
+        '--files=2',
+        '--seconds=1',
+        '--rounds=1',
+        '--noreference',
+        f'--output={output}',
+    )
+    figures = json.loads(output.read_text())
+    assert figures.keys() >= MACHINE
+    real_time = figures['times_real_time']
+    ratio = figures['times_as_fast']['corpus over bare']['median']
+    assert ratio == pytest.approx(real_time['corpus'] / real_time['bare'], rel=2e-3)
+
+
+def test_ratios_are_of_one_round():
+    turns = iter([1.0, 2.0, 3.0, 3.0, 2.0, 5.0])
+    ways = {'ours': lambda: next(turns), 'theirs': lambda: next(turns)}
+    seconds = rounds.alternate(ways, 3)
+    assert seconds == {'ours': [1.0, 3.0, 2.0], 'theirs': [2.0, 3.0, 5.0]}
+    assert rounds.times_as_fast(seconds, 'ours', 'theirs') == {
+        'median': 2.0,
+        'by_round': [2.0, 1.0, 2.5],
+    }
+    assert rounds.medians(seconds) == {'ours': 2.0, 'theirs': 3.0}
+
+
+class Sleeper:
+    """Takes as long as it is told to, unless it fails."""
+
+    def __init__(self, fails):
+        if fails:
+            raise fails
+
+    def run(self, seconds):
+        if seconds > 100:
+            import time
+
+            time.sleep(seconds)
+        return seconds
+
+    def forget_peak(self):
+        pass
+
+    def facts(self):
+        return {}
+
+
+MAKE = 'tests.benchmarks.test_benchmarks:Sleeper'
+
+
+def sleeper(name, seconds, fails=None):
+    return contest.Way(name, MAKE, (('fails', fails),), (seconds,))
+
+
+def test_what_fails_or_takes_too_long_is_told_and_the_fastest_runs():
+    broken = sleeper('broken', 1.0, OSError('no compiler\nand more'))
+    fast, slow, endless = sleeper('fast', 1.0), sleeper('slow', 4.0), sleeper('endless', 1000.0)
+    result = contest.Contest({'ours': [fast, slow]}, [broken, slow, endless], slow).hold(2, 5.0)
+    assert result['tried'] == {
+        'broken': 'OSError: no compiler',
+        'slow': 4.0,
+        'endless': 'took more than 5 s',
+        'fast': 1.0,
+    }
+    assert result['ways'] == {'ours': 'fast', 'package default': 'slow', 'package best': 'slow'}
+    assert result['times_as_fast']['ours over package best']['by_round'] == [4.0, 4.0]
+    with pytest.raises(InputError, match=r'package best cannot run.*no compiler'):
+        contest.Contest({'ours': [fast]}, [broken, endless], slow).hold(1, 5.0)
+    with pytest.raises(InputError, match='of broken, slow, one cannot run: OSError: no compiler'):
+        contest.Contest({'ours': [broken]}, [slow], slow).hold(1, 5.0)
+
+
+def test_a_mistake_over_there_is_one_here():
+    with pytest.raises(InputError, match='of the user'):
+        Remote(MAKE, {'fails': InputError('of the user')})
+    with pytest.raises(Failed, match='ZeroDivisionError'):
+        Remote(MAKE, {'fails': ZeroDivisionError()})
+
+
+def test_unknown_style():
+    with pytest.raises(InputError, match="'quick': on cpu there are eager, "):
+        package.chosen_styles(['eager', 'quick'], 'cpu')
+    names = [style.name for style in package.chosen_styles(None, 'cuda')]
+    assert len(names) == 8
+    assert names[0] == 'eager'
+    assert 'compiled channels last autocast' in names
