@@ -20,6 +20,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import contest, package, report, rounds
+from benchmarks.choices import numbers, precisions, words
 from benchmarks.contest import Contest, Way
 from benchmarks.remote import Remote, use_device
 from benchmarks.sizes import define_size, model_config
@@ -39,7 +40,7 @@ _BATCHES = flags.DEFINE_list('batches', ['1', '2', '4'], 'Rows at once, to be tr
 _DTYPES = flags.DEFINE_list('dtypes', ['float32'], 'Of this project: float32, bfloat16.')
 _STYLES = package.define_styles()
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Turns of each.', lower_bound=1)
-_BUDGET = flags.DEFINE_float('budget', 600, 'Seconds that a way may take to compile, or to run.')
+_BUDGET = flags.DEFINE_float('budget', 600, 'Seconds that a run may take on trial, compiling too.')
 _OUTPUT = report.define_output()
 
 _DECIBELS = 95  # between latents in float32, as `m2l_jax.compare` asks for
@@ -49,15 +50,13 @@ _PACKAGE = 'benchmarks.package_codec:PackageCodec'
 
 def main() -> None:
     """Checks, tries, takes turns, and prints the figures."""
+    config = model_config(_MODEL.value)
+    directions = words(_DIRECTIONS, ('encode', 'decode'))
+    workloads = _workloads(config)
+    precisions(_DTYPES)
     use_device(_DEVICE.value)
-    workloads = [
-        Workload(int(pieces), int(channels), float(seconds))
-        for seconds, channels, pieces in itertools.product(
-            _SECONDS.value, _CHANNELS.value, _PIECES.value
-        )
-    ]
     with tempfile.TemporaryDirectory() as folder:
-        makers = _Makers(model_config(_MODEL.value), str(pathlib.Path(folder) / 'tensors.npz'))
+        makers = _Makers(config, str(pathlib.Path(folder) / 'tensors.npz'))
         makers.write_tensors()
         figures = {
             'device': _DEVICE.value,
@@ -67,13 +66,26 @@ def main() -> None:
             'rounds': _ROUNDS.value,
             'cases': [],
         }
-        for direction, workload in itertools.product(_DIRECTIONS.value, workloads):
+        for direction, workload in itertools.product(directions, workloads):
             result = _contest(makers, direction, workload).hold(_ROUNDS.value, _BUDGET.value)
             figures['cases'].append(
                 {'direction': direction, **dataclasses.asdict(workload), **result}
             )
             report.write(figures, _OUTPUT.value)  # for who does not wait for the others
     report.publish(figures, _rows(figures['cases']), _OUTPUT.value)
+
+
+def _workloads(config: ModelConfig) -> list[Workload]:
+    seconds = numbers(_SECONDS, float)
+    least = (config.samples_per_latent + config.spectrogram.reach) / config.spectrogram.sample_rate
+    if min(seconds) < least:
+        raise InputError(f'--seconds has {min(seconds):g}: the model takes {least:.2f} s at least')
+    return [
+        Workload(pieces, channels, length)
+        for length, channels, pieces in itertools.product(
+            seconds, numbers(_CHANNELS, int), numbers(_PIECES, int)
+        )
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +141,7 @@ def _check(makers: _Makers) -> dict[str, float]:
 
 def _contest(makers: _Makers, direction: str, workload: Workload) -> Contest:
     """Each way with each size of batch."""
-    batches = sorted({min(int(batch), workload.rows) for batch in _BATCHES.value})
+    batches = sorted({min(batch, workload.rows) for batch in numbers(_BATCHES, int)})
     default = package.Style(autocast=_DEVICE.value == 'cuda')
     return Contest(
         ours={

@@ -15,7 +15,6 @@ import dataclasses
 import pathlib
 import shutil
 import tempfile
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,7 @@ import numpy as np
 import soundfile
 from absl import flags
 
-from benchmarks import report, rounds
+from benchmarks import package, report, rounds
 from benchmarks.sizes import define_size, model_config
 from m2l_jax.audio import files
 from m2l_jax.audio.spectrogram import to_spectrogram
@@ -148,15 +147,12 @@ def _bare(model: Music2Latent, params, source: pathlib.Path) -> Callable[[], Non
 
 
 def _package(network: Any, source: pathlib.Path) -> Callable[[], None]:
-    """As its `EncoderDecoder` does it: one file after another, in chunks of a minute."""
-    from music2latent import inference
-
-    trainer = types.SimpleNamespace(gen=network)
+    """One file after another, as it comes."""
 
     def run() -> None:
         for path in sorted(source.iterdir()):
             audio, _ = soundfile.read(path, dtype='float32', always_2d=True)
-            inference.encode_audio_inference(audio.T, trainer, _SAMPLE_RATE * 60, 1, 'cpu')
+            package.encode(network, audio.T, 1, 'cpu')
 
     return run
 

@@ -8,7 +8,7 @@ _RUNS = 3
 
 def matrix_sizes(device: str) -> tuple[int, ...]:
     """Sizes at which multiplications are all that limits a 'cpu', or an accelerator."""
-    return (1024, 2048, 4096) if device == 'cpu' else (4096, 8192, 16384)
+    return (1024, 2048, 3072) if device == 'cpu' else (4096, 8192, 16384)
 
 
 def fastest_product(product: Callable[[int], Callable[[], object]], sizes: Sequence[int]) -> float:

@@ -2,13 +2,17 @@
 
 import dataclasses
 import itertools
+import types
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from benchmarks import memory
 from m2l_jax.interface.errors import InputError
+
+_CHUNK_SECONDS = 60  # the package's default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +58,28 @@ def chosen_styles(names: Sequence[str] | None, device: str) -> list[Style]:
         if name not in known:
             raise InputError(f'--styles has {name!r}: on {device} there are {", ".join(known)}')
     return [known[name] for name in names] if names else every
+
+
+def encode(network: Any, audio: np.ndarray, batch: int, device: str) -> Any:
+    """Encodes `[rows, samples]` as the package's `EncoderDecoder` does, in chunks of a minute."""
+    from music2latent import hparams, inference
+
+    chunk = _CHUNK_SECONDS * hparams.sample_rate
+    trainer = types.SimpleNamespace(gen=network)
+    return inference.encode_audio_inference(audio, trainer, chunk, batch, device)
+
+
+def decode(network: Any, latents: np.ndarray, batch: int, device: str) -> Any:
+    """Decodes `[rows, 64, frames]` as the package's `EncoderDecoder` does, in one step.
+
+    It draws the noise, and makes the waveform of the spectrogram, on the CPU also where the network
+    runs on a GPU.
+    """
+    from music2latent import hparams, inference
+
+    chunk = _CHUNK_SECONDS * hparams.sample_rate
+    trainer = types.SimpleNamespace(gen=network)
+    return inference.decode_latent_inference(latents, trainer, chunk, batch, 1, device)
 
 
 def forget_peak() -> None:

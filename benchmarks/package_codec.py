@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-import types
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,9 @@ from benchmarks.workload import Workload
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.torch_weights.reference import random_tensors, reference_network
 
-_CHUNK_SECONDS = 60  # the package's default
-
 
 class PackageCodec:
-    """Encodes and decodes a workload as its `EncoderDecoder` does, by the same functions.
-
-    These draw the decoder's noise, and make the waveform of its spectrogram, on the CPU also where
-    the network runs on a GPU.
+    """Encodes and decodes a workload as its `EncoderDecoder` does; see `package`.
 
     Args:
       config: the model's.
@@ -47,24 +41,22 @@ class PackageCodec:
         if style.compiled:
             network.encoder.compile(dynamic=False)
             network.compile(dynamic=False)
-        self._trainer = types.SimpleNamespace(gen=network)
-        self._device = device
-        self._chunk = _CHUNK_SECONDS * config.spectrogram.sample_rate
+        self._network, self._device = network, device
         self._audio, self._latents = workload.audio(config), workload.latents(config)
 
     def run(self, direction: str, batch: int) -> float:
         """Seconds of 'encode' or 'decode', from arrays in memory to arrays in memory."""
         begin = time.perf_counter()
         if direction == 'encode':
-            self._encode(batch)
+            package.encode(self._network, self._audio, batch, self._device).cpu()
         else:
-            self._decode(batch)
+            package.decode(self._network, self._latents, batch, self._device).cpu()
         return time.perf_counter() - begin
 
     def encode(self) -> np.ndarray:
         """The latents of the audio, `[rows, 64, frames]`, not in TensorFloat-32 either."""
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return self._encode(1).numpy()
+            return package.encode(self._network, self._audio, 1, self._device).cpu().numpy()
 
     def forget_peak(self) -> None:
         """Lets the peak of memory begin anew."""
@@ -76,20 +68,6 @@ class PackageCodec:
             'device': package.device_name(self._device),
             'peak_memory_gb': package.peak_bytes() / 1e9,
         }
-
-    def _encode(self, batch: int) -> torch.Tensor:
-        from music2latent import inference
-
-        return inference.encode_audio_inference(
-            self._audio, self._trainer, self._chunk, batch, self._device
-        ).cpu()
-
-    def _decode(self, batch: int) -> torch.Tensor:
-        from music2latent import inference
-
-        return inference.decode_latent_inference(
-            self._latents, self._trainer, self._chunk, batch, 1, self._device
-        ).cpu()
 
 
 class RandomWeights:

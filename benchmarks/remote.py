@@ -32,7 +32,7 @@ class Remote:
     Args:
       make: 'module:class', imported over there.
       arguments: of the class, by name.
-      budget: seconds for it to be made, and for each call; None for no end.
+      budget: seconds for each call; None for no end.
 
     Raises:
       Failed: if it cannot be made.
@@ -40,7 +40,6 @@ class Remote:
     """
 
     def __init__(self, make: str, arguments: Mapping[str, Any], budget: float | None = None):
-        self._budget = budget
         context = multiprocessing.get_context('spawn')
         self._connection, other = context.Pipe()
         self._process = context.Process(
@@ -48,7 +47,12 @@ class Remote:
         )
         self._process.start()
         other.close()
-        self._answer()
+        try:
+            self._answer(budget=None)
+        except (Failed, InputError):
+            self.close()
+            raise
+        self._budget = budget
 
     def __enter__(self) -> 'Remote':
         return self
@@ -63,7 +67,7 @@ class Remote:
           Failed: if it raises, its process ends, or it takes too long; the latter ends the process.
         """
         self._connection.send((method, arguments))
-        return self._answer()
+        return self._answer(self._budget)
 
     def close(self, grace: float = _GRACE) -> None:
         """Ends the process: by itself, for it has no more to do, or, after the grace, by force."""
@@ -73,11 +77,11 @@ class Remote:
             self._process.kill()
             self._process.join()
 
-    def _answer(self) -> Any:
+    def _answer(self, budget: float | None) -> Any:
         try:
-            if not self._connection.poll(self._budget):
+            if not self._connection.poll(budget):
                 self.close(grace=0)
-                raise Failed(f'took more than {self._budget:.0f} s')
+                raise Failed(f'took more than {budget:.0f} s')
             kind, value = self._connection.recv()
         except EOFError:
             self.close()

@@ -13,11 +13,13 @@ steps: of the whole process on a CPU; on a GPU of its arrays, ours since the sta
 
 import pathlib
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
 from benchmarks import contest, operations, package, report, rounds
+from benchmarks.choices import precisions
 from benchmarks.contest import Contest, Way
 from benchmarks.remote import Remote, use_device
 from benchmarks.sizes import define_size, model_config
@@ -32,12 +34,13 @@ _STEPS = flags.DEFINE_integer('steps', 1, 'In a turn.', lower_bound=1)
 _DTYPES = flags.DEFINE_list('dtypes', ['float32'], 'Of this project: float32, bfloat16.')
 _STYLES = package.define_styles()
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Turns of each.', lower_bound=1)
-_BUDGET = flags.DEFINE_float('budget', 600, 'Seconds that a way may take to compile, or to run.')
+_BUDGET = flags.DEFINE_float('budget', 600, 'Seconds that a run may take on trial, compiling too.')
 _OUTPUT = report.define_output()
 
 
 def main() -> None:
     """Measures, and prints the figures."""
+    dtypes = precisions(_DTYPES)
     use_device(_DEVICE.value)
     config = model_config(_MODEL.value)
     peak_dtype = 'float32' if _DEVICE.value == 'cpu' else 'bfloat16'
@@ -52,7 +55,7 @@ def main() -> None:
         tensors = str(pathlib.Path(folder) / 'tensors.npz')
         arguments = {'config': config, 'path': tensors}
         Remote('benchmarks.package_codec:RandomWeights', arguments).close()
-        result = _contest(config, tensors).hold(_ROUNDS.value, _BUDGET.value)
+        result = _contest(config, tensors, dtypes).hold(_ROUNDS.value, _BUDGET.value)
     flop = operations.training_step(config, _FRAMES.value)
     figures = {
         'device': _DEVICE.value,
@@ -75,7 +78,7 @@ def _matrix_peak(make: str, dtype: str) -> float:
         return remote.call('peak')
 
 
-def _contest(config: ModelConfig, tensors: str) -> Contest:
+def _contest(config: ModelConfig, tensors: str, dtypes: Sequence[str]) -> Contest:
     shared = {
         'config': config,
         'tensors': tensors,
@@ -94,7 +97,7 @@ def _contest(config: ModelConfig, tensors: str) -> Contest:
         return Way(f'package {style.name}', make, options, (_STEPS.value,))
 
     return Contest(
-        ours={f'ours {dtype}': [ours(dtype)] for dtype in _DTYPES.value},
+        ours={f'ours {dtype}': [ours(dtype)] for dtype in dtypes},
         package=[theirs(style) for style in package.chosen_styles(_STYLES.value, _DEVICE.value)],
         default=theirs(package.Style()),
     )

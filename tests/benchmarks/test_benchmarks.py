@@ -1,13 +1,17 @@
 """Each benchmark runs at the smallest size, and writes what is asked of it."""
 
 import json
+import subprocess
+import sys
+import types
 
 import pytest
 
 from benchmarks import contest, package, rounds
+from benchmarks.choices import numbers, precisions
 from benchmarks.remote import Failed, Remote
 from m2l_jax.interface.errors import InputError
-from tests.benchmarks.running import run
+from tests.benchmarks.running import ROOT, run
 from tests.parity.small import require_reference
 
 MACHINE = {'date', 'hardware', 'versions'}
@@ -143,19 +147,19 @@ def sleeper(name, seconds, fails=None):
 def test_what_fails_or_takes_too_long_is_told_and_the_fastest_runs():
     broken = sleeper('broken', 1.0, OSError('no compiler\nand more'))
     fast, slow, endless = sleeper('fast', 1.0), sleeper('slow', 4.0), sleeper('endless', 1000.0)
-    result = contest.Contest({'ours': [fast, slow]}, [broken, slow, endless], slow).hold(2, 5.0)
+    result = contest.Contest({'ours': [fast, slow]}, [broken, slow, endless], slow).hold(2, 1.0)
     assert result['tried'] == {
         'broken': 'OSError: no compiler',
         'slow': 4.0,
-        'endless': 'took more than 5 s',
+        'endless': 'took more than 1 s',
         'fast': 1.0,
     }
     assert result['ways'] == {'ours': 'fast', 'package default': 'slow', 'package best': 'slow'}
     assert result['times_as_fast']['ours over package best']['by_round'] == [4.0, 4.0]
     with pytest.raises(InputError, match=r'package best cannot run.*no compiler'):
-        contest.Contest({'ours': [fast]}, [broken, endless], slow).hold(1, 5.0)
+        contest.Contest({'ours': [fast]}, [broken, endless], slow).hold(1, 1.0)
     with pytest.raises(InputError, match='of broken, slow, one cannot run: OSError: no compiler'):
-        contest.Contest({'ours': [broken]}, [slow], slow).hold(1, 5.0)
+        contest.Contest({'ours': [broken]}, [slow], slow).hold(1, 1.0)
 
 
 def test_a_mistake_over_there_is_one_here():
@@ -172,3 +176,25 @@ def test_unknown_style():
     assert len(names) == 8
     assert names[0] == 'eager'
     assert 'compiled channels last autocast' in names
+
+
+@pytest.mark.parametrize(
+    ('read', 'given', 'message'),
+    [
+        (lambda flag: numbers(flag, float), 'ten', 'must be numbers above 0, commas between'),
+        (lambda flag: numbers(flag, int), '1,0', 'must be whole numbers above 0, commas between'),
+        (lambda flag: numbers(flag, int), '1.5', 'must be whole numbers above 0, commas between'),
+        (precisions, 'int8', 'must be of float32, bfloat16, commas between'),
+    ],
+)
+def test_values_of_flags(read, given, message):
+    flag = types.SimpleNamespace(name='some', value=given.split(','))
+    with pytest.raises(InputError, match=f"^--some='{given}' {message}$"):
+        read(flag)
+
+
+def test_a_mistake_is_told_in_a_line():
+    command = [sys.executable, '-m', 'benchmarks.codec', '--seconds=0.1']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    expected = 'error: --seconds has 0.1: the model takes 0.13 s at least\n'
+    assert (done.returncode, done.stderr) == (1, expected)
