@@ -156,10 +156,19 @@ def test_what_fails_or_takes_too_long_is_told_and_the_fastest_runs():
     }
     assert result['ways'] == {'ours': 'fast', 'package default': 'slow', 'package best': 'slow'}
     assert result['times_as_fast']['ours over package best']['by_round'] == [4.0, 4.0]
-    with pytest.raises(InputError, match=r'package best cannot run.*no compiler'):
-        contest.Contest({'ours': [fast]}, [broken, endless], slow).hold(1, 1.0)
-    with pytest.raises(InputError, match='of broken, slow, one cannot run: OSError: no compiler'):
-        contest.Contest({'ours': [broken]}, [slow], slow).hold(1, 1.0)
+    # Without a compiler the package's best is its default.
+    result = contest.Contest({'ours': [fast]}, [broken], slow).hold(1, 1.0)
+    assert result['tried'] == {'broken': 'OSError: no compiler'}
+    assert result['ways'] == {'ours': 'fast', 'package default': 'slow', 'package best': 'slow'}
+
+
+def test_ours_and_the_default_must_run():
+    broken, fast = sleeper('broken', 1.0, OSError('no memory')), sleeper('fast', 1.0)
+    other = sleeper('other', 2.0, OSError('none at all'))
+    with pytest.raises(InputError, match=r'ours cannot run .broken: .*memory; other: .*at all.'):
+        contest.Contest({'ours': [broken, other]}, [fast], fast).hold(1, 1.0)
+    with pytest.raises(InputError, match='of fast, broken, one cannot run: OSError: no memory'):
+        contest.Contest({'ours': [fast]}, [broken], broken).hold(1, 1.0)
 
 
 def test_a_mistake_over_there_is_one_here():
