@@ -43,7 +43,9 @@ _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Turns of each.', lower_bound=1)
 _BUDGET = flags.DEFINE_float('budget', 600, 'Seconds that a run may take on trial, compiling too.')
 _OUTPUT = report.define_output()
 
-_DECIBELS = 95  # between latents in float32, as `m2l_jax.compare` asks for
+# Between latents in float32: on a CPU what `m2l_jax.compare` asks for. Of a GPU's algorithms each
+# framework makes its own choice, and some of them (Winograd's) round more.
+_DECIBELS = {'cpu': 95, 'cuda': 80}
 _OURS = 'benchmarks.our_codec:OurCodec'
 _PACKAGE = 'benchmarks.package_codec:PackageCodec'
 
@@ -62,7 +64,7 @@ def main() -> None:
             'device': _DEVICE.value,
             'model': _MODEL.value,
             'latents_agree_to_decibels': _check(makers),
-            'decibels_asked_for_in_float32': _DECIBELS,
+            'decibels_asked_for_in_float32': _DECIBELS[_DEVICE.value],
             'rounds': _ROUNDS.value,
             'cases': [],
         }
@@ -123,6 +125,7 @@ def _check(makers: _Makers) -> dict[str, float]:
     Raises:
       InputError: if those in float32 differ by more than rounding does.
     """
+    least = _DECIBELS[_DEVICE.value]
     workload = Workload(pieces=1, channels=2, seconds_of_a_piece=2.0)
     with makers.package(workload, package.Style()).start() as remote:
         expected = remote.call('encode')
@@ -130,9 +133,9 @@ def _check(makers: _Makers) -> dict[str, float]:
     for dtype in dict.fromkeys(['float32', *_DTYPES.value]):
         with makers.ours(workload, dtype).start() as remote:
             ratio = measure('latents', remote.call('encode'), expected, dtype).snr
-        if dtype == 'float32' and not ratio >= _DECIBELS:
+        if dtype == 'float32' and not ratio >= least:
             raise InputError(
-                f'the latents of both are {ratio:.1f} dB apart, not {_DECIBELS}: nothing is timed '
+                f'the latents of both are {ratio:.1f} dB apart, not {least}: nothing is timed '
                 'before they agree'
             )
         ratios[dtype] = rounds.rounded(ratio)

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import memory
 from benchmarks.matrix_peak import fastest_product, matrix_sizes
-from benchmarks.our_codec import device_name, device_peak_bytes
+from benchmarks.our_codec import device_name, device_peak_bytes, forget_peak
 from configs import default
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
@@ -66,7 +65,7 @@ class OurTraining:
 
     def forget_peak(self) -> None:
         """Lets the peak of memory begin anew; an accelerator's stays that since the start."""
-        memory.forget_peak()
+        forget_peak()
 
     def facts(self) -> dict[str, Any]:
         """Where it ran, the peak of memory in GB, and seconds until there was a program."""

@@ -83,12 +83,13 @@ def decode(network: Any, latents: np.ndarray, batch: int, device: str) -> Any:
 
 
 def forget_peak() -> None:
-    """Lets the peak of memory begin anew, of the GPU where there is one."""
+    """Lets the peak of memory begin anew: the GPU's, or without one this process's."""
     import torch
 
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
-    memory.forget_peak()
+    else:
+        memory.forget_peak()
 
 
 def peak_bytes() -> int:
