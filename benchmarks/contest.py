@@ -120,18 +120,28 @@ def try_out(ways: Iterable[Way], budget: float | None) -> Trials:
         groups.setdefault((way.make, way.options), []).append(way)
     trials: Trials = {}
     for group in groups.values():
-        try:
-            with group[0].start(budget) as remote:
-                for way in group:
-                    way.run(remote)  # compiles
-                    trials[way] = way.run(remote)
-                    if trials[way] < _SLOW:
-                        trials[way] = min(trials[way], way.run(remote))
-        except Failed as failure:
-            trials |= {way: str(failure) for way in group if way not in trials}
-        for way in group:
-            print(f'tried {way.name}: {_told(trials[way])}', file=sys.stderr, flush=True)
+        remaining = list(group)
+        while remaining:  # one that fails may have ended the process that it shares
+            try:
+                with remaining[0].start(budget) as remote:
+                    while remaining:
+                        _note(trials, remaining[0], _shortest_run(remaining[0], remote))
+                        remaining.pop(0)
+            except Failed as failure:
+                _note(trials, remaining.pop(0), str(failure))
     return trials
+
+
+def _shortest_run(way: Way, remote: Remote) -> float:
+    way.run(remote)  # compiles
+    seconds = way.run(remote)
+    return seconds if seconds >= _SLOW else min(seconds, way.run(remote))
+
+
+def _note(trials: Trials, way: Way, outcome: float | str) -> None:
+    trials[way] = outcome
+    told = outcome if isinstance(outcome, str) else f'{outcome:.4g} s'
+    print(f'tried {way.name}: {told}', file=sys.stderr, flush=True)
 
 
 def compete(
@@ -163,7 +173,3 @@ def compete(
         {name: seconds[way] for name, way in entrants.items()},
         {name: facts[way] for name, way in entrants.items()},
     )
-
-
-def _told(outcome: float | str) -> str:
-    return outcome if isinstance(outcome, str) else f'{outcome:.4g} s'
