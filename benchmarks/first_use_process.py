@@ -1,0 +1,32 @@
+"""What `benchmarks.first_use` starts: a model opened and audio encoded, with the time of each part.
+
+    python -m benchmarks.first_use_process CHECKPOINT AUDIO
+
+Prints JSON: the seconds since 1970 at which each part was over.
+"""
+
+import json
+import sys
+import time
+
+
+def main(checkpoint: str, audio: str) -> None:
+    """Encodes twice: what the second time takes is computing alone."""
+    import jax
+
+    from m2l_jax import EncoderDecoder, use_compile_cache
+
+    use_compile_cache()
+    ends = {'start-up': time.time()}
+    codec = EncoderDecoder(checkpoint)
+    jax.block_until_ready(codec.params)
+    ends['loading'] = time.time()
+    codec.encode(audio)
+    ends['first encode'] = time.time()
+    codec.encode(audio)
+    ends['second encode'] = time.time()
+    print(json.dumps(ends))
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])
