@@ -5,10 +5,11 @@
 
 For each kind of checkpoint, in turns: a process with an empty compile cache, and one that finds
 there what the first has left; from Python, where the parts are timed, and by the command. Prints a
-table of medians over the rounds, in seconds. `start-up` is the interpreter and all imports,
-`loading` the weights, `compiling` tracing and compiling, or with a warm cache loading what was
-compiled, and `computing` what encoding takes when it is done again; `command` is the whole of
-`m2l_jax.encode`, to the process's end. Without --checkpoints, random weights at full size.
+table of medians over the rounds, in seconds. `start-up` is the interpreter and the imports,
+`loading` the weights, with Orbax or PyTorch where it takes them, `compiling` tracing and compiling,
+or with a warm cache loading what was compiled, and `computing` what encoding takes when it is done
+again; `command` is the whole of `m2l_jax.encode`, to the process's end. Without --checkpoints the
+weights are random, at full size.
 """
 
 import json
@@ -98,10 +99,8 @@ def _measure(checkpoint: str, clip: pathlib.Path, folder: pathlib.Path) -> dict[
 
 def _time_parts(checkpoint: str, clip: pathlib.Path, cache: str) -> Seconds:
     begin = time.time()
-    output = _run(cache, 'benchmarks.first_use_process', checkpoint, str(clip))
-    ends = json.loads(output)
-    times = [begin, *(ends[part] for part in ends)]
-    start, loading, first, second = np.diff(times)
+    ends = json.loads(_run(cache, 'benchmarks.first_use_process', checkpoint, str(clip)))
+    start, loading, first, second = np.diff([begin, *ends])
     return {
         'start-up': start,
         'loading': loading,

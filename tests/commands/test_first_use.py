@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,8 @@ from tests.torch_weights.test_conversion import UNEVEN, random_params
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = {
+    'config.train.steps': 3,
+    'config.train.checkpoint_every': 2,
     'config.train.log_every': 1,
     'config.optimizer.warmup_steps': 1,
     'config.data.batch_size': 2,
@@ -96,7 +99,9 @@ def test_a_training_that_goes_on_compiles_nothing_anew(tmp_path, music_folder):
         **{'config': 'configs/demo.py', 'workdir': tmp_path / 'run', **TINY},
         **{'config.data.path': music_folder, 'config.data.resident': True},
     }
-    first = observe(tmp_path / 'cache', 'train', **flags, **{'config.train.steps': 1})
-    again = observe(tmp_path / 'cache', 'train', **flags, **{'config.train.steps': 2})
+    first = observe(tmp_path / 'cache', 'train', **flags)
+    shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '3')  # as if it had been stopped before
+    again = observe(tmp_path / 'cache', 'train', **flags)
+    assert (tmp_path / 'run' / 'checkpoints' / '3').is_dir()
     assert first['asked'] > first['found'] == 0
     assert again['asked'] == again['found']
