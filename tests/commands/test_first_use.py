@@ -21,8 +21,13 @@ TINY = {
     'config.data.batch_size': 2,
     'config.data.crop_frames': 8,
     'config.model.base_channels': 4,
-    'config.model.channel_multipliers': '(1, 1, 1, 1, 1)',
+    'config.model.channel_multipliers': '(1, 1, 1)',
+    'config.model.downsampling': '((4, 1), (4, 1))',
+    'config.model.attention': '(False, False, True)',
     'config.model.attention_heads': 1,
+    'config.model.encoder_blocks': 1,
+    'config.model.decoder_blocks': 1,
+    'config.model.unet_blocks': 1,
     'config.model.bottleneck_blocks': 1,
 }
 HEAVY = {'matplotlib', 'ray', 'tensorboard', 'tensorflow', 'tensorflow_datasets', 'torch'}
