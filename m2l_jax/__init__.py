@@ -11,6 +11,7 @@ _PUBLIC = {
     'load_model': 'm2l_jax.checkpoint.store',
     'to_spectrogram': 'm2l_jax.audio.spectrogram',
     'to_waveform': 'm2l_jax.audio.spectrogram',
+    'use_compile_cache': 'm2l_jax.codec.compile_cache',
 }
 
 __all__ = list(_PUBLIC)

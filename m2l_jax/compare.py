@@ -29,8 +29,10 @@ _BUNDLED = pathlib.Path(__file__).parent / 'assets' / 'heldout' / 'greensleeves.
 def main() -> None:
     """Parses the flags, prints the stages, and exits with 1 over tolerance."""
     from m2l_jax.codec.arrays import as_waveform
+    from m2l_jax.codec.compile_cache import use_compile_cache
     from m2l_jax.evaluation.parity import compare_with_reference
 
+    use_compile_cache()
     config, tensors = _read_model()
     rate = config.spectrogram.sample_rate
     waveform = as_waveform(_AUDIO.value or _BUNDLED, rate)[:, : round(_SECONDS.value * rate)]

@@ -100,6 +100,9 @@ def _losses(settings, model, candidates) -> list[float]:
 
 def main() -> None:
     """Parses the flags and prints what to look at."""
+    from m2l_jax.codec.compile_cache import use_compile_cache
+
+    use_compile_cache()
     output = pathlib.Path(_OUTPUT.value)
     summary = run_demo(command.read_config(_CONFIG), output)
     for name, value in summary.items():

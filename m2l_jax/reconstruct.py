@@ -22,9 +22,11 @@ flags.mark_flags_as_required(['checkpoint', 'input', 'output'])
 def main() -> None:
     """Parses the flags and prints the figures."""
     # Here, so that --help and a mistyped flag answer at once.
+    from m2l_jax.codec.compile_cache import use_compile_cache
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
     from m2l_jax.evaluation.reconstruction import reconstruct_file
 
+    use_compile_cache()
     codec = EncoderDecoder(_CHECKPOINT.value)
     figures = reconstruct_file(codec, _INPUT.value, _OUTPUT.value, _STEPS.value, _SEED.value)
     print(

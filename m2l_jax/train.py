@@ -42,8 +42,13 @@ def main() -> None:
     )
     with processes.joined(place, _JOIN_TIMEOUT.value):
         # Here, so that --help and a mistyped flag answer without loading TensorFlow.
+        from m2l_jax.codec.compile_cache import use_compile_cache
         from m2l_jax.training.loop import train_and_evaluate
 
+        # Where homes are not shared, process 0 alone would find its programs, and with GPUs those
+        # that compile wait for its part of the tuning: several need to be told of a folder.
+        if place is None:
+            use_compile_cache()
         train_and_evaluate(config, _WORKDIR.value)
 
 

@@ -109,7 +109,7 @@ class EncoderDecoder:
         digest = hashlib.sha256('; '.join(differences(default, self.config)).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
             digest.update(jax.tree_util.keystr(path).encode())
-            digest.update(np.asarray(leaf, np.float32).tobytes())
+            digest.update(np.ascontiguousarray(leaf, np.float32))
         return digest.hexdigest()[:16]
 
     def pad(self, waveform: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 import os
 import pathlib
 
-from m2l_jax.checkpoint.store import load_model
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.torch_weights import files
 from m2l_jax.torch_weights.conversion import load_torch_model
@@ -26,4 +25,6 @@ def open_weights(
     path = fetch_released() if checkpoint is None else pathlib.Path(checkpoint)
     if path.is_file() or path.suffix in files.SUFFIXES:
         return load_torch_model(path, attention_heads)
+    from m2l_jax.checkpoint.store import load_model  # Orbax, which takes a while to import
+
     return load_model(path)

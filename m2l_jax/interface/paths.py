@@ -18,6 +18,19 @@ _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 _ABANDONED_SECONDS = 86_400  # without a change, where the process that wrote cannot be looked for
 
 
+def user_cache_folder() -> pathlib.Path:
+    """Where what can be had again is kept: `$M2L_JAX_CACHE`, or else `m2l_jax` among the caches.
+
+    Those are in `$XDG_CACHE_HOME`, or else in `~/.cache`. The folder need not exist.
+
+    Raises:
+      RuntimeError: for a user without a home.
+    """
+    if folder := os.environ.get('M2L_JAX_CACHE'):
+        return pathlib.Path(folder)
+    return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'm2l_jax'
+
+
 def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     """Makes a folder, with its parents, unless it is there; before any work is done for it.
 

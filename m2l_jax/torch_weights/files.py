@@ -139,12 +139,12 @@ def _why_refused(path: pathlib.Path, message: str) -> str:
 
 
 def _to_float32(tensor: Any, name: str) -> np.ndarray:
-    """A NumPy copy; float16 and bfloat16 fit into float32 exactly, float64 is rounded."""
+    """As NumPy has it; float16 and bfloat16 fit into float32 exactly, float64 is rounded."""
     if hasattr(tensor, 'detach'):
         is_float, convert = tensor.is_floating_point(), lambda: tensor.detach().float().numpy()
     else:
         is_float = np.issubdtype(tensor.dtype, np.floating) or tensor.dtype.name == 'bfloat16'
-        convert = lambda: tensor.astype(np.float32)  # noqa: E731
+        convert = lambda: tensor.astype(np.float32, copy=False)  # noqa: E731
     if not is_float:
         raise InputError(f'{name} holds no floating-point numbers: these are no weights')
     return convert()

@@ -83,7 +83,9 @@ def unused_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]
 @functools.cache
 def _parameter_shapes(config: ModelConfig) -> Mapping[tuple[str, ...], tuple[int, ...]]:
     """Path and shape of every parameter; cached, for tracing a model takes seconds."""
-    shapes = jax.eval_shape(Music2Latent(config).init_params, jax.random.key(0))
+    model = Music2Latent(config)
+    # The key is made in the trace too: no program is compiled for it.
+    shapes = jax.eval_shape(lambda: model.init_params(jax.random.key(0)))
     leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
     return types.MappingProxyType(
         {tuple(key.key for key in keys): leaf.shape for keys, leaf in leaves}

@@ -1,10 +1,10 @@
 """The weights that Music2Latent's authors released, fetched once."""
 
 import logging
-import os
 import pathlib
 
 from m2l_jax.interface.errors import InputError, first_line
+from m2l_jax.interface.paths import user_cache_folder
 from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model
 from m2l_jax.torch_weights.files import import_torch
 
@@ -18,13 +18,13 @@ _logger = logging.getLogger(__name__)
 def fetch_released() -> pathlib.Path:
     """The released weights as a `.safetensors` file in the user's cache, converted on first use.
 
-    The cache is `$M2L_JAX_CACHE`, or `m2l_jax` in `$XDG_CACHE_HOME` or `~/.cache`. The weights are
-    not part of this project and not under its licence: they are CC BY-NC 4.0.
+    See `user_cache_folder`. The weights are not part of this project and not under its licence:
+    they are CC BY-NC 4.0.
 
     Raises:
       InputError: if they cannot be fetched; it says what to do without a connection.
     """
-    path = _cache_folder() / 'music2latent.safetensors'
+    path = user_cache_folder() / 'music2latent.safetensors'
     if not path.exists():
         _logger.warning('fetching %s from huggingface.co/%s', _FILE, _REPOSITORY)
         import_torch(_FILE)  # before anything is downloaded in vain
@@ -32,12 +32,6 @@ def fetch_released() -> pathlib.Path:
         save_torch_model(path, model.config, params)
     _logger.warning('the weights of %s are %s', _REPOSITORY, _LICENCE)
     return path
-
-
-def _cache_folder() -> pathlib.Path:
-    if folder := os.environ.get('M2L_JAX_CACHE'):
-        return pathlib.Path(folder)
-    return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'm2l_jax'
 
 
 def _download() -> str:

@@ -1,0 +1,145 @@
+"""How long does the first use take: encoding a short file in a process that has just started?
+
+    python -m benchmarks.first_use --rounds=3 --json=first_use.json
+    python -m benchmarks.first_use --checkpoints=/runs/first,model.pt --audio=song.flac
+
+For each kind of checkpoint, in turns: a process with an empty compile cache, and one that finds
+there what the first has left; from Python, where the parts are timed, and by the command. Prints a
+table of medians over the rounds, in seconds. `start-up` is the interpreter and the imports,
+`loading` the weights, with Orbax or PyTorch where it takes them, `compiling` tracing and compiling,
+or with a warm cache loading what was compiled, and `computing` what encoding takes when it is done
+again; `command` is the whole of `m2l_jax.encode`, to the process's end. Without --checkpoints the
+weights are random, at full size.
+"""
+
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import soundfile
+from absl import app, flags
+
+from benchmarks import machine
+from m2l_jax.audio import files
+
+_CHECKPOINTS = flags.DEFINE_list('checkpoints', [], 'Folders or files; random weights if none.')
+_KINDS = flags.DEFINE_list(
+    'kinds', ['folder', 'safetensors', 'pt'], 'Of random weights; pt needs PyTorch.'
+)
+_AUDIO = flags.DEFINE_string('audio', 'm2l_jax/assets/heldout/greensleeves.ogg', 'Recording.')
+_SECONDS = flags.DEFINE_float('seconds', 10.0, 'Of the recording, mono; repeated if need be.')
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Processes of each sort.', lower_bound=1)
+_JSON = flags.DEFINE_string('json', None, 'File to write the result to as well.')
+
+_SAMPLE_RATE = 44_100
+_PARTS = ('start-up', 'loading', 'compiling', 'computing', 'command')
+
+Seconds = dict[str, float]
+
+
+def main(_):
+    """Runs the processes and prints what they took."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        clip = _cut_clip(folder)
+        checkpoints = _CHECKPOINTS.value or _make_checkpoints(folder)
+        result = {**machine.describe(), 'audio_seconds': _SECONDS.value, 'seconds': {}}
+        for checkpoint in checkpoints:
+            rounds = [_measure(checkpoint, clip, folder) for _ in range(_ROUNDS.value)]
+            result['seconds'][pathlib.Path(checkpoint).name] = {
+                cache: {
+                    part: statistics.median(seconds[cache][part] for seconds in rounds)
+                    for part in _PARTS
+                }
+                for cache in ('cold', 'warm')
+            }
+    print(_as_table(result['seconds']))
+    if _JSON.value:
+        pathlib.Path(_JSON.value).write_text(json.dumps(result, indent=2) + '\n')
+
+
+def _cut_clip(folder: pathlib.Path) -> pathlib.Path:
+    audio = files.read(_AUDIO.value, _SAMPLE_RATE)[0]
+    clip = np.resize(audio, round(_SECONDS.value * _SAMPLE_RATE))
+    soundfile.write(folder / 'clip.wav', clip, _SAMPLE_RATE)
+    return folder / 'clip.wav'
+
+
+def _make_checkpoints(folder: pathlib.Path) -> list[str]:
+    """Random weights at full size, in a file or folder of each kind."""
+    paths = [folder / ('model' if kind == 'folder' else f'model.{kind}') for kind in _KINDS.value]
+    # In a process of its own, for this one is to hold no memory that the others need.
+    code = (
+        'import sys, jax; from m2l_jax import ModelConfig, Music2Latent; '
+        'from m2l_jax.checkpoint.store import save_model; '
+        'from m2l_jax.torch_weights.conversion import save_torch_model; '
+        'model = Music2Latent(ModelConfig()); '
+        'params = jax.jit(model.init_params)(jax.random.key(0)); '
+        '[(save_torch_model if "." in path.rsplit("/")[-1] else save_model)'
+        '(path, model.config, params) for path in sys.argv[1:]]'
+    )
+    subprocess.run([sys.executable, '-c', code, *map(str, paths)], check=True)
+    return [str(path) for path in paths]
+
+
+def _measure(checkpoint: str, clip: pathlib.Path, folder: pathlib.Path) -> dict[str, Seconds]:
+    """The seconds of each part, with an empty and with a filled cache."""
+    with tempfile.TemporaryDirectory(dir=folder) as cache:
+        return {
+            state: _time_parts(checkpoint, clip, cache) | _time_command(checkpoint, clip, cache)
+            for state in ('cold', 'warm')
+        }
+
+
+def _time_parts(checkpoint: str, clip: pathlib.Path, cache: str) -> Seconds:
+    begin = time.time()
+    ends = json.loads(_run(cache, 'benchmarks.first_use_process', checkpoint, str(clip)))
+    start, loading, first, second = np.diff([begin, *ends])
+    return {
+        'start-up': start,
+        'loading': loading,
+        'compiling': first - second,
+        'computing': second,
+    }
+
+
+def _time_command(checkpoint: str, clip: pathlib.Path, cache: str) -> Seconds:
+    flags_ = (f'--checkpoint={checkpoint}', f'--input={clip}', f'--output={cache}/latents')
+    begin = time.time()
+    _run(cache, 'm2l_jax.encode', *flags_)
+    return {'command': time.time() - begin}
+
+
+def _run(cache: str, module: str, *arguments: str) -> str:
+    """What a new process prints, whose compile cache is in a folder of our own."""
+    environment = {**os.environ, 'M2L_JAX_CACHE': cache}
+    environment.pop('JAX_COMPILATION_CACHE_DIR', None)
+    return subprocess.run(
+        [sys.executable, '-m', module, *arguments],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+
+
+def _as_table(seconds: dict[str, dict[str, Seconds]]) -> str:
+    rows = [('checkpoint', 'cache', *_PARTS)]
+    for checkpoint, states in seconds.items():
+        for state, parts in states.items():
+            rows.append((checkpoint, state, *(f'{parts[part]:.2f}' for part in _PARTS)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join(
+        '  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+
+
+if __name__ == '__main__':
+    app.run(main)

@@ -1,0 +1,112 @@
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+import soundfile
+
+from m2l_jax.torch_weights.conversion import save_torch_model
+from tests.conftest import make_music
+from tests.torch_weights.test_conversion import UNEVEN, random_params
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+TINY = {
+    'config.train.steps': 3,
+    'config.train.checkpoint_every': 2,
+    'config.train.log_every': 1,
+    'config.optimizer.warmup_steps': 1,
+    'config.data.batch_size': 2,
+    'config.data.crop_frames': 8,
+    'config.model.base_channels': 4,
+    'config.model.channel_multipliers': '(1, 1, 1)',
+    'config.model.downsampling': '((4, 1), (4, 1))',
+    'config.model.attention': '(False, False, True)',
+    'config.model.attention_heads': 1,
+    'config.model.encoder_blocks': 1,
+    'config.model.decoder_blocks': 1,
+    'config.model.unet_blocks': 1,
+    'config.model.bottleneck_blocks': 1,
+}
+HEAVY = {'matplotlib', 'ray', 'tensorboard', 'tensorflow', 'tensorflow_datasets', 'torch'}
+# Runs a command, and tells how many programs it asked for and found, and what it had imported.
+OBSERVED = """
+import collections, json, runpy, sys
+import jax
+events = collections.Counter()
+jax.monitoring.register_event_listener(lambda name, **_: events.update([name.split('/')[-1]]))
+module, sys.argv[1:] = sys.argv[1], sys.argv[2:]
+try:
+    runpy.run_module(module, run_name='__main__', alter_sys=True)
+finally:
+    told = {'asked': events['compile_requests_use_cache'], 'found': events['cache_hits']}
+    print(json.dumps({**told, 'modules': sorted({name.split('.')[0] for name in sys.modules})}))
+"""
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    save_torch_model(tmp_path / 'model.safetensors', UNEVEN, random_params(UNEVEN))
+    return tmp_path / 'model.safetensors'
+
+
+@pytest.fixture
+def clip(tmp_path):
+    soundfile.write(tmp_path / 'clip.wav', make_music(0.5, 16_000).T, 16_000)
+    return tmp_path / 'clip.wav'
+
+
+def observe(cache, module, **flags):
+    environment = {**os.environ, 'XLA_FLAGS': '', 'M2L_JAX_CACHE': str(cache)}
+    environment.pop('JAX_COMPILATION_CACHE_DIR', None)
+    result = subprocess.run(
+        [
+            *(sys.executable, '-c', OBSERVED, f'm2l_jax.{module}'),
+            *(f'--{name}={value}' for name, value in flags.items()),
+        ],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_encode_and_decode_compile_once_for_all_processes(tmp_path, checkpoint, clip):
+    model = {'checkpoint': checkpoint}
+    latents, audio = tmp_path / 'latents', tmp_path / 'audio'
+    for module, flags in (
+        ('encode', {'input': clip, 'output': latents}),
+        ('decode', {'input': latents / 'clip.npz', 'output': audio}),
+    ):
+        first = observe(tmp_path / 'cache', module, **model, **flags)
+        again = observe(tmp_path / 'cache', module, **model, **flags)
+        assert first['asked'] > first['found'] == 0
+        assert again['asked'] == again['found'] == first['asked']
+        assert not HEAVY & set(again['modules'])
+        assert 'orbax' not in again['modules']  # for folders alone
+
+
+def test_reconstruct_compiles_once_for_all_processes(tmp_path, checkpoint, clip):
+    flags = {'checkpoint': checkpoint, 'input': clip, 'output': tmp_path / 'out'}
+    first = observe(tmp_path / 'cache', 'reconstruct', **flags)
+    again = observe(tmp_path / 'cache', 'reconstruct', **flags)
+    assert first['asked'] > first['found'] == 0
+    assert again['asked'] == again['found'] == first['asked']
+
+
+def test_a_training_that_goes_on_compiles_nothing_anew(tmp_path, music_folder):
+    flags = {
+        **{'config': 'configs/demo.py', 'workdir': tmp_path / 'run', **TINY},
+        **{'config.data.path': music_folder, 'config.data.resident': True},
+    }
+    first = observe(tmp_path / 'cache', 'train', **flags)
+    shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '3')  # as if it had been stopped before
+    again = observe(tmp_path / 'cache', 'train', **flags)
+    assert (tmp_path / 'run' / 'checkpoints' / '3').is_dir()
+    assert first['asked'] > first['found'] == 0
+    assert again['asked'] == again['found']
