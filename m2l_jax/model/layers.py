@@ -1,13 +1,15 @@
 """The blocks of encoder, decoder and UNet. Channels last: `[B, F, T, C]` or `[B, T, C]`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from m2l_jax.model.config import ModelConfig
+from m2l_jax.model.convolution import convolve
+from m2l_jax.model.subpixel import convolve_repeated
 
 Dtype = str | jnp.dtype
 
@@ -53,6 +55,7 @@ def conv(
     strides: Sequence[int] | None = None,
     zero_init: bool = False,
     name: str | None = None,
+    algorithm: Callable[..., jax.Array] = convolve,
 ) -> nn.Conv:
     """A convolution padded by half its kernel on *both* sides, also where it strides.
 
@@ -70,6 +73,7 @@ def conv(
         param_dtype=param_dtype,
         kernel_init=initialise,
         bias_init=initialise,
+        conv_general_dilated=algorithm,
         name=name,
     )
 
@@ -277,13 +281,16 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         """`[B, F, T, C]`, of which `lengths` `[B]` frames count, to `[B, F·f, T·t, channels]`."""
-        x = mask_time(x, lengths)
-        for axis, factor in zip((1, 2), self.factors, strict=True):
-            if factor > 1:
-                x = jnp.repeat(x, factor, axis=axis)
         kernel = _resampling_kernel(self.factors)
         types = (self.dtype, self.param_dtype)
-        return conv(x.shape[-1], self.channels, kernel, *types, name='conv')(x)
+
+        def algorithm(x, kernel, strides, pads, **options):
+            return convolve_repeated(x, kernel, self.factors, options['precision'])
+
+        convolution = conv(
+            x.shape[-1], self.channels, kernel, *types, name='conv', algorithm=algorithm
+        )
+        return convolution(mask_time(x, lengths))
 
 
 def _resampling_kernel(factors: tuple[int, int]) -> tuple[int, ...]:

@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from m2l_jax.model.convolution import convolve
+from m2l_jax.model.subpixel import convolve_repeated
+
+LAYOUTS = {3: ('NHC', 'HIO', 'NHC'), 4: ('NHWC', 'HWIO', 'NHWC')}
+
+
+def random(*shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def plain(x, kernel, strides, pads):
+    return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=LAYOUTS[x.ndim])
+
+
+def assert_same_with_gradients(function, expected, x, kernel):
+    output, pull_back = jax.vjp(function, x, kernel)
+    expected_output, expected_pull_back = jax.vjp(expected, x, kernel)
+    np.testing.assert_allclose(output, expected_output, atol=1e-4)
+    gradient = random(*output.shape, seed=7)
+    for ours, theirs in zip(pull_back(gradient), expected_pull_back(gradient), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('shape', 'kernel', 'strides', 'pads'),
+    [
+        ((2, 8, 6, 3), (3, 3, 3, 2), (1, 1), ((1, 1), (1, 1))),
+        ((2, 8, 6, 16), (3, 3, 16, 12), (1, 1), ((1, 1), (1, 1))),
+        ((2, 8, 6, 16), (3, 3, 16, 12), (2, 2), ((1, 1), (1, 1))),
+        ((2, 8, 6, 3), (5, 1, 3, 4), (4, 1), ((2, 2), (0, 0))),
+        ((2, 8, 6, 3), (1, 1, 3, 4), (1, 1), ((0, 0), (0, 0))),
+        ((2, 7, 3), (3, 3, 5), (1,), ((1, 1),)),
+    ],
+)
+def test_convolution_and_its_gradients_are_those_of_jax(shape, kernel, strides, pads):
+    assert_same_with_gradients(
+        lambda x, k: convolve(x, k, strides, pads),
+        lambda x, k: plain(x, k, strides, pads),
+        random(*shape),
+        random(*kernel, seed=1),
+    )
+
+
+@pytest.mark.parametrize('factors', [(2, 2), (4, 1), (2, 4), (1, 2), (1, 1)])
+def test_sub_pixel_convolution_equals_repetition_and_convolution(factors):
+    sizes = [factor + 1 if factor > 1 else 1 for factor in factors]
+
+    def repeat_and_convolve(x, kernel):
+        for axis, factor in zip((1, 2), factors, strict=True):
+            x = jnp.repeat(x, factor, axis=axis)
+        return plain(x, kernel, (1, 1), [(size // 2, size // 2) for size in sizes])
+
+    assert_same_with_gradients(
+        lambda x, k: convolve_repeated(x, k, factors),
+        repeat_and_convolve,
+        random(2, 6, 5, 4),
+        random(*sizes, 4, 3, seed=1),
+    )
+
+
+def test_other_platforms_are_given_the_repetition():
+    """Lowered for a TPU, the convolution is of the repeated signal, as its memory prefers it."""
+    lowered = jax.jit(lambda x, k: convolve_repeated(x, k, (2, 2))).trace(
+        random(1, 6, 4, 4), random(3, 3, 4, 3)
+    )
+    assert 'tensor<2x2x4x12xf32>' in lowered.lower(lowering_platforms=('cpu',)).as_text()
+    assert 'tensor<2x2x4x12xf32>' not in lowered.lower(lowering_platforms=('tpu',)).as_text()
