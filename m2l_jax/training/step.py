@@ -159,25 +159,27 @@ def make_train_step(
 
     def step(state: TrainState, data: Any) -> tuple[TrainState, Metrics]:
         mean = mean_over_mesh(state.params, state.step, data)
-        moved, opt_state = optimizer.update(mean['gradient'], state.opt_state, state.params)
-        if shard_optimizer:
-            # Else moments would be gathered rather than the move, which is half of them.
-            moved = jax.lax.with_sharding_constraint(moved, shared_out(mesh, moved))
         updates = state.step - state.skipped
-        norms = {
-            'gradient_norm': optax.tree.norm(mean['gradient']),
-            'update_norm': optax.tree.norm(moved),
-        }
-        finite = jnp.isfinite(mean['loss']) & jnp.isfinite(norms['gradient_norm'])
-        updated = _apply(state, moved, opt_state, ema_rate(updates, ema_decay))
-        after = _keep_if(finite, updated, state)
+        gradient_norm = _norm(mean['gradient'])
+
+        def update(state: TrainState) -> tuple[TrainState, jax.Array]:
+            moved, opt_state = optimizer.update(mean['gradient'], state.opt_state, state.params)
+            if shard_optimizer:
+                # Else moments would be gathered rather than the move, which is half of them.
+                moved = jax.lax.with_sharding_constraint(moved, shared_out(mesh, moved))
+            updated = _apply(state, moved, opt_state, ema_rate(updates, ema_decay))
+            return updated, _norm(moved)
+
+        finite = jnp.isfinite(mean['loss']) & jnp.isfinite(gradient_norm)
+        after, update_norm = jax.lax.cond(finite, update, _skip, state)
         metrics = {
             'loss': mean['loss'],
             'learning_rate': learning_rate(updates),
             'delta': consistency.schedule.delta(state.step / steps),
             'skipped_updates': after.skipped,
             'skipped_in_row': after.skipped_in_row,
-            **norms,
+            'gradient_norm': gradient_norm,
+            'update_norm': update_norm,
             **_latent_metrics(mean['moments']),
         }
         return jax.lax.with_sharding_constraint(
@@ -279,14 +281,26 @@ def _apply(
     )
 
 
-def _keep_if(finite: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
-    """The updated state, or else the old one with the skipped update counted."""
+def _skip(state: TrainState) -> tuple[TrainState, jax.Array]:
+    """The state after an update that was left out, and the norm of that."""
     skipped = state.replace(
         step=state.step + 1,
         skipped=state.skipped + 1,
         skipped_in_row=state.skipped_in_row + 1,
     )
-    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, skipped)
+    return skipped, jnp.zeros(())
+
+
+def _norm(tree: Params) -> jax.Array:
+    """The norm of all leaves together.
+
+    The many short ones are joined before they are summed up, and sums of the others are joined
+    after all axes but one: each sum by itself would cost a CPU's compiler as much as the update.
+    """
+    leaves = jax.tree.leaves(tree)
+    short = [leaf for leaf in leaves if leaf.ndim == 1]
+    sums = [jnp.sum(leaf**2, axis=range(leaf.ndim - 1)) for leaf in leaves if leaf.ndim > 1]
+    return jnp.sqrt(jnp.sum(jnp.concatenate(short) ** 2) + jnp.sum(jnp.concatenate(sums)))
 
 
 def _latent_moments(latents: jax.Array) -> dict[str, jax.Array]:
