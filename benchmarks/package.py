@@ -101,6 +101,11 @@ def peak_bytes() -> int:
     return memory.peak_bytes()
 
 
+def facts(device: str) -> dict[str, Any]:
+    """Where it ran, and the peak of memory in GB."""
+    return {'device': device_name(device), 'peak_memory_gb': peak_bytes() / 1e9}
+
+
 def device_name(device: str) -> str:
     """Of what PyTorch computes on."""
     import torch

@@ -64,10 +64,7 @@ class PackageCodec:
 
     def facts(self) -> dict[str, Any]:
         """Where it ran, and the peak of memory in GB."""
-        return {
-            'device': package.device_name(self._device),
-            'peak_memory_gb': package.peak_bytes() / 1e9,
-        }
+        return package.facts(self._device)
 
 
 class RandomWeights:

@@ -89,10 +89,7 @@ class PackageTraining:
 
     def facts(self) -> dict[str, Any]:
         """Where it ran, and the peak of memory in GB."""
-        return {
-            'device': package.device_name(self._device),
-            'peak_memory_gb': package.peak_bytes() / 1e9,
-        }
+        return package.facts(self._device)
 
     def mean_loss(
         self, clean: torch.Tensor, index: torch.Tensor, noise: torch.Tensor
