@@ -1,6 +1,6 @@
 """How long does the first use take: encoding a short file in a process that has just started?
 
-    python -m benchmarks.first_use --rounds=3 --json=first_use.json
+    python -m benchmarks.first_use --rounds=3 --output=first_use.json
     python -m benchmarks.first_use --checkpoints=/runs/first,model.pt --audio=song.flac
 
 For each kind of checkpoint, in turns: a process with an empty compile cache, and one that finds
@@ -25,7 +25,7 @@ import numpy as np
 import soundfile
 from absl import app, flags
 
-from benchmarks import machine
+from benchmarks import report
 from m2l_jax.audio import files
 
 _CHECKPOINTS = flags.DEFINE_list('checkpoints', [], 'Folders or files; random weights if none.')
@@ -35,7 +35,7 @@ _KINDS = flags.DEFINE_list(
 _AUDIO = flags.DEFINE_string('audio', 'm2l_jax/assets/heldout/greensleeves.ogg', 'Recording.')
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Of the recording, mono; repeated if need be.')
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Processes of each sort.', lower_bound=1)
-_JSON = flags.DEFINE_string('json', None, 'File to write the result to as well.')
+_OUTPUT = report.define_output()
 
 _SAMPLE_RATE = 44_100
 _PARTS = ('start-up', 'loading', 'compiling', 'computing', 'command')
@@ -49,7 +49,7 @@ def main(_):
         folder = pathlib.Path(name)
         clip = _cut_clip(folder)
         checkpoints = _CHECKPOINTS.value or _make_checkpoints(folder)
-        result = {**machine.describe(), 'audio_seconds': _SECONDS.value, 'seconds': {}}
+        result = {'audio_seconds': _SECONDS.value, 'seconds': {}}
         for checkpoint in checkpoints:
             rounds = [_measure(checkpoint, clip, folder) for _ in range(_ROUNDS.value)]
             result['seconds'][pathlib.Path(checkpoint).name] = {
@@ -59,9 +59,7 @@ def main(_):
                 }
                 for cache in ('cold', 'warm')
             }
-    print(_as_table(result['seconds']))
-    if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(result, indent=2) + '\n')
+    report.publish(result, _rows(result['seconds']), _OUTPUT.value)
 
 
 def _cut_clip(folder: pathlib.Path) -> pathlib.Path:
@@ -129,16 +127,13 @@ def _run(cache: str, module: str, *arguments: str) -> str:
     ).stdout
 
 
-def _as_table(seconds: dict[str, dict[str, Seconds]]) -> str:
-    rows = [('checkpoint', 'cache', *_PARTS)]
-    for checkpoint, states in seconds.items():
-        for state, parts in states.items():
-            rows.append((checkpoint, state, *(f'{parts[part]:.2f}' for part in _PARTS)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return '\n'.join(
-        '  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
+def _rows(seconds: dict[str, dict[str, Seconds]]) -> list[tuple[str, ...]]:
+    """The table: a line for each kind of checkpoint, cold and warm."""
+    return [('checkpoint', 'cache', *_PARTS)] + [
+        (checkpoint, state, *(f'{parts[part]:.2f}' for part in _PARTS))
+        for checkpoint, states in seconds.items()
+        for state, parts in states.items()
+    ]
 
 
 if __name__ == '__main__':

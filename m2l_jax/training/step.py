@@ -298,7 +298,7 @@ def _norm(tree: Params) -> jax.Array:
     after all axes but one: each sum by itself would cost a CPU's compiler as much as the update.
     """
     leaves = jax.tree.leaves(tree)
-    short = [leaf for leaf in leaves if leaf.ndim == 1]
+    short = [jnp.ravel(leaf) for leaf in leaves if leaf.ndim <= 1]
     sums = [jnp.sum(leaf**2, axis=range(leaf.ndim - 1)) for leaf in leaves if leaf.ndim > 1]
     return jnp.sqrt(jnp.sum(jnp.concatenate(short) ** 2) + jnp.sum(jnp.concatenate(sums)))
 
