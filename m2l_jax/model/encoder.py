@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.model.layers import Downsample, GroupNorm, conv, mask_time, res_block
+from m2l_jax.model.layers import Downsample, GroupNorm, conv, res_block
+from m2l_jax.model.masks import mask_time
 
 
 class Encoder(nn.Module):

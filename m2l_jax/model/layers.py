@@ -9,6 +9,8 @@ import jax.numpy as jnp
 
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.model.convolution import convolve
+from m2l_jax.model.masks import mask_time
+from m2l_jax.model.normalised_convolution import convolve_normalised
 from m2l_jax.model.subpixel import convolve_repeated
 
 Dtype = str | jnp.dtype
@@ -78,17 +80,6 @@ def conv(
     )
 
 
-def mask_time(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-    """`[B, ..., T, C]` with zeros after the first `lengths` `[B]` frames of each row; None: all."""
-    return x if lengths is None else jnp.where(_is_counted(x, lengths), x, 0)
-
-
-def _is_counted(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Which frames of `[B, ..., T, C]` are a row's own: `[B, 1…, T, 1]`."""
-    counted = jnp.arange(x.shape[-2]) < lengths[:, None]  # [B, T]
-    return jnp.expand_dims(counted, (*range(1, x.ndim - 2), x.ndim - 1))
-
-
 class GroupNorm(nn.Module):
     """Group normalisation over space and each group's channels, with statistics in float32.
 
@@ -101,12 +92,23 @@ class GroupNorm(nn.Module):
     dtype: Dtype
     param_dtype: Dtype
 
-    @nn.compact
     def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         """`[B, ..., T, C]` to the same.
 
         Of `lengths` `[B]`, only so many frames of each row count, and zeros take the others' place:
         a convolution that follows meets at a row's end what it would meet at the array's.
+        """
+        gain, offset = self.gain_and_offset(x, lengths)
+        normalised = x.astype(jnp.float32) * gain + offset
+        return mask_time(normalised, lengths).astype(self.dtype)
+
+    @nn.compact
+    def gain_and_offset(
+        self, x: jax.Array, lengths: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """What `x` `[B, ..., T, C]` is to be multiplied by, and then added: float32 `[B, 1…, C]`.
+
+        Over the first `lengths` `[B]` frames of each row.
         """
         channels = x.shape[-1]
         groups = min(channels // 4, 32)
@@ -131,8 +133,30 @@ class GroupNorm(nn.Module):
         # gradient needs one sum over all activations less.
         variance = mean((x - jax.lax.stop_gradient(center)) ** 2)
         gain = jax.lax.rsqrt(variance + _EPSILON) * scale.astype(jnp.float32)
-        normalised = x * gain + (bias.astype(jnp.float32) - center * gain)
-        return mask_time(normalised, lengths).astype(self.dtype)
+        return gain, bias.astype(jnp.float32) - center * gain
+
+
+def normalised_conv(
+    norm: GroupNorm,
+    x: jax.Array,
+    lengths: jax.Array | None,
+    channels: int,
+    kernel: Sequence[int],
+    zero_init: bool = False,
+    name: str | None = None,
+) -> jax.Array:
+    """Normalisation, SiLU and a convolution: `[B, ..., T, C]` to `[B, ..., T, channels]`."""
+    gain, offset = norm.gain_and_offset(x, lengths)
+
+    def algorithm(x, kernel, strides, pads, **options):
+        del strides  # of 1
+        pads = tuple(map(tuple, pads))
+        return convolve_normalised(x, gain, offset, kernel, lengths, pads, options['precision'])
+
+    types = (norm.dtype, norm.param_dtype)
+    return conv(
+        x.shape[-1], channels, kernel, *types, zero_init=zero_init, name=name, algorithm=algorithm
+    )(x)
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -221,14 +245,16 @@ class ResBlock(nn.Module):
         kernel = (3,) * spatial
         in_channels = x.shape[-1]
 
-        h = nn.silu(GroupNorm(*types, name='norm_in')(x, lengths))
-        h = conv(in_channels, self.channels, kernel, *types, name='conv_in')(h)
+        norm = GroupNorm(*types, name='norm_in')
+        h = normalised_conv(norm, x, lengths, self.channels, kernel, name='conv_in')
         if time_embedding is not None:
             width = time_embedding.shape[-1]
             shift = linear(width, self.channels, *types, zero_init=True, name='time_shift')
             h += jnp.expand_dims(shift(time_embedding), range(1, 1 + spatial))  # [B, 1…, C]
-        h = nn.silu(GroupNorm(*types, name='norm_out')(h, lengths))
-        h = conv(self.channels, self.channels, kernel, *types, zero_init=True, name='conv_out')(h)
+        norm = GroupNorm(*types, name='norm_out')
+        h = normalised_conv(
+            norm, h, lengths, self.channels, kernel, zero_init=True, name='conv_out'
+        )
 
         if in_channels != self.channels:
             x = conv(in_channels, self.channels, (1,) * spatial, *types, name='shortcut')(x)

@@ -15,9 +15,9 @@ from m2l_jax.model.layers import (
     Upsample,
     conv,
     linear,
-    mask_time,
     res_block,
 )
+from m2l_jax.model.masks import mask_time
 
 
 def preconditioning(

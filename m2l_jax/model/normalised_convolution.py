@@ -1,0 +1,82 @@
+"""A convolution of what group normalisation and SiLU make of its input, as one operation."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from m2l_jax.model import winograd
+from m2l_jax.model.convolution import Pads, convolve
+from m2l_jax.model.masks import mask_time
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def convolve_normalised(
+    x: jax.Array,
+    gain: jax.Array,
+    offset: jax.Array,
+    kernel: jax.Array,
+    lengths: jax.Array | None,
+    pads: Pads,
+    precision: jax.lax.PrecisionLike = None,
+) -> jax.Array:
+    """The convolution of silu(x·gain + offset).
+
+    Neither the forward pass on a CPU nor what is kept for the gradient has that product whole.
+
+    Args:
+      x: `[B, ..., C]`.
+      gain: `[B, 1…, C]`, float32, as `offset`.
+      offset: `[B, 1…, C]`.
+      kernel: `[..., C, K]`.
+      lengths: `[B]`, how many frames of each row count; zeros take the others' place. None: all.
+      pads: (before, after) of each spatial axis.
+      precision: of the products, as in `jax.lax`.
+
+    Returns:
+      `[B, ..., K]`.
+    """
+    plain = functools.partial(_activate_and_convolve, pads=pads, precision=precision)
+    if not winograd.pays(x, kernel):
+        return plain(x, gain, offset, kernel, lengths)
+    strips = functools.partial(_convolve_strips, precision=precision)
+    return jax.lax.platform_dependent(x, gain, offset, kernel, lengths, cpu=strips, default=plain)
+
+
+def _forward(x, gain, offset, kernel, lengths, pads, precision):
+    inputs = (x, gain, offset, kernel, lengths)
+    return _activate_and_convolve(*inputs, pads, precision), inputs
+
+
+def _backward(pads, precision, inputs, gradient):
+    *arrays, lengths = inputs
+
+    def convolve_again(*arrays):
+        return _activate_and_convolve(*arrays, lengths, pads, precision)
+
+    return *jax.vjp(convolve_again, *arrays)[1](gradient), None
+
+
+convolve_normalised.defvjp(_forward, _backward)
+
+
+def _activate_and_convolve(x, gain, offset, kernel, lengths, pads, precision):
+    return convolve(
+        _activate(x, gain, offset, lengths), kernel, (1,) * len(pads), pads, precision=precision
+    )
+
+
+def _convolve_strips(x, gain, offset, kernel, lengths, precision):
+    def activate(rows: jax.Array, item: jax.Array) -> jax.Array:
+        own = (jax.lax.dynamic_slice_in_dim(array, item, 1) for array in (gain, offset))
+        count = None if lengths is None else jax.lax.dynamic_slice_in_dim(lengths, item, 1)
+        return _activate(rows, *own, count)
+
+    return winograd.convolve(x, kernel, activate, precision)
+
+
+def _activate(
+    x: jax.Array, gain: jax.Array, offset: jax.Array, lengths: jax.Array | None
+) -> jax.Array:
+    normalised = (x.astype(jnp.float32) * gain + offset).astype(x.dtype)
+    return mask_time(jax.nn.silu(normalised), lengths)
