@@ -1,9 +1,9 @@
-"""Convolution whose gradient is fast on a CPU too."""
+"""Convolution that is fast on a CPU too, and its gradient."""
 
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,8 +18,8 @@ def convolve(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` in the form in which `nn.Conv` calls it, channels last.
 
-    On a CPU the gradient of the kernel is a sum of matrix products wherever XLA has no fast
-    convolution for it.
+    On a CPU a kernel of one entry is a matrix product, and the gradient of a kernel a sum of such
+    products, wherever XLA has no fast convolution for it.
 
     Args:
       x: `[B, ..., C]`.
@@ -32,9 +32,6 @@ def convolve(
       `[B, ..., K]`.
     """
     pads = tuple(tuple(pad) for pad in pads)
-    if math.prod(kernel.shape[:-2]) == 1 and max(strides) == 1:
-        # One entry: a product, for which a CPU has a faster program than for a convolution.
-        return jnp.matmul(x, kernel.reshape(kernel.shape[-2:]), precision=options.get('precision'))
     return _convolve(x, kernel, tuple(strides), pads, options.get('precision'))
 
 
@@ -46,7 +43,11 @@ def _convolve(
     pads: tuple[tuple[int, int], ...],
     precision: jax.lax.PrecisionLike,
 ) -> jax.Array:
-    return _plain(x, kernel, strides, pads, precision)
+    plain = functools.partial(_plain, strides=strides, pads=pads, precision=precision)
+    if not _is_product(kernel, strides):
+        return plain(x, kernel)
+    product = functools.partial(_product, precision=precision)
+    return jax.lax.platform_dependent(x, kernel, cpu=product, default=plain)
 
 
 def _plain(x, kernel, strides, pads, precision):
@@ -55,24 +56,43 @@ def _plain(x, kernel, strides, pads, precision):
     )
 
 
+def _is_product(kernel: jax.Array, strides: Sequence[int]) -> bool:
+    """Whether the kernel has one entry: as a product, 1.5 to 4 times as fast on a CPU."""
+    return math.prod(kernel.shape[:-2]) == 1 and max(strides) == 1
+
+
+def _product(x, kernel, precision):
+    return jnp.matmul(x, kernel.reshape(kernel.shape[-2:]), precision=precision)
+
+
 def _forward(x, kernel, strides, pads, precision):
-    return _plain(x, kernel, strides, pads, precision), (x, kernel)
+    return _convolve(x, kernel, strides, pads, precision), (x, kernel)
 
 
 def _backward(strides, pads, precision, saved, gradient):
     x, kernel = saved
-    of_x = jax.linear_transpose(lambda x: _plain(x, kernel, strides, pads, precision), x)
+    plain = functools.partial(_plain, strides=strides, pads=pads, precision=precision)
+    product = functools.partial(_product, precision=precision)
+
+    def of_x(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        return lambda kernel, gradient: jax.linear_transpose(lambda x: function(x, kernel), x)(
+            gradient
+        )[0]
 
     def of_kernel(x, gradient):
-        plain = jax.linear_transpose(lambda k: _plain(x, k, strides, pads, precision), kernel)
-        return plain(gradient)[0]
+        return jax.linear_transpose(lambda kernel: plain(x, kernel), kernel)(gradient)[0]
 
+    of_inputs = of_x(plain)
+    if _is_product(kernel, strides):
+        of_inputs = functools.partial(
+            jax.lax.platform_dependent, cpu=of_x(product), default=of_inputs
+        )
     if not _is_fast(kernel, strides):
         products = functools.partial(
             _kernel_gradient, shape=kernel.shape, strides=strides, pads=pads, precision=precision
         )
         of_kernel = functools.partial(jax.lax.platform_dependent, cpu=products, default=of_kernel)
-    return of_x(gradient)[0], of_kernel(x, gradient)
+    return of_inputs(kernel, gradient), of_kernel(x, gradient)
 
 
 def _is_fast(kernel: jax.Array, strides: Sequence[int]) -> bool:
