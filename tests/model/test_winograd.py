@@ -31,14 +31,14 @@ def _plain(x, kernel):
 def test_is_the_plain_convolution(monkeypatch, outputs, strip_bytes, frames):
     monkeypatch.setattr(winograd, '_STRIP_BYTES', strip_bytes)
     x, kernel = _random(0, 2, 12, frames, 5), _kernel(5, outputs)
-    np.testing.assert_allclose(winograd.convolve(x, kernel), _plain(x, kernel), atol=5e-6)
+    np.testing.assert_allclose(winograd.convolve(x, kernel), _plain(x, kernel), atol=1e-5)
 
 
 def test_strips_divide_the_bins_and_fit(monkeypatch):
-    monkeypatch.setattr(winograd, '_STRIP_BYTES', 4 * 64 * 24 * 3 * 10)  # three rows of ten tiles
-    assert winograd._strip_bins(bins=8, frames=40, channels=64) == 4
-    assert winograd._strip_bins(bins=12, frames=40, channels=64) == 6
-    assert winograd._strip_bins(bins=8, frames=400, channels=64) == 2
+    monkeypatch.setattr(winograd, '_STRIP_BYTES', 4 * 64 * 36 * 3 * 10)  # three rows of ten tiles
+    assert winograd._strip_bins(bins=16, frames=40, channels=64) == 8
+    assert winograd._strip_bins(bins=24, frames=40, channels=64) == 12
+    assert winograd._strip_bins(bins=16, frames=400, channels=64) == 4
 
 
 def test_prepares_each_row_of_the_batch_as_its_own():
@@ -53,7 +53,7 @@ def test_errors_are_of_the_size_of_rounding():
     x, kernel = _random(0, 1, 16, 32, 64), _kernel(64, 64)
     with jax.enable_x64(True):
         exact = np.asarray(_plain(jnp.asarray(x, jnp.float64), jnp.asarray(kernel, jnp.float64)))
-    assert np.linalg.norm(winograd.convolve(x, kernel) - exact) / np.linalg.norm(exact) < 1e-6
+    assert np.linalg.norm(winograd.convolve(x, kernel) - exact) / np.linalg.norm(exact) < 1.5e-6
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_errors_are_of_the_size_of_rounding():
         ((1, 256, 856, 64), (3, 3, 64, 64), jnp.float32, True),
         ((1, 256, 856, 64), (3, 3, 64, 64), jnp.bfloat16, False),
         ((1, 256, 64, 64), (3, 3, 64, 64), jnp.float32, False),  # too little work
-        ((1, 255, 856, 64), (3, 3, 64, 64), jnp.float32, False),  # no whole tiles
+        ((1, 254, 856, 64), (3, 3, 64, 64), jnp.float32, False),  # no whole tiles
         ((1, 1024, 856, 2), (3, 3, 2, 64), jnp.float32, False),
         ((1, 1024, 856, 64), (1, 1, 64, 64), jnp.float32, False),
         ((1, 8560, 512), (3, 512, 512), jnp.float32, False),
