@@ -19,7 +19,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
 def run(module, *flags):
-    environment = {**os.environ, 'XLA_FLAGS': ''}
+    environment = {**os.environ, 'XLA_FLAGS': tiny.XLA_FLAGS}
     return subprocess.run(
         [sys.executable, '-m', f'm2l_jax.{module}', *flags],
         cwd=REPOSITORY,
