@@ -13,8 +13,9 @@ demo: $(INSTALLED)
 	rm -rf build/demo
 	$(RUN) -m m2l_jax.demo --output=build/demo
 
+# Side by side; a file's tests share what they compile.
 test: $(TORCH_INSTALLED)
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 # Small: whether the benchmarks run, not how fast the model is.
 bench: $(TORCH_INSTALLED)

@@ -21,6 +21,21 @@ import soundfile
 
 from m2l_jax.model.config import ModelConfig
 
+# They come first: one that began last would run on alone where files are tested side by side.
+LONGEST = (
+    'distributed/test_job.py',
+    'training/test_loop.py',
+    'codec/test_encoder_decoder.py',
+    'training/test_step.py',
+    'model/test_autoencoder.py',
+    'commands/test_commands.py',
+)
+
+
+def pytest_collection_modifyitems(items):
+    ranks = {pathlib.Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
 
 @pytest.fixture(scope='session')
 def tiny_config() -> ModelConfig:

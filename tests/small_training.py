@@ -4,7 +4,7 @@ from configs import demo
 
 
 def make_config(path, resident=False):
-    """The demo config with two levels, one of them with attention, for six steps."""
+    """The demo config with two levels, one with attention, of few bins, for six steps."""
     config = demo.get_config()
     config.model.update(
         base_channels=4,
@@ -17,6 +17,7 @@ def make_config(path, resident=False):
         bottleneck_blocks=1,
         latent_channels=4,
         embedding_channels=8,
+        spectrogram={'window': 256, 'hop': 64},
     )
     config.data.update(path=str(path), batch_size=8, crop_frames=8, resident=resident)
     config.optimizer.warmup_steps = 2

@@ -11,25 +11,15 @@ import soundfile
 
 from m2l_jax.corpus.store import read_latents
 from m2l_jax.torch_weights.conversion import save_torch_model
+from tests.commands import tiny
 from tests.conftest import make_music
 from tests.torch_weights.test_conversion import UNEVEN, random_params
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-TINY = (
-    '--config.train.steps=3',
-    '--config.train.log_every=1',
-    '--config.optimizer.warmup_steps=1',
-    '--config.data.batch_size=2',
-    '--config.data.crop_frames=8',
-    '--config.model.base_channels=4',
-    '--config.model.channel_multipliers=(1, 1, 1, 1, 1)',
-    '--config.model.attention_heads=1',
-    '--config.model.bottleneck_blocks=1',
-)
 
 
 def run(module, *flags):
-    environment = {**os.environ, 'XLA_FLAGS': ''}
+    environment = {**os.environ, 'XLA_FLAGS': tiny.XLA_FLAGS}
     return subprocess.run(
         [sys.executable, '-m', f'm2l_jax.{module}', *flags],
         cwd=REPOSITORY,
@@ -58,7 +48,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_demo_trains_reconstructs_and_summarises(tmp_path):
-    result = run('demo', f'--output={tmp_path}', *TINY)
+    result = run('demo', f'--output={tmp_path}', *tiny.FLAGS)
     assert result.returncode == 0, result.stderr
     summary = json.loads((tmp_path / 'summary.json').read_text())
     names = {'loss_first', 'loss_last', 'si_sdr', 'si_sdr_untrained', 'lsd', 'lsd_untrained'}

@@ -9,27 +9,11 @@ import pytest
 import soundfile
 
 from m2l_jax.torch_weights.conversion import save_torch_model
+from tests.commands import tiny
 from tests.conftest import make_music
 from tests.torch_weights.test_conversion import UNEVEN, random_params
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-TINY = {
-    'config.train.steps': 3,
-    'config.train.checkpoint_every': 2,
-    'config.train.log_every': 1,
-    'config.optimizer.warmup_steps': 1,
-    'config.data.batch_size': 2,
-    'config.data.crop_frames': 8,
-    'config.model.base_channels': 4,
-    'config.model.channel_multipliers': '(1, 1, 1)',
-    'config.model.downsampling': '((4, 1), (4, 1))',
-    'config.model.attention': '(False, False, True)',
-    'config.model.attention_heads': 1,
-    'config.model.encoder_blocks': 1,
-    'config.model.decoder_blocks': 1,
-    'config.model.unet_blocks': 1,
-    'config.model.bottleneck_blocks': 1,
-}
 HEAVY = {'matplotlib', 'ray', 'tensorboard', 'tensorflow', 'tensorflow_datasets', 'torch'}
 # Runs a command, and tells how many programs it asked for and found, and what it had imported.
 OBSERVED = """
@@ -58,13 +42,14 @@ def clip(tmp_path):
     return tmp_path / 'clip.wav'
 
 
-def observe(cache, module, **flags):
-    environment = {**os.environ, 'XLA_FLAGS': '', 'M2L_JAX_CACHE': str(cache)}
+def observe(cache, module, *more, **flags):
+    environment = {**os.environ, 'XLA_FLAGS': tiny.XLA_FLAGS, 'M2L_JAX_CACHE': str(cache)}
     environment.pop('JAX_COMPILATION_CACHE_DIR', None)
     result = subprocess.run(
         [
             *(sys.executable, '-c', OBSERVED, f'm2l_jax.{module}'),
             *(f'--{name}={value}' for name, value in flags.items()),
+            *more,
         ],
         cwd=REPOSITORY,
         env=environment,
@@ -101,12 +86,12 @@ def test_reconstruct_compiles_once_for_all_processes(tmp_path, checkpoint, clip)
 
 def test_a_training_that_goes_on_compiles_nothing_anew(tmp_path, music_folder):
     flags = {
-        **{'config': 'configs/demo.py', 'workdir': tmp_path / 'run', **TINY},
+        **{'config': 'configs/demo.py', 'workdir': tmp_path / 'run'},
         **{'config.data.path': music_folder, 'config.data.resident': True},
     }
-    first = observe(tmp_path / 'cache', 'train', **flags)
+    first = observe(tmp_path / 'cache', 'train', *tiny.FLAGS, **flags)
     shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '3')  # as if it had been stopped before
-    again = observe(tmp_path / 'cache', 'train', **flags)
+    again = observe(tmp_path / 'cache', 'train', *tiny.FLAGS, **flags)
     assert (tmp_path / 'run' / 'checkpoints' / '3').is_dir()
     assert first['asked'] > first['found'] == 0
     assert again['asked'] == again['found']

@@ -21,9 +21,9 @@ def free_address():
         return f'localhost:{probe.getsockname()[1]}'
 
 
-def make_job_config(path, **fields):
+def make_job_config(path, resident=False, **fields):
     """The config that `start` trains with, for training in this process."""
-    config = make_config(path)
+    config = make_config(path, resident)
     with config.unlocked():
         config.train.update(FIELDS, **fields)
     return config

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from m2l_jax.training.loop import train_and_evaluate
-from tests.distributed.job import ROOT, free_address
+from tests.distributed.job import FIELDS, ROOT, free_address, make_job_config
 from tests.distributed.worker import hash_rows
-from tests.small_training import make_config
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def test_batches_and_stops_are_the_same_however_devices_are_spread(
 ):
     assert [result['devices'] for result in two_processes] == [4, 4]
     for name in ('host', 'resident'):
-        config = make_config(music_folder, name == 'resident')
+        config = make_job_config(music_folder, name == 'resident')
         one = hash_rows(config, range(3), jax.devices()[:1])
         assert len(set(one.values())) == 24
         assert hash_rows(config, range(3)) == one
@@ -57,9 +56,9 @@ def test_batches_and_stops_are_the_same_however_devices_are_spread(
     stopped = {result['training'] for result in two_processes}
     assert len(stopped) == 1
     assert stopped.pop().startswith('stopped and saved at step ')
-    resumed = train_and_evaluate(make_config(music_folder), tmp_path / 'run')
-    whole = train_and_evaluate(make_config(music_folder), tmp_path / 'whole')
-    assert int(resumed.step) == 6
+    resumed = train_and_evaluate(make_job_config(music_folder), tmp_path / 'run')
+    whole = train_and_evaluate(make_job_config(music_folder), tmp_path / 'whole')
+    assert int(resumed.step) == FIELDS['steps']
     for ours, theirs in zip(
         jax.tree.leaves(resumed.params), jax.tree.leaves(whole.params), strict=True
     ):

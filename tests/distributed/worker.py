@@ -19,7 +19,7 @@ from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.feed import open_feed
 from m2l_jax.training.loop import train_and_evaluate
 from m2l_jax.training.monitor import Monitor
-from tests.small_training import make_config
+from tests.distributed.job import make_job_config
 
 
 def hash_rows(config, steps, devices=None):
@@ -67,10 +67,10 @@ def main():
     result = {
         'devices': jax.device_count(),
         'hashes': {
-            name: hash_rows(make_config(folder, name == 'resident'), range(3))
+            name: hash_rows(make_job_config(folder, name == 'resident'), range(3))
             for name in ('host', 'resident')
         },
-        'training': train_until_signalled(make_config(folder), output / 'run'),
+        'training': train_until_signalled(make_job_config(folder), output / 'run'),
     }
     (output / f'{process}.json').write_text(json.dumps(result))
 

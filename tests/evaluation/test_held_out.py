@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks import small_model
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.held_out import (
     Clip,
@@ -45,8 +46,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def model(tiny_config):
-    return Music2Latent(tiny_config)
+def model():
+    return Music2Latent(small_model.CONFIG)
 
 
 @pytest.fixture(scope='module')

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks import small_model
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.reconstruction import reconstruct_file
 from m2l_jax.interface.errors import InputError
@@ -12,8 +13,8 @@ from tests.conftest import make_music
 
 
 @pytest.fixture(scope='module')
-def codec(tiny_config):
-    model = Music2Latent(tiny_config)
+def codec():
+    model = Music2Latent(small_model.CONFIG)
     return EncoderDecoder.from_params(
         model, compute_once(lambda: model.init_params(jax.random.key(0)))
     )

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +35,9 @@ def spectrogram(model):
     return to_spectrogram(jnp.asarray(make_music(1, channels=2)), config)[:, :, :FRAMES]
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2))
 def apply(model, params, method, *inputs):
-    return jax.jit(lambda p, *x: model.apply({'params': p}, *x, method=method))(params, *inputs)
+    return model.apply({'params': params}, *inputs, method=method)
 
 
 def test_full_size_has_the_released_models_parameters():

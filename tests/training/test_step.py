@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import types
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from benchmarks import small_model
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.consistency.noise import IndexDensity, StepSchedule
 from m2l_jax.interface.errors import InputError
@@ -22,8 +24,8 @@ STEPS = 10
 
 
 @pytest.fixture(scope='module')
-def model(tiny_config):
-    return Music2Latent(tiny_config)
+def model():
+    return Music2Latent(small_model.CONFIG)
 
 
 @pytest.fixture(scope='module')
@@ -41,11 +43,16 @@ def waveforms(model):
     return make_music(1, channels=4)[:, 4000 : 4000 + samples]
 
 
-def run_step(model, state, batch, devices, accumulate=1):
-    mesh = meshes.make_mesh(jax.devices()[:devices])
-    step = make_train_step(
+@functools.cache
+def make_step(model, mesh, accumulate):
+    return make_train_step(
         model, CONSISTENCY, optax.sgd(1.0), lambda count: 1.0, 0.5, STEPS, 7, mesh, accumulate
     )
+
+
+def run_step(model, state, batch, devices, accumulate=1):
+    mesh = meshes.make_mesh(jax.devices()[:devices])
+    step = make_step(model, mesh, accumulate)
     state = jax.device_put(jax.tree.map(np.asarray, state), meshes.replicated(mesh))
     return jax.tree.map(np.asarray, step(state, meshes.to_global_batch(batch, mesh)))
 
