@@ -32,6 +32,11 @@ _CHECKPOINTS = flags.DEFINE_list('checkpoints', [], 'Folders or files; random we
 _KINDS = flags.DEFINE_list(
     'kinds', ['folder', 'safetensors', 'pt'], 'Of random weights; pt needs PyTorch.'
 )
+flags.register_validator(
+    _KINDS,
+    lambda kinds: set(kinds) <= {'folder', 'safetensors', 'pt'},
+    'must be among folder, safetensors and pt',
+)
 _AUDIO = flags.DEFINE_string('audio', 'm2l_jax/assets/heldout/greensleeves.ogg', 'Recording.')
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Of the recording, mono; repeated if need be.')
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Processes of each sort.', lower_bound=1)
