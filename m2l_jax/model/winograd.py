@@ -11,72 +11,76 @@ import numpy as np
 # Outputs of a tile along each axis: 36 products instead of 144. Larger ones lose digits.
 _TILE = 4
 _TAPS = 3
-# Of the transformed inputs of a strip. Smaller ones would stay nearer to the processor, but have
-# products too small for both to be fast: 8 MB took 1.1 to 4 times as long.
+# Of the transformed inputs or products of a strip. Smaller ones leave too little for two cores:
+# with 8 MB, layers took 1.1 to 4 times as long.
 _STRIP_BYTES = 25e6
 # Below, a layer gains less in all that a process does with it than its compilation costs.
 _LEAST_OPERATIONS = 8e9
+# Below, transforms cost more than multiplications save.
+_LEAST_CHANNELS = 64
 
 
 def pays(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether `convolve` is the faster way for `x` `[B, F, T, C]` and `kernel` `[h, w, C, K]`."""
-    if kernel.shape[:-2] != (_TAPS, _TAPS) or x.dtype != jnp.float32 or x.shape[1] % _TILE:
+    """Whether `convolve` is the faster way for `x` `[B, ..., C]` and `kernel` `[..., C, K]`."""
+    if kernel.shape[:-2] != (_TAPS, _TAPS) or x.shape[1] % _TILE:
         return False
-    narrow = min(kernel.shape[-2:]) < 64
-    return not narrow and 2 * math.prod(x.shape[:3]) * kernel.size >= _LEAST_OPERATIONS
+    if x.dtype != jnp.float32 or kernel.dtype != jnp.float32:
+        return False
+    operations = 2 * math.prod(x.shape[:3]) * kernel.size
+    return min(kernel.shape[-2:]) >= _LEAST_CHANNELS and operations >= _LEAST_OPERATIONS
 
 
 def convolve(
     x: jax.Array,
     kernel: jax.Array,
-    prepare: Callable[[jax.Array, jax.Array], jax.Array] = lambda rows, item: rows,
+    prepare: Callable[[jax.Array], jax.Array] = lambda rows: rows,
     precision: jax.lax.PrecisionLike = None,
 ) -> jax.Array:
     """A 3 × 3 convolution padded by 1 on each side, in a quarter of the multiplications.
 
     Lavin & Gray 2015, F(4 × 4, 3 × 3) with the points 0, ±1, 1/2 and -2. Its rounding errors are
-    6 to 10 times those of the plain one, 1e-6 of the output. A strip of frequencies is prepared,
-    transformed, multiplied and transformed back before the next, so that nothing but input and
-    output is as large as they are.
+    6 to 10 times those of the plain one, 1e-6 of the output; what is not finite spoils its tile. A
+    strip of frequencies is prepared, transformed, multiplied and transformed back before the next.
 
     Args:
-      x: `[B, F, T, C]`, F a multiple of 4.
-      kernel: `[3, 3, C, K]`.
-      prepare: what is convolved, given rows `[1, R, T, C]` of `x` and their index in the batch.
+      x: `[B, F, T, C]`, float32, F a multiple of 4.
+      kernel: `[3, 3, C, K]`, float32.
+      prepare: what is convolved, given rows `[B, R, T, C]` of `x`.
       precision: of the products, as in `jax.lax`.
 
     Returns:
       `[B, F, T, K]`.
     """
     batch, bins, frames, channels = x.shape
+    outputs = kernel.shape[-1]
     _, to_kernel, _ = _matrices()
     weights = jnp.einsum('ih,jk,hkco->jico', to_kernel, to_kernel, kernel, precision='highest')
-    size = _strip_bins(bins, frames, max(kernel.shape[-2:]))
-    strips = bins // size
-
-    # Where an output takes no more room than its input, it takes its place.
-    in_place = channels == kernel.shape[-1]
+    size = _strip_bins(bins, batch * frames, max(channels, outputs))
+    # Where an output takes no more room than its input, it takes its place, unless something else
+    # needs the input: then XLA copies it.
+    in_place = channels == outputs
 
     def convolve_strip(
         index: jax.Array, carry: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         y, previous = carry
-        item, start = index // strips, index % strips * size
+        start = index * size
 
         def rows(first: jax.Array, count: int) -> jax.Array:
             """Prepared, zeros where there are none."""
-            source = y if in_place else x
-            part = jax.lax.dynamic_slice(source, (item, first, 0, 0), (1, count, frames, channels))
-            return _pad_time(jnp.where(first < bins, prepare(part, item), 0))
+            part = jax.lax.dynamic_slice_in_dim(y if in_place else x, first, count, axis=1)
+            return _pad_time(jnp.where(first < bins, prepare(part), 0))
 
         above = jnp.where(start > 0, previous[:, -2:-1], 0)
         padded = jnp.concatenate([above, rows(start, size), rows(start + size, 1)], axis=1)
         strip = _convolve_padded(padded, weights, precision)[:, :, :frames]
-        return jax.lax.dynamic_update_slice(y, strip, (item, start, 0, 0)), padded
+        # The strip is handed on whole: its last row alone XLA would prepare once more, and for
+        # that copy all of y in each turn.
+        return jax.lax.dynamic_update_slice_in_dim(y, strip, start, axis=1), padded
 
-    y = x if in_place else jnp.zeros((batch, bins, frames, kernel.shape[-1]), x.dtype)
-    previous = _pad_time(jnp.zeros((1, size + 2, frames, channels), x.dtype))
-    return jax.lax.fori_loop(0, batch * strips, convolve_strip, (y, previous))[0]
+    y = x if in_place else jnp.zeros_like(x, shape=(batch, bins, frames, outputs))
+    previous = _pad_time(jnp.zeros_like(x, shape=(batch, size + 2, frames, channels)))
+    return jax.lax.fori_loop(0, bins // size, convolve_strip, (y, previous))[0]
 
 
 def _strip_bins(bins: int, frames: int, channels: int) -> int:
@@ -100,25 +104,25 @@ def _pad_time(x: jax.Array) -> jax.Array:
 def _convolve_padded(
     x: jax.Array, weights: jax.Array, precision: jax.lax.PrecisionLike
 ) -> jax.Array:
-    """Padded rows `[1, R + 2, T + 4, C]`, weights `[6, 6, C, K]`: `[1, R, T, K]`."""
+    """Padded rows `[B, R + 2, T + 4, C]`, weights `[6, 6, C, K]`: `[B, R, T, K]`."""
     to_input, _, to_output = _matrices()
     x = jnp.pad(x, ((0, 0), (0, _TILE - _TAPS + 1), (0, 0), (0, 0)))
-    x = _combine(to_input, _taps(x, 1), 0)  # [6, 1, R/4, T + 4, C]
-    x = _combine(to_input, _taps(x, 3), 0)  # [6, 6, 1, R/4, T/4, C]
+    x = _combine(to_input, _taps(x, 1), 0)  # [6, B, R/4, T + 4, C]
+    x = _combine(to_input, _taps(x, 3), 0)  # [6, 6, B, R/4, T/4, C]
     sides, tiles, channels = weights.shape[:2], x.shape[2:5], x.shape[-1]
     products = jax.lax.dot_general(
         x.reshape(math.prod(sides), -1, channels),
         weights.reshape(math.prod(sides), channels, -1),
         (((2,), (1,)), ((0,), (0,))),
         precision=precision,
-    ).reshape(*sides, *tiles, -1)  # [6, 6, 1, R/4, T/4, K]
-    y = _combine(to_output, products, 4)  # [6, 1, R/4, T/4, 4, K]
-    y = _combine(to_output, y, 2)  # [1, R/4, 4, T/4, 4, K]
-    return y.reshape(1, tiles[1] * _TILE, tiles[2] * _TILE, -1)
+    ).reshape(*sides, *tiles, -1)  # [6, 6, B, R/4, T/4, K]
+    y = _combine(to_output, products, 4)  # [6, B, R/4, T/4, 4, K]
+    y = _combine(to_output, y, 2)  # [B, R/4, 4, T/4, 4, K]
+    return y.reshape(tiles[0], tiles[1] * _TILE, tiles[2] * _TILE, -1)
 
 
 def _taps(x: jax.Array, axis: int) -> list[jax.Array]:
-    """What each entry of the tiles along an axis is, which overlap by two."""
+    """For each place in a tile along an axis, its values over all tiles; neighbours share two."""
     tiles = x.shape[axis] // _TILE - 1
     split = x.reshape(*x.shape[:axis], tiles + 1, _TILE, *x.shape[axis + 1 :])
 

@@ -41,12 +41,13 @@ def test_strips_divide_the_bins_and_fit(monkeypatch):
     assert winograd._strip_bins(bins=16, frames=400, channels=64) == 4
 
 
-def test_prepares_each_row_of_the_batch_as_its_own():
-    x, kernel = _random(0, 3, 4, 8, 6), _kernel(6, 6)
-    gains = jnp.array([1.0, -2.0, 0.5])
-    prepared = winograd.convolve(x, kernel, lambda rows, item: rows * gains[item] + 1)
-    expected = _plain(x * gains[:, None, None, None] + 1, kernel)
-    np.testing.assert_allclose(prepared, expected, atol=1e-5)
+@pytest.mark.parametrize('outputs', [6, 9])
+def test_prepares_each_row_once(monkeypatch, outputs):
+    monkeypatch.setattr(winograd, '_STRIP_BYTES', 0)  # three strips
+    x, kernel = _random(0, 3, 12, 8, 6), _kernel(6, outputs)
+    gains = jnp.array([1.0, -2.0, 0.5])[:, None, None, None]
+    prepared = winograd.convolve(x, kernel, lambda rows: rows * gains + 1)
+    np.testing.assert_allclose(prepared, _plain(x * gains + 1, kernel), atol=3e-5)
 
 
 def test_errors_are_of_the_size_of_rounding():
@@ -73,13 +74,22 @@ def test_pays_for_much_work_in_float32(x, kernel, dtype, pays):
     assert winograd.pays(*shapes) == pays
 
 
-@pytest.mark.parametrize('lengths', [None, [8, 3]])
-@pytest.mark.parametrize('winograds', [True, False])
-def test_normalised_convolution_is_of_silu(monkeypatch, lengths, winograds):
-    monkeypatch.setattr(winograd, 'pays', lambda x, kernel: winograds)
-    lengths = None if lengths is None else jnp.array(lengths)
-    x, kernel = _random(0, 2, 4, 8, 6), _kernel(6, 6)
+@pytest.fixture
+def strips(monkeypatch):
+    """Small convolutions in several strips, too."""
+    monkeypatch.setattr(winograd, '_STRIP_BYTES', 0)
+    monkeypatch.setattr(winograd, 'pays', lambda x, kernel: kernel.shape[:-2] == (3, 3))
+
+
+def _normalised_inputs(outputs=6):
     gain, offset = _random(2, 2, 1, 1, 6), _random(3, 2, 1, 1, 6)
+    return _random(0, 2, 12, 8, 6), gain, offset, _kernel(6, outputs)
+
+
+@pytest.mark.parametrize('lengths', [None, [8, 3]])
+@pytest.mark.parametrize('outputs', [6, 9])
+def test_normalised_convolution_is_of_silu(strips, lengths, outputs):
+    lengths = None if lengths is None else jnp.array(lengths)
 
     def plain(x, gain, offset, kernel):
         activated = jax.nn.silu(x * gain + offset)
@@ -90,12 +100,55 @@ def test_normalised_convolution_is_of_silu(monkeypatch, lengths, winograds):
     def ours(*arrays):
         return convolve_normalised(*arrays, lengths, _PADS)
 
-    arrays = (x, gain, offset, kernel)
-    np.testing.assert_allclose(jax.jit(ours)(*arrays), plain(*arrays), atol=1e-5)
-    weights = _random(4, 2, 4, 8, 6)
-    gradients, expected = (
-        jax.grad(lambda arrays, way=way: jnp.sum(way(*arrays) * weights))(arrays)
-        for way in (ours, plain)
+    arrays = _normalised_inputs(outputs)
+    np.testing.assert_allclose(jax.jit(ours)(*arrays), plain(*arrays), atol=3e-5)
+    value, pull_back = jax.vjp(ours, *arrays)
+    np.testing.assert_array_equal(value, ours(*arrays))
+    gradient = _random(4, *value.shape)
+    for of_ours, of_plain in zip(
+        pull_back(gradient), jax.vjp(plain, *arrays)[1](gradient), strict=True
+    ):
+        np.testing.assert_allclose(of_ours, of_plain, atol=2e-4)
+
+
+def test_what_lies_beyond_a_row_is_not_met(strips):
+    x, *others = _normalised_inputs()
+    spoilt = x.at[1, :, 3:].set(jnp.nan)
+    lengths = jnp.array([8, 3])
+    ours, expected = (convolve_normalised(a, *others, lengths, _PADS) for a in (spoilt, x))
+    np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize('outputs', [6, 9])
+def test_shards_of_a_batch_are_convolved_by_themselves(strips, outputs):
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ('data',))
+    split, whole = jax.P('data'), jax.P()
+
+    def loss(x, gain, offset, kernel):
+        y = convolve_normalised(x, gain, offset, kernel, None, _PADS)
+        return jnp.sum(jax.lax.stop_gradient(y) * y)
+
+    def differentiate(*arrays):
+        *own, kernel = arrays
+        arrays = (*own, jax.lax.pcast(kernel, 'data', to='varying'))  # as a training step's are
+        return loss(*arrays)[None], jax.grad(loss)(*arrays)
+
+    shard = jax.shard_map(
+        differentiate,
+        mesh=mesh,
+        in_specs=(split, split, split, whole),
+        out_specs=(split, split),
     )
-    for gradient, of_plain in zip(gradients, expected, strict=True):
-        np.testing.assert_allclose(gradient, of_plain, atol=1e-4)
+    arrays = _normalised_inputs(outputs)
+    losses, gradient = jax.jit(shard)(*arrays)
+    np.testing.assert_allclose(jnp.sum(losses), loss(*arrays), rtol=1e-4)
+    np.testing.assert_allclose(gradient, jax.grad(loss)(*arrays), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(('platform', 'loops'), [('cpu', True), ('tpu', False), ('cuda', False)])
+def test_only_a_cpu_is_given_strips(strips, platform, loops):
+    arrays = _normalised_inputs()
+    traced = jax.jit(lambda *a: convolve_normalised(*a, None, _PADS)).trace(*arrays)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ('stablehlo.while' in text) == loops
+    assert ('stablehlo.convolution' in text) != loops
