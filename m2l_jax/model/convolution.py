@@ -18,8 +18,8 @@ def convolve(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` in the form in which `nn.Conv` calls it, channels last.
 
-    On a CPU a kernel of one entry is a matrix product, and the gradient of a kernel a sum of such
-    products, wherever XLA has no fast convolution for it.
+    On a CPU a kernel of one entry is a matrix product, and gradients are sums of such products
+    wherever XLA has no fast convolution for them.
 
     Args:
       x: `[B, ..., C]`.
@@ -88,6 +88,11 @@ def _backward(strides, pads, precision, saved, gradient):
         of_inputs = functools.partial(
             jax.lax.platform_dependent, cpu=of_x(product), default=of_inputs
         )
+    elif _is_even(kernel, strides):
+        products = functools.partial(
+            _inputs_gradient, shape=x.shape, pads=pads, precision=precision
+        )
+        of_inputs = functools.partial(jax.lax.platform_dependent, cpu=products, default=of_inputs)
     if not _is_fast(kernel, strides):
         products = functools.partial(
             _kernel_gradient, shape=kernel.shape, strides=strides, pads=pads, precision=precision
@@ -104,6 +109,35 @@ def _is_fast(kernel: jax.Array, strides: Sequence[int]) -> bool:
     1.6 times where it strides, 3 to 5 for 1 x 1, 2.5 to two channels, 50 to 200 with an even side.
     """
     return kernel.shape[:-2] == (3, 3) and kernel.shape[-1] > 8 and max(strides) == 1
+
+
+def _is_even(kernel: jax.Array, strides: Sequence[int]) -> bool:
+    """Whether a side is even: then products are 1.3 to 3 times as fast as XLA's own gradient of x.
+
+    With odd sides, measured at the sizes of this model, they are 0.07 to 1.3 times as fast.
+    """
+    return max(strides) == 1 and any(size % 2 == 0 for size in kernel.shape[:-2])
+
+
+def _inputs_gradient(
+    kernel: jax.Array,
+    gradient: jax.Array,
+    *,
+    shape: Sequence[int],
+    pads: Pads,
+    precision: jax.lax.PrecisionLike,
+) -> jax.Array:
+    """Products of the gradient with each entry of the kernel, summed where the entry met."""
+
+    def product(entry: Sequence[int]) -> jax.Array:
+        product = jnp.matmul(gradient, kernel[entry].T, precision=precision)  # [B, ..., C]
+        sides = zip(entry, shape[1:-1], gradient.shape[1:-1], pads, strict=True)
+        before = [(index - pad, size - (index - pad) - n) for index, size, n, (pad, _) in sides]
+        config = [(low, high, 0) for low, high in ((0, 0), *before, (0, 0))]
+        return jax.lax.pad(product, jnp.zeros((), product.dtype), config)
+
+    entries = itertools.product(*map(range, kernel.shape[:-2]))
+    return sum(product(entry) for entry in entries)
 
 
 def _kernel_gradient(

@@ -39,24 +39,50 @@ def convolve_normalised(
 
 def _convolve(x, gain, offset, kernel, lengths, pads, precision):
     plain = functools.partial(_activate_and_convolve, pads=pads, precision=precision)
-    if pads != ((1, 1), (1, 1)) or not winograd.pays(x, kernel):
+    if not _in_strips(x, kernel, pads):
         return plain(x, gain, offset, kernel, lengths)
     strips = functools.partial(_convolve_strips, precision=precision)
     return jax.lax.platform_dependent(x, gain, offset, kernel, lengths, cpu=strips, default=plain)
 
 
+def _in_strips(x: jax.Array, kernel: jax.Array, pads: Pads) -> bool:
+    return pads == ((1, 1), (1, 1)) and winograd.pays(x, kernel)
+
+
 def _forward(x, gain, offset, kernel, lengths, pads, precision):
+    # The very value that is computed without a gradient: a student is compared with its teacher.
+    value = _convolve(x, gain, offset, kernel, lengths, pads, precision)
+    if _in_strips(x, kernel, pads):
+        pull_back = functools.partial(_pull_back, pads=pads, precision=precision)
+        return value, jax.tree_util.Partial(pull_back, x, gain, offset, kernel, lengths)
     plain = functools.partial(
         _activate_and_convolve, lengths=lengths, pads=pads, precision=precision
     )
-    _, pull_back = jax.vjp(plain, x, gain, offset, kernel)
-    # The very value that is computed without a gradient: a student is compared with its teacher.
-    return _convolve(x, gain, offset, kernel, lengths, pads, precision), pull_back
+    return value, jax.vjp(plain, x, gain, offset, kernel)[1]
 
 
 def _backward(pads, precision, pull_back, gradient):
     del pads, precision
     return *pull_back(gradient), None
+
+
+def _pull_back(x, gain, offset, kernel, lengths, gradient, *, pads, precision):
+    """Gradients of what may go in strips, with all between its inputs and outputs computed anew."""
+
+    def plain(x, gain, offset, kernel, lengths, gradient):
+        function = functools.partial(
+            _activate_and_convolve, lengths=lengths, pads=pads, precision=precision
+        )
+        return jax.vjp(function, x, gain, offset, kernel)[1](gradient)
+
+    def strips(x, gain, offset, kernel, lengths, gradient):
+        activate = functools.partial(_activate, lengths=lengths)
+        activated, pull_activation_back = jax.vjp(activate, x, gain, offset)
+        of_activated, of_kernel = winograd.pull_back(activated, kernel, gradient, precision)
+        return *pull_activation_back(of_activated), of_kernel
+
+    arrays = (x, gain, offset, kernel, lengths, gradient)
+    return jax.lax.platform_dependent(*arrays, cpu=strips, default=plain)
 
 
 convolve_normalised.defvjp(_forward, _backward)

@@ -1,28 +1,37 @@
 """Winograd's minimal filtering for 3 × 3 convolutions on a CPU, strip after strip."""
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-# Outputs of a tile along each axis: 36 products instead of 144. Larger ones lose digits.
-_TILE = 4
-_TAPS = 3
+from m2l_jax.model.winograd_transforms import (
+    INPUTS,
+    OUTPUTS,
+    TAPS,
+    transform_inputs,
+    transform_kernel,
+    transform_outputs,
+    transpose_of_inputs,
+    transpose_of_kernel,
+    transpose_of_outputs,
+)
+
 # Of the transformed inputs or products of a strip. Smaller ones leave too little for two cores:
 # with 8 MB, layers took 1.1 to 4 times as long.
 _STRIP_BYTES = 25e6
 # Below, a layer gains less in all that a process does with it than its compilation costs.
-_LEAST_OPERATIONS = 8e9
+_LEAST_OPERATIONS = 4.5e9
 # Below, transforms cost more than multiplications save.
 _LEAST_CHANNELS = 64
+
+Prepare = Callable[[jax.Array], jax.Array]
 
 
 def pays(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether `convolve` is the faster way for `x` `[B, ..., C]` and `kernel` `[..., C, K]`."""
-    if kernel.shape[:-2] != (_TAPS, _TAPS) or x.shape[1] % _TILE:
+    if kernel.shape[:-2] != (TAPS, TAPS) or x.shape[1] % OUTPUTS:
         return False
     if x.dtype != jnp.float32 or kernel.dtype != jnp.float32:
         return False
@@ -33,14 +42,14 @@ def pays(x: jax.Array, kernel: jax.Array) -> bool:
 def convolve(
     x: jax.Array,
     kernel: jax.Array,
-    prepare: Callable[[jax.Array], jax.Array] = lambda rows: rows,
+    prepare: Prepare = lambda rows: rows,
     precision: jax.lax.PrecisionLike = None,
 ) -> jax.Array:
     """A 3 × 3 convolution padded by 1 on each side, in a quarter of the multiplications.
 
-    Lavin & Gray 2015, F(4 × 4, 3 × 3) with the points 0, ±1, 1/2 and -2. Its rounding errors are
-    6 to 10 times those of the plain one, 1e-6 of the output; what is not finite spoils its tile. A
-    strip of frequencies is prepared, transformed, multiplied and transformed back before the next.
+    Its rounding errors are 6 to 10 times those of the plain one, 1e-6 of the output; what is not
+    finite spoils its tile. A strip of frequencies is prepared, transformed, multiplied and
+    transformed back before the next.
 
     Args:
       x: `[B, F, T, C]`, float32, F a multiple of 4.
@@ -53,8 +62,7 @@ def convolve(
     """
     batch, bins, frames, channels = x.shape
     outputs = kernel.shape[-1]
-    _, to_kernel, _ = _matrices()
-    weights = jnp.einsum('ih,jk,hkco->jico', to_kernel, to_kernel, kernel, precision='highest')
+    weights = transform_kernel(kernel)
     size = _strip_bins(bins, batch * frames, max(channels, outputs))
     # Where an output takes no more room than its input, it takes its place, unless something else
     # needs the input: then XLA copies it.
@@ -79,90 +87,94 @@ def convolve(
         return jax.lax.dynamic_update_slice_in_dim(y, strip, start, axis=1), padded
 
     y = x if in_place else jnp.zeros_like(x, shape=(batch, bins, frames, outputs))
-    previous = _pad_time(jnp.zeros_like(x, shape=(batch, size + 2, frames, channels)))
+    previous = _pad_time(jnp.zeros_like(x, shape=(batch, size + TAPS - 1, frames, channels)))
     return jax.lax.fori_loop(0, bins // size, convolve_strip, (y, previous))[0]
+
+
+def pull_back(
+    x: jax.Array,
+    kernel: jax.Array,
+    gradient: jax.Array,
+    precision: jax.lax.PrecisionLike = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients of `convolve`, in a quarter of the multiplications too.
+
+    Args:
+      x: what was convolved, prepared: `[B, F, T, C]`, float32, F a multiple of 4.
+      kernel: `[3, 3, C, K]`, float32.
+      gradient: of the outputs, `[B, F, T, K]`.
+      precision: of the products, as in `jax.lax`.
+
+    Returns:
+      The gradients of `x` and of `kernel`.
+    """
+    batch, bins, frames, channels = x.shape
+    weights = transform_kernel(kernel)
+    size = _strip_bins(bins, batch * frames, max(channels, kernel.shape[-1]))
+    x = _pad_time(_pad_rows(x))
+    gradient = jnp.pad(gradient, ((0, 0), (0, 0), (0, -frames % OUTPUTS), (0, 0)))
+
+    def pull_strip_back(
+        index: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        of_x, of_weights, shared = carry
+        start = index * size
+        rows = jax.lax.dynamic_slice_in_dim(x, start, size + OUTPUTS, axis=1)
+        inputs = transform_inputs(rows)
+        products = transpose_of_outputs(jax.lax.dynamic_slice_in_dim(gradient, start, size, axis=1))
+        of_weights += _products(inputs, products, (1, 1), precision)
+        of_inputs = _products(products, weights, (2, 2), precision)
+        part = transpose_of_inputs(of_inputs, rows.shape)
+        part += jnp.pad(shared, ((0, 0), (0, size), (0, 0), (0, 0)))
+        of_x = jax.lax.dynamic_update_slice_in_dim(of_x, part, start, axis=1)
+        return of_x, of_weights, part[:, size:]
+
+    carry = (
+        jnp.zeros_like(x),
+        jnp.zeros_like(x, shape=weights.shape),
+        jnp.zeros_like(x[:, :OUTPUTS]),
+    )
+    of_x, of_weights, _ = jax.lax.fori_loop(0, bins // size, pull_strip_back, carry)
+    return of_x[:, 1 : 1 + bins, 1 : 1 + frames], transpose_of_kernel(of_weights)
 
 
 def _strip_bins(bins: int, frames: int, channels: int) -> int:
     """The most that divide `bins` and keep a strip within its bytes; a tile's at least."""
-    tiles = -(-frames // _TILE) / _TILE
-    per_bin = 4 * channels * (_TILE + _TAPS - 1) ** 2 * tiles
+    tiles = -(-frames // OUTPUTS) / OUTPUTS
+    per_bin = 4 * channels * INPUTS**2 * tiles
     fitting = [
         size
-        for size in range(_TILE, bins + 1, _TILE)
+        for size in range(OUTPUTS, bins + 1, OUTPUTS)
         if bins % size == 0 and size * per_bin <= _STRIP_BYTES
     ]
-    return max(fitting, default=_TILE)
+    return max(fitting, default=OUTPUTS)
 
 
 def _pad_time(x: jax.Array) -> jax.Array:
-    """A zero before, and after as many as the last tile reads."""
-    after = -x.shape[2] % _TILE + _TILE - 1
+    """A zero before, and after as many as the last tile reads, up to whole tiles."""
+    after = -x.shape[2] % OUTPUTS + OUTPUTS - 1
     return jnp.pad(x, ((0, 0), (0, 0), (1, after), (0, 0)))
+
+
+def _pad_rows(x: jax.Array) -> jax.Array:
+    """The same for frequencies, of which there are whole tiles."""
+    return jnp.pad(x, ((0, 0), (1, OUTPUTS - 1), (0, 0), (0, 0)))
 
 
 def _convolve_padded(
     x: jax.Array, weights: jax.Array, precision: jax.lax.PrecisionLike
 ) -> jax.Array:
-    """Padded rows `[B, R + 2, T + 4, C]`, weights `[6, 6, C, K]`: `[B, R, T, K]`."""
-    to_input, _, to_output = _matrices()
-    x = jnp.pad(x, ((0, 0), (0, _TILE - _TAPS + 1), (0, 0), (0, 0)))
-    x = _combine(to_input, _taps(x, 1), 0)  # [6, B, R/4, T + 4, C]
-    x = _combine(to_input, _taps(x, 3), 0)  # [6, 6, B, R/4, T/4, C]
-    sides, tiles, channels = weights.shape[:2], x.shape[2:5], x.shape[-1]
-    products = jax.lax.dot_general(
-        x.reshape(math.prod(sides), -1, channels),
-        weights.reshape(math.prod(sides), channels, -1),
-        (((2,), (1,)), ((0,), (0,))),
-        precision=precision,
-    ).reshape(*sides, *tiles, -1)  # [6, 6, B, R/4, T/4, K]
-    y = _combine(to_output, products, 4)  # [6, B, R/4, T/4, 4, K]
-    y = _combine(to_output, y, 2)  # [B, R/4, 4, T/4, 4, K]
-    return y.reshape(tiles[0], tiles[1] * _TILE, tiles[2] * _TILE, -1)
+    """Padded rows `[B, R + 2, T + 4, C]`, weights `[36, C, K]`: `[B, R, T, K]`."""
+    x = jnp.pad(x, ((0, 0), (0, OUTPUTS - TAPS + 1), (0, 0), (0, 0)))
+    products = _products(transform_inputs(x), weights, (2, 1), precision)
+    batch, rows, frames, _ = x.shape
+    shape = (batch, rows - OUTPUTS, frames - OUTPUTS, weights.shape[-1])
+    return transform_outputs(products, shape)
 
 
-def _taps(x: jax.Array, axis: int) -> list[jax.Array]:
-    """For each place in a tile along an axis, its values over all tiles; neighbours share two."""
-    tiles = x.shape[axis] // _TILE - 1
-    split = x.reshape(*x.shape[:axis], tiles + 1, _TILE, *x.shape[axis + 1 :])
-
-    def tap(entry: int) -> jax.Array:
-        first = entry // _TILE
-        part = jax.lax.slice_in_dim(split, first, first + tiles, axis=axis)
-        return jax.lax.index_in_dim(part, entry % _TILE, axis + 1, keepdims=False)
-
-    return [tap(entry) for entry in range(_TILE + _TAPS - 1)]
-
-
-def _combine(matrix: np.ndarray, arrays: Sequence[jax.Array], axis: int) -> jax.Array:
-    """The sums of `arrays` that the rows of the matrix ask for, on a new axis."""
-
-    def combine(row: np.ndarray) -> jax.Array:
-        terms = [value * array for value, array in zip(row, arrays, strict=True) if value]
-        return functools.reduce(jnp.add, terms)
-
-    return jnp.stack([combine(row) for row in matrix], axis)
-
-
-@functools.cache
-def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """To the transformed input, to the transformed kernel, and from the products to the outputs.
-
-    Toom and Cook's construction: polynomials are multiplied by their values at points, of which
-    the last is at infinity.
-    """
-    points = [0.0, 1.0, -1.0, 0.5, -2.0]
-    others = [[other for other in points if other != point] for point in points]
-    scales = [
-        math.prod(point - other for other in rest)
-        for point, rest in zip(points, others, strict=True)
-    ]
-    size = len(points) + 1
-    to_output = np.vander(points, _TILE, increasing=True).T
-    to_kernel = np.vander(points, _TAPS, increasing=True) / np.array(scales)[:, None]
-    to_input = [np.poly(rest)[::-1] for rest in (*others, points)]
-    return (
-        np.array([np.pad(row, (0, size - len(row))) for row in to_input], np.float32),
-        np.concatenate([to_kernel, np.eye(_TAPS)[-1:]]).astype(np.float32),
-        np.concatenate([to_output, np.eye(_TILE)[:, -1:]], axis=1).astype(np.float32),
-    )
+def _products(
+    x: jax.Array, y: jax.Array, contracted: tuple[int, int], precision: jax.lax.PrecisionLike
+) -> jax.Array:
+    """Of each of the 36 pairs of matrices, along the given axis of each."""
+    axes = (((contracted[0],), (contracted[1],)), ((0,), (0,)))
+    return jax.lax.dot_general(x, y, axes, precision=precision)
