@@ -33,8 +33,9 @@ class EncoderDecoder:
     what that adds is cut off again. Padding is masked and changes nothing. Threads may share it.
 
     Args:
-      checkpoint: folder of a training run or a conversion, `.pt` or `.safetensors` file. Without
-        one the authors' released weights are fetched once; these are CC BY-NC 4.0.
+      checkpoint: folder of a training run or a conversion, `.pt` or `.safetensors` file, or 'small'
+        for the model that comes with this package (`./small` is a folder). Without one the authors'
+        released weights are fetched once; these are CC BY-NC 4.0.
       dtype: of the computation, whatever the model was trained in: 'float32', in full on
         accelerators too, or 'bfloat16', much faster there.
       devices: rows are shared out among them; None for JAX's default one.
