@@ -9,21 +9,22 @@ from m2l_jax.torch_weights.halving import to_float16
 from tests.torch_weights.test_conversion import UNEVEN, random_params
 
 
-def test_the_tensor_that_rounding_moves_most_is_told(caplog):
+def test_how_far_rounding_moves_is_told(caplog):
     # Of 1 + 2^-12 and 1, float16 has the second alone; 0 and 0.5 it has as they are.
-    tensors = {'a': np.array([1 + 2**-12, 0], np.float32), 'b': np.full(3, 0.5, np.float32)}
+    tensors = {'a': np.array([1 + 2**-12, 0], np.float32), 'b': np.full(4, 0.5, np.float32)}
     with caplog.at_level(logging.INFO):
         halved = to_float16(tensors)
     np.testing.assert_array_equal(halved['a'], np.array([1, 0], np.float16))
     np.testing.assert_array_equal(halved['b'], tensors['b'])
-    assert 'a moves most, by 2.4e-04 of its norm' in caplog.text
+    # 2^-12 over √2.
+    assert 'by 1.7e-04 of the norm of all numbers, each by 2.4e-04 at most' in caplog.text
 
 
 @pytest.mark.parametrize(
     ('value', 'message'),
     [
         (7e4, 'w holds 7e\\+04, which float16 cannot'),
-        (1e-7, 'w holds numbers too small for float16, which moves it by 1.9e-01 of its norm'),
+        (1e-7, 'the numbers are too small for float16, which moves them by 1.9e-01 of their'),
     ],
 )
 def test_what_float16_cannot_hold_is_refused(value, message):
