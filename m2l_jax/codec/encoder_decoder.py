@@ -122,6 +122,17 @@ class EncoderDecoder:
         """Samples that `pad` makes of so many."""
         return -(-samples // self.samples_per_latent) * self.samples_per_latent + self.reach
 
+    def reconstruct(
+        self, waveform: np.ndarray, denoising_steps: int = 1, seed: int = 0
+    ) -> np.ndarray:
+        """Encodes and decodes `[channels, samples]`, padded and cut so that none is lost.
+
+        Raises:
+          InputError: see `encode` and `decode`.
+        """
+        latents = self.encode(self.pad(waveform))
+        return self.decode(latents, denoising_steps, seed=seed)[:, : waveform.shape[1]]
+
     def encode(
         self,
         path_or_audio: Any,
