@@ -22,10 +22,13 @@ def main() -> None:
     """Parses the flags and writes the files."""
     from m2l_jax.evaluation.curve_picture import draw_curves
     from m2l_jax.evaluation.report import save_picture
+    from m2l_jax.interface.errors import InputError
     from m2l_jax.interface.paths import make_folder, replaced_file
     from m2l_jax.training.curves import read_curves
 
     curves = read_curves(_WORKDIR.value)
+    if not curves:
+        raise InputError(f'{_WORKDIR.value} holds no curves: pass the --workdir of a training run')
     folder = make_folder(_OUTPUT.value)
     as_json = {
         name: {'step': list(curve), 'value': list(curve.values())} for name, curve in curves.items()

@@ -6,6 +6,7 @@ from no moments, whose variance it knows how to warm up; steps, crops and schedu
 """
 
 import contextlib
+import json
 import os
 import pathlib
 from typing import Any
@@ -22,16 +23,18 @@ from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.torch_weights.halving import to_float16
 from m2l_jax.training.config import TrainingConfig
+from m2l_jax.training.curves import read_curves
+from m2l_jax.training.event_file import EventFile
 from m2l_jax.training.state import TrainState, create_state, make_optimizer
 
 FORMS = ('exact', 'light')
 
 _AVERAGE = 'ema_params/'
-_EVENTS = 'events/'
+_CURVES = 'curves'
 
 
 def pack(workdir: str | os.PathLike[str], form: str) -> tuple[bytes, dict[str, Any]]:
-    """The newest checkpoint of a training run, and its TensorBoard files.
+    """The newest checkpoint of a training run, and its curves; no audio or pictures.
 
     Args:
       workdir: the run's folder.
@@ -62,8 +65,7 @@ def pack(workdir: str | os.PathLike[str], form: str) -> tuple[bytes, dict[str, A
     kept = _named(_kept(without_average.replace(ema_params=average), form))
     if form == 'light':
         kept |= to_float16({name: kept[name] for name in kept if name.startswith(_AVERAGE)})
-    for path in sorted(folder.glob('*.tfevents.*')):
-        kept[_EVENTS + path.name] = np.frombuffer(path.read_bytes(), np.uint8)
+    kept[_CURVES] = np.frombuffer(json.dumps(read_curves(folder)).encode(), np.uint8)
     return safetensors.numpy.save(kept), {'form': form, 'step': step, 'config': config}
 
 
@@ -83,10 +85,17 @@ def unpack(content: bytes, about: dict[str, Any], workdir: str | os.PathLike[str
     with contextlib.closing(CheckpointStore(folder)) as store:
         if store.latest_step() is not None:
             raise InputError(f'{workdir} holds checkpoints already: choose another folder')
-        for name in filter(lambda name: name.startswith(_EVENTS), arrays):
-            (folder / pathlib.Path(name).name).write_bytes(arrays[name].tobytes())
+        _write_curves(folder, json.loads(arrays[_CURVES].tobytes()))
         average = state.ema_params
         store.save(about['step'], state.replace(ema_params=None), average, about['config'])
+
+
+def _write_curves(folder: pathlib.Path, curves: dict[str, dict[str, float]]) -> None:
+    """Into a TensorBoard file, for the run's own files to go on from."""
+    with contextlib.closing(EventFile(folder, '.carried')) as events:
+        for name, curve in curves.items():
+            for step, value in curve.items():
+                events.add_scalars(int(step), {name: value})
 
 
 def _state_shapes(config: dict[str, Any], where: str) -> TrainState:

@@ -5,8 +5,6 @@ import pathlib
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from m2l_jax.interface.errors import InputError
-
 Curves = dict[str, dict[int, float]]
 
 _ALL = {'scalars': 0, 'images': 1, 'audio': 1}  # how many to keep: 0 is all of them
@@ -19,10 +17,7 @@ def read_curves(workdir: str | os.PathLike[str]) -> Curves:
     time, whatever machine it was on.
 
     Args:
-      workdir: the run's folder.
-
-    Raises:
-      InputError: if it has no curves.
+      workdir: the run's folder, which may have no curves yet.
     """
     points: dict[str, dict[int, tuple[float, float]]] = {}
     for path in pathlib.Path(workdir).glob('*.tfevents.*'):
@@ -33,8 +28,6 @@ def read_curves(workdir: str | os.PathLike[str]) -> Curves:
             for event in events.Scalars(name):
                 point = event.wall_time, event.value
                 curve[event.step] = max(curve.get(event.step, point), point)
-    if not points:
-        raise InputError(f'{workdir} holds no curves: pass the --workdir of a training run')
     return {
         name: {step: value for step, (_, value) in sorted(curve.items())}
         for name, curve in sorted(points.items())
