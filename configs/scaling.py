@@ -31,6 +31,11 @@ def scale(config: ConfigDict, devices: int, crops_per_device: int) -> None:
     config.data.batch_size = batch
     config.optimizer.learning_rate *= ratio**0.5
     config.optimizer.final_learning_rate *= ratio**0.5
+    set_steps(config, steps)
+
+
+def set_steps(config: ConfigDict, steps: int) -> None:
+    """Sets the steps, and what is in proportion to them, of a config with the recipe's own."""
     config.optimizer.warmup_steps = config.optimizer.warmup_steps * steps // _STEPS
     config.optimizer.ema_decay = 1 - (1 - config.optimizer.ema_decay) * _STEPS / steps
     config.train.checkpoint_every = config.train.checkpoint_every * steps // _STEPS

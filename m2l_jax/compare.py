@@ -17,7 +17,9 @@ from absl import flags
 
 from m2l_jax.interface import command
 
-_CHECKPOINT = flags.DEFINE_string('torch_checkpoint', None, '.pt or .safetensors file.')
+_CHECKPOINT = flags.DEFINE_string(
+    'torch_checkpoint', None, '.pt or .safetensors file, or the name of a packaged model: small.'
+)
 _RANDOM = flags.DEFINE_boolean('random', False, 'Compare with random weights instead of a file.')
 _AUDIO = flags.DEFINE_string('audio', None, 'Audio file; bundled music if not given.')
 _SECONDS = flags.DEFINE_float('seconds', 3.0, 'How much of the audio to take.', lower_bound=0.1)
@@ -42,6 +44,7 @@ def main() -> None:
 
 
 def _read_model():
+    from m2l_jax.codec.weights import locate_weights
     from m2l_jax.interface.errors import InputError
     from m2l_jax.model.config import ModelConfig
     from m2l_jax.torch_weights.conversion import read_torch_model
@@ -51,7 +54,7 @@ def _read_model():
         raise InputError('pass either --torch-checkpoint=FILE or --random')
     if _RANDOM.value:
         return ModelConfig(), random_tensors(ModelConfig())
-    return read_torch_model(_CHECKPOINT.value)
+    return read_torch_model(locate_weights(_CHECKPOINT.value))
 
 
 def _as_table(stages) -> str:

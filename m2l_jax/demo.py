@@ -1,9 +1,10 @@
-"""Shows the whole path in minutes: trains a small model, then reconstructs music it never heard.
+"""Shows the whole path in minutes, on music that no model has heard.
 
     python -m m2l_jax.demo --output=build/demo
 
-Trains `configs/demo.py` on the bundled music and writes into the output folder: the checkpoint,
-the reconstruction of the held-out piece as WAV and PNG, and `summary.json`.
+Reconstructs the bundled held-out piece with the small pretrained model, if this version comes with
+it, into `pretrained/`. Then trains `configs/demo.py` on the bundled music and writes into the
+output folder: the checkpoint, its reconstruction of that piece as WAV and PNG, and `summary.json`.
 """
 
 import json
@@ -22,8 +23,9 @@ _LOSS_BATCHES = 8
 
 
 def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
-    """Trains, reconstructs and writes `summary.json` into `output`; returns the summary.
+    """Reconstructs, trains, and writes `summary.json` into `output`; returns the summary.
 
+    `si_sdr_pretrained` and `lsd_pretrained` are of the model that comes with the package, if any.
     `loss_first` and `loss_last` are the consistency loss of the untrained and the trained model on
     the same training crops, with the same noise and at the same Δ: the schedule moves Δ while it
     trains, so that the losses of its first and last steps cannot be compared.
@@ -41,6 +43,7 @@ def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
     from m2l_jax.training.state import compute_once
 
     begin = time.monotonic()
+    pretrained = reconstruct_pretrained(output / 'pretrained')
     train_and_evaluate(config, output)
     settings = build(TrainingConfig, config)
     model, params = load_model(output)
@@ -50,9 +53,10 @@ def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
 
     figures = reconstruct_file(trained, _HELD_OUT, output)
     original = files.read(_HELD_OUT, settings.model.spectrogram.sample_rate)
-    guess = untrained.decode(untrained.encode(untrained.pad(original)))[:, : original.shape[1]]
+    guess = untrained.reconstruct(original)
     loss_first, loss_last = _losses(settings, model, (untrained_params, params))
     summary = {
+        **{f'{name}_pretrained': pretrained[name] for name in ('si_sdr', 'lsd') if pretrained},
         'loss_first': loss_first,
         'loss_last': loss_last,
         'loss_is': f'consistency loss at delta {_LOSS_DELTA}, untrained and trained (averaged '
@@ -65,6 +69,17 @@ def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
     }
     (output / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
     return summary
+
+
+def reconstruct_pretrained(output: pathlib.Path) -> dict[str, float]:
+    """Writes what the pretrained model makes of the held-out piece; its figures, if it is there."""
+    from m2l_jax.codec.encoder_decoder import EncoderDecoder
+    from m2l_jax.codec.packaged import packaged_path
+    from m2l_jax.evaluation.reconstruction import reconstruct_file
+
+    if not packaged_path('small').is_file():
+        return {}
+    return reconstruct_file(EncoderDecoder('small'), _HELD_OUT, output)
 
 
 def _losses(settings, model, candidates) -> list[float]:
@@ -107,6 +122,10 @@ def main() -> None:
     summary = run_demo(command.read_config(_CONFIG), output)
     for name, value in summary.items():
         print(f'{name:>16}  {value:.4g}' if isinstance(value, float) else f'{name:>16}  {value}')
+    if 'lsd_pretrained' in summary:
+        print(f'The pretrained model: {output}/pretrained/{_HELD_OUT.stem}.wav and .png')
+    else:
+        print('This version comes without a pretrained model: all is of the one trained just now')
     print(f'Look at {output}/{_HELD_OUT.stem}.png and listen to {output}/{_HELD_OUT.stem}.wav')
 
 

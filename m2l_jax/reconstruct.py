@@ -9,9 +9,7 @@ from absl import flags
 
 from m2l_jax.interface import command
 
-_CHECKPOINT = flags.DEFINE_string(
-    'checkpoint', None, 'Folder of a training run or a conversion, .pt or .safetensors file.'
-)
+_CHECKPOINT = command.define_checkpoint()
 _INPUT = flags.DEFINE_string('input', None, 'Audio file.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the WAV and the PNG.')
 _STEPS = flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)

@@ -9,6 +9,7 @@ Slurm, Open MPI and on Cloud TPUs as it stands, elsewhere with --coordinator, --
 --process_id.
 """
 
+import math
 import os
 
 from absl import flags
@@ -31,6 +32,12 @@ _PROCESS_ID = flags.DEFINE_integer('process_id', None, "This process's number, f
 _JOIN_TIMEOUT = flags.DEFINE_integer(
     'join_timeout', 300, 'Seconds to wait for all processes to join.', lower_bound=1
 )
+_MINUTES = flags.DEFINE_float(
+    'minutes',
+    math.inf,
+    'Save and exit with 75 after so many, compilation included; an evaluation is waited for.',
+    lower_bound=0,
+)
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
@@ -49,7 +56,7 @@ def main() -> None:
         # that compile wait for its part of the tuning: several need to be told of a folder.
         if place is None:
             use_compile_cache()
-        train_and_evaluate(config, _WORKDIR.value)
+        train_and_evaluate(config, _WORKDIR.value, _MINUTES.value)
 
 
 if __name__ == '__main__':

@@ -1,15 +1,18 @@
 import dataclasses
+import re
 
+import jax
 import pytest
 
-from configs import default, demo, gpu, tpu_v4, tpu_v5e, tpu_v6e
+from configs import default, demo, gpu, small, tpu_v4, tpu_v5e, tpu_v6e
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build
+from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.training.config import TrainingConfig
 
 
-@pytest.mark.parametrize('module', [default, demo, gpu, tpu_v4, tpu_v5e, tpu_v6e])
+@pytest.mark.parametrize('module', [default, demo, gpu, small, tpu_v4, tpu_v5e, tpu_v6e])
 def test_configs_build(module):
     config = module.get_config()
     config.data.path = 'music'
@@ -46,6 +49,28 @@ def test_one_gpu_takes_the_papers_recipe():
     assert config == default.get_config()
 
 
+@pytest.mark.parametrize('module', [default, demo, small])
+def test_the_docstring_tells_how_many_parameters_there_are(module):
+    model = Music2Latent(build(ModelConfig, module.get_config().model))
+    shapes = jax.eval_shape(model.init_params, jax.random.key(0))
+    counted = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    assert re.search(r'([\d,]+) parameters', module.__doc__)[1] == f'{counted:,}'
+
+
+def test_the_small_model_takes_the_recipe_at_half_the_width():
+    config, recipe = small.get_config('20000'), default.get_config()
+    assert config.consistency == recipe.consistency
+    assert (config.data.batch_size, config.data.crop_frames) == (16, 64)
+    config.data.path = 'music'
+    settings = build(TrainingConfig, config)
+    assert settings.model.channels == (32, 64, 128, 128, 128)
+    assert settings.model.dtype == 'bfloat16'
+    assert settings.data.resident
+    assert settings.train.steps == 20_000
+    assert settings.optimizer.warmup_steps == 250
+    assert settings.optimizer.ema_decay == pytest.approx(0.996)
+
+
 @pytest.mark.parametrize(
     ('config', 'batch', 'steps', 'rate', 'warmup', 'ema_decay'),
     [
@@ -71,8 +96,15 @@ def test_larger_slices_scale_the_recipe(config, batch, steps, rate, warmup, ema_
 
 @pytest.mark.parametrize(
     ('module', 'argument'),
-    [(tpu_v4, 'v5e-4'), (tpu_v4, 'v4-7'), (tpu_v4, 'v4-0'), (tpu_v5e, 'v5e'), (gpu, '0')],
+    [
+        (tpu_v4, 'v5e-4'),
+        (tpu_v4, 'v4-7'),
+        (tpu_v4, 'v4-0'),
+        (tpu_v5e, 'v5e'),
+        (gpu, '0'),
+        (small, '999'),
+    ],
 )
-def test_wrong_slices_are_refused(module, argument):
+def test_wrong_arguments_are_refused(module, argument):
     with pytest.raises(InputError, match=r'use e\.g\.'):
         module.get_config(argument)

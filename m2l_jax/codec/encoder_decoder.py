@@ -33,8 +33,9 @@ class EncoderDecoder:
     what that adds is cut off again. Padding is masked and changes nothing. Threads may share it.
 
     Args:
-      checkpoint: folder of a training run or a conversion, `.pt` or `.safetensors` file. Without
-        one the authors' released weights are fetched once; these are CC BY-NC 4.0.
+      checkpoint: folder of a training run or a conversion, `.pt` or `.safetensors` file, or 'small'
+        for the model that comes with this package (`./small` is a folder). Without one the authors'
+        released weights are fetched once; these are CC BY-NC 4.0.
       dtype: of the computation, whatever the model was trained in: 'float32', in full on
         accelerators too, or 'bfloat16', much faster there.
       devices: rows are shared out among them; None for JAX's default one.
@@ -120,6 +121,17 @@ class EncoderDecoder:
     def padded_samples(self, samples: int) -> int:
         """Samples that `pad` makes of so many."""
         return -(-samples // self.samples_per_latent) * self.samples_per_latent + self.reach
+
+    def reconstruct(
+        self, waveform: np.ndarray, denoising_steps: int = 1, seed: int = 0
+    ) -> np.ndarray:
+        """Encodes and decodes `[channels, samples]`, padded and cut so that none is lost.
+
+        Raises:
+          InputError: see `encode` and `decode`.
+        """
+        latents = self.encode(self.pad(waveform))
+        return self.decode(latents, denoising_steps, seed=seed)[:, : waveform.shape[1]]
 
     def encode(
         self,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from m2l_jax.codec.packaged import is_packaged
+from m2l_jax.interface import command
 from m2l_jax.interface.errors import InputError
 
 if TYPE_CHECKING:  # a mistake in the flags is told before JAX is imported
@@ -17,9 +19,7 @@ flags.disclaim_key_flags()  # so that --helpshort shows them among the command's
 
 def define() -> None:
     """Defines them; the functions below read them."""
-    flags.DEFINE_string(
-        'checkpoint', None, 'Folder of a training run or a conversion, .pt or .safetensors file.'
-    )
+    command.define_checkpoint()
     flags.DEFINE_enum(
         'dtype',
         None,
@@ -103,7 +103,7 @@ def run(work: Callable[[str, str], None]) -> None:
 
 
 def open_model() -> 'tuple[str | None, EncoderDecoder]':
-    """The checkpoint's path, for wherever else it is opened, and the model in it.
+    """The checkpoint's path or name, for wherever else it is opened, and the model in it.
 
     Raises:
       InputError: if it cannot be read, or its dtype is to be chosen for a machine elsewhere.
@@ -119,7 +119,9 @@ def open_model() -> 'tuple[str | None, EncoderDecoder]':
                 '--runner=ray needs --dtype: bfloat16 for accelerators, float32 for CPUs'
             )
         jax.config.update('jax_platforms', 'cpu')  # an accelerator here is for an actor
-    checkpoint = None if values.checkpoint is None else os.path.abspath(values.checkpoint)
+    checkpoint = values.checkpoint
+    if checkpoint is not None and not is_packaged(checkpoint):
+        checkpoint = os.path.abspath(checkpoint)
     return checkpoint, load_codec(checkpoint, values.dtype)
 
 

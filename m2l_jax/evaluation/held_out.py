@@ -19,15 +19,10 @@ from m2l_jax.model.autoencoder import Music2Latent, Params
 
 _logger = logging.getLogger(__name__)
 
-_SEED = 0  # of the decoding noise
-_LEAST_RMS = 1e-3  # of a clip that is not silent
-_CROPS = 16  # for the figures by noise level, over all clips
+LEAST_RMS = 1e-3  # of a clip that is not silent
 
-_METRICS = {
-    'si_sdr': metrics.si_sdr,
-    'lsd': metrics.log_spectral_distance,
-    'mr_stft': metrics.multi_resolution_stft_distance,
-}
+_SEED = 0  # of the decoding noise
+_CROPS = 16  # for the figures by noise level, over all clips
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,13 +173,11 @@ class HeldOutClips:
         codec = self._codec.with_params(params)
         figures, media = [], []
         for clip in self.clips:
-            reconstruction = self._reconstruct(codec, clip.waveform)
-            figures.append(
-                {name: metric(clip.waveform, reconstruction) for name, metric in _METRICS.items()}
-            )
+            reconstruction = codec.reconstruct(clip.waveform, self._config.denoising_steps, _SEED)
+            figures.append(metrics.measure(clip.waveform, reconstruction))
             if len(media) < self._config.media_clips:
                 media.append(self._show(clip, reconstruction, figures[-1]))
-        scalars = {name: float(np.mean([row[name] for row in figures])) for name in _METRICS}
+        scalars = {name: float(np.mean([row[name] for row in figures])) for name in figures[0]}
         scalars |= self._by_noise_level(params)
         return Evaluation(
             {f'evaluation/{name}': value for name, value in scalars.items()},
@@ -196,11 +189,6 @@ class HeldOutClips:
     @property
     def _sample_rate(self) -> int:
         return self._codec.config.spectrogram.sample_rate
-
-    def _reconstruct(self, codec: EncoderDecoder, waveform: np.ndarray) -> np.ndarray:
-        latents = codec.encode(codec.pad(waveform))
-        decoded = codec.decode(latents, self._config.denoising_steps, seed=_SEED)
-        return decoded[:, : waveform.shape[1]]
 
     def _show(self, clip: Clip, reconstruction: np.ndarray, figures: dict[str, float]) -> ClipMedia:
         title = (
@@ -272,9 +260,9 @@ def _read_clip(path: str, sample_rate: int, samples: int) -> np.ndarray:
     waveform = files.read(path, sample_rate, 0, samples)
     if not np.all(np.isfinite(waveform)):
         raise InputError(f'{path} holds NaN or infinite samples: mend or replace it')
-    if np.sqrt(np.mean(waveform**2)) < _LEAST_RMS:
+    if np.sqrt(np.mean(waveform**2)) < LEAST_RMS:
         raise InputError(
-            f'{path} is silent in its first {samples / sample_rate:.2f} s (RMS below {_LEAST_RMS})'
+            f'{path} is silent in its first {samples / sample_rate:.2f} s (RMS below {LEAST_RMS})'
         )
     return waveform
 

@@ -14,6 +14,15 @@ _RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 _STFT_POWER_FLOOR = 1e-7
 
 
+def measure(original: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
+    """`si_sdr`, `lsd` and `mr_stft` of `[channels, samples]`; see the functions below."""
+    return {
+        'si_sdr': si_sdr(original, estimate),
+        'lsd': log_spectral_distance(original, estimate),
+        'mr_stft': multi_resolution_stft_distance(original, estimate),
+    }
+
+
 def si_sdr(original: np.ndarray, estimate: np.ndarray) -> float:
     """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019), higher is better.
 

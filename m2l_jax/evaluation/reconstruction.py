@@ -45,8 +45,7 @@ def reconstruct_file(
     original = files.read(audio_path, sample_rate)
     _check(original, audio_path)
     begin = time.monotonic()
-    latents = codec.encode(codec.pad(original))
-    reconstruction = codec.decode(latents, denoising_steps, seed=seed)[:, : original.shape[1]]
+    reconstruction = codec.reconstruct(original, denoising_steps, seed)
     seconds = time.monotonic() - begin
     files.write(wav_path, reconstruction, sample_rate)
     figures = {

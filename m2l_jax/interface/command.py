@@ -29,6 +29,16 @@ def define_config(default: str | None = None) -> absl_flags.FlagHolder:
     )
 
 
+def define_checkpoint() -> absl_flags.FlagHolder:
+    """Defines `--checkpoint`, which model to take."""
+    return absl_flags.DEFINE_string(
+        'checkpoint',
+        None,
+        'Folder of a training run or a conversion, .pt or .safetensors file, or the name of a '
+        'model that comes with this package: small.',
+    )
+
+
 def read_config(flag: absl_flags.FlagHolder) -> ml_collections.ConfigDict:
     """The parsed config, or an InputError where the file could not be read."""
     try:

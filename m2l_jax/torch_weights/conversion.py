@@ -7,6 +7,7 @@ from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.torch_weights import files
+from m2l_jax.torch_weights.halving import to_float16
 from m2l_jax.torch_weights.sizes import infer_config
 from m2l_jax.torch_weights.state_dict import (
     StateDict,
@@ -52,11 +53,29 @@ def read_torch_model(
     return config, tensors
 
 
-def save_torch_model(path: str | os.PathLike[str], config: ModelConfig, params: Params) -> None:
+def save_torch_model(
+    path: str | os.PathLike[str],
+    config: ModelConfig,
+    params: Params,
+    *,
+    storage: str = 'float32',
+    most_bytes: int | None = None,
+) -> None:
     """Writes a `.pt` file that the PyTorch package loads, or the same as `.safetensors`.
 
+    Args:
+      path: the file.
+      config: the model's sizes.
+      params: its parameters.
+      storage: of the numbers in the file, 'float32' or 'float16'.
+      most_bytes: that the file may have; None for no limit.
+
     Raises:
-      InputError: for another suffix, or sizes that the package cannot build.
+      InputError: for another suffix, sizes that the package cannot build, numbers that float16
+        cannot hold, or a file that would be too large.
     """
     config = dataclasses.replace(config, dtype='float32', param_dtype='float32')
-    files.write_tensors(path, to_state_dict(params, config), config)
+    tensors = to_state_dict(params, config)
+    if storage == 'float16':
+        tensors = to_float16(tensors)
+    files.write_tensors(path, tensors, config, most_bytes)

@@ -48,13 +48,18 @@ def read_tensors(path: PathLike) -> tuple[StateDict, ModelConfig | None]:
     return tensors, None if config is None else _parse_config(config, path)
 
 
-def write_tensors(path: PathLike, tensors: Mapping[str, np.ndarray], config: ModelConfig) -> None:
+def write_tensors(
+    path: PathLike,
+    tensors: Mapping[str, np.ndarray],
+    config: ModelConfig,
+    most_bytes: int | None = None,
+) -> None:
     """Writes a file that the package loads (`.pt`, with `strict=True`) or anyone (`.safetensors`).
 
     The file appears under its name only once it is complete.
 
     Raises:
-      InputError: for another suffix.
+      InputError: for another suffix, or a file of more than `most_bytes`.
     """
     path = pathlib.Path(path)
     if path.suffix not in SUFFIXES:
@@ -69,6 +74,12 @@ def write_tensors(path: PathLike, tensors: Mapping[str, np.ndarray], config: Mod
         else:
             state = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
             torch.save({_TENSORS: state, _CONFIG: text}, partial)
+        size = partial.stat().st_size
+        if most_bytes is not None and size > most_bytes:
+            raise InputError(
+                f'{path} would have {size / 1e6:.1f} MB, more than {most_bytes / 1e6:g}: store a '
+                'smaller model, or float16'
+            )
 
 
 def _read_safetensors(path: pathlib.Path) -> tuple[StateDict, str | None]:

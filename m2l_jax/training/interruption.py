@@ -1,6 +1,8 @@
 """Being asked to stop, where several processes train together and must stop at one step."""
 
 import contextlib
+import math
+import time
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +14,15 @@ from m2l_jax.training import mesh as meshes
 
 
 class Interruption:
-    """Whether any process has been asked to stop, known to all of them at the same step."""
+    """Whether any process has been asked to stop, known to all of them at the same step.
 
-    def __init__(self, mesh: Mesh):
-        self._mesh = mesh
+    Args:
+      mesh: of all processes.
+      deadline: a `time.monotonic` from which on each is asked to.
+    """
+
+    def __init__(self, mesh: Mesh, deadline: float = math.inf):
+        self._mesh, self._deadline = mesh, deadline
         self._request = StopRequest()
         self._any = jax.jit(jnp.any, out_shardings=meshes.replicated(mesh))
         self._asked: jax.Array | None = None
@@ -30,9 +37,10 @@ class Interruption:
         With several processes the answer is that to the last step's question, so that none has to
         wait for the others.
         """
+        asked = bool(self._request) or time.monotonic() >= self._deadline
         if jax.process_count() == 1:
-            return bool(self._request)
-        mine = np.full(len(self._mesh.local_devices), bool(self._request))
+            return asked
+        mine = np.full(len(self._mesh.local_devices), asked)
         rows = NamedSharding(self._mesh, meshes.ROWS)
         answer = self._asked
         self._asked = self._any(jax.make_array_from_process_local_data(rows, mine))

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
@@ -36,19 +37,23 @@ _NAMES_TOLD = 16  # files of a batch, in an error
 
 
 def train_and_evaluate(
-    config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike[str],
+    minutes: float = math.inf,
 ) -> TrainState:
     """Trains, or goes on where the newest checkpoint in `workdir` ends; returns the final state.
 
     Args:
       config: the fields of `TrainingConfig`; see `configs/default.py`.
       workdir: folder for checkpoints and TensorBoard files; made if missing.
+      minutes: from now on, after which to stop as on SIGTERM.
 
     Raises:
       InputError: for a mistake in config, data or workdir, before the first step; later, if update
         after update has to be skipped, the data have become unusable, or the disk is full.
-      Interrupted: on SIGTERM or SIGINT, once the state is saved.
+      Interrupted: on SIGTERM or SIGINT, or at the end of its minutes, once the state is saved.
     """
+    deadline = time.monotonic() + 60 * minutes
     settings = build(TrainingConfig, config)
     check_started_alike(settings, workdir)
     mesh = meshes.make_mesh()
@@ -77,7 +82,7 @@ def train_and_evaluate(
     folder = make_folder(workdir)
     check_shared(folder)
     store = CheckpointStore(folder, settings.train.keep_checkpoints, _score(settings))
-    interruption = Interruption(mesh)
+    interruption = Interruption(mesh, deadline)
     with interruption.watched(), _closed(store):
         state = create_or_restore(
             settings, model, optimizer, mesh, store, workdir, feed.fingerprint

@@ -9,6 +9,7 @@ import sys
 import pytest
 import soundfile
 
+from m2l_jax.codec.packaged import packaged_path
 from m2l_jax.corpus.store import read_latents
 from m2l_jax.torch_weights.conversion import save_torch_model
 from tests.commands import tiny
@@ -52,10 +53,23 @@ def test_demo_trains_reconstructs_and_summarises(tmp_path):
     assert result.returncode == 0, result.stderr
     summary = json.loads((tmp_path / 'summary.json').read_text())
     names = {'loss_first', 'loss_last', 'si_sdr', 'si_sdr_untrained', 'lsd', 'lsd_untrained'}
+    if packaged_path('small').exists():
+        names |= {'si_sdr_pretrained', 'lsd_pretrained'}
+        assert (tmp_path / 'pretrained' / 'greensleeves.png').exists()
+    else:
+        assert 'This version comes without a pretrained model' in result.stdout
     assert names | {'seconds', 'loss_is'} == set(summary)
     assert (tmp_path / 'greensleeves.png').exists()
     assert soundfile.info(tmp_path / 'greensleeves.wav').channels == 2
     assert 'step 3/3: loss' in result.stderr
+
+    curves = tmp_path / 'curves'
+    result = run('plot', f'--workdir={tmp_path}', f'--output={curves}')
+    assert result.returncode == 0, result.stderr
+    loss = json.loads((curves / 'curves.json').read_text())['loss']
+    assert loss['step'] == [1, 2, 3]
+    assert (curves / 'curves.png').exists()
+    assert_told(run('plot', f'--workdir={curves}', f'--output={curves}'), 'holds no curves')
 
     # The checkpoint reconstructs another file, of another rate.
     soundfile.write(tmp_path / 'a.wav', make_music(1, 22_050).T, 22_050)
@@ -121,6 +135,43 @@ def converted(tmp_path_factory):
     return folder
 
 
+def test_the_demo_begins_with_the_pretrained_model(tmp_path):
+    """With another in its place."""
+    save_torch_model(tmp_path / 'small.safetensors', UNEVEN, random_params(UNEVEN))
+    code = (
+        'import pathlib; from m2l_jax import demo; from m2l_jax.codec import packaged; '
+        f'packaged._FOLDER = pathlib.Path({str(tmp_path)!r}); '
+        f'print(sorted(demo.reconstruct_pretrained(pathlib.Path({str(tmp_path / "out")!r}))))'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=REPOSITORY,
+        env={**os.environ, 'XLA_FLAGS': tiny.XLA_FLAGS},
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout == "['lsd', 'real_time_factor', 'seconds', 'si_sdr']\n", result.stderr
+    assert {path.suffix for path in (tmp_path / 'out').iterdir()} == {'.wav', '.png'}
+
+
+def test_evaluate_reports_each_piece_and_the_untrained_model(tmp_path):
+    save_torch_model(tmp_path / 'model.safetensors', UNEVEN, random_params(UNEVEN))
+    soundfile.write(tmp_path / 'a.wav', make_music(0.9).T, 44_100)
+    flags = (f'--checkpoint={tmp_path / "model.safetensors"}', f'--input={tmp_path / "a.wav"}')
+    flags += ('--seconds=0.4', '--media=1', '--seed=3', f'--output={tmp_path / "out"}')
+    result = run('evaluate', *flags)
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / 'out' / 'report.json').read_text())
+    assert list(report['clips']) == ['a_00', 'a_01']
+    distances = [row['lsd'] for row in report['clips'].values()]
+    assert report['mean']['lsd'] == pytest.approx(sum(distances) / 2)
+    assert report['untrained_mean']['lsd'] != report['mean']['lsd']
+    assert report['seed'] == 3
+    written = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert written == {'report.json', 'a_00.wav', 'a_00.original.wav', 'a_00.png'}
+    assert_told(run('evaluate', *flags, '--seconds=0.01'), 'pieces of 0.01 s are too short')
+
+
 def test_convert_there_and_back_is_exact(converted, tmp_path):
     result = run('convert', f'--from={converted / "orbax"}', f'--to={tmp_path / "b.safetensors"}')
     assert result.returncode == 0, result.stderr
@@ -128,6 +179,23 @@ def test_convert_there_and_back_is_exact(converted, tmp_path):
     assert one.read_bytes() == two.read_bytes()
     result = run('convert', f'--from={one}', f'--to={two}')
     assert_told(result, 'b.safetensors exists already: remove it or choose another name')
+    result = run('convert', f'--from={one}', f'--to={tmp_path / "c"}', '--storage=float16')
+    assert_told(result, 'c: --storage and --most_megabytes are for .pt or .safetensors files')
+
+
+@pytest.mark.skipif(packaged_path('small').exists(), reason='the small model is there')
+@pytest.mark.parametrize(
+    ('module', 'flags'),
+    [
+        ('encode', ['--checkpoint=small', '--input=a.wav', '--output=out']),
+        ('decode', ['--checkpoint=small', '--input=a.npz', '--output=out']),
+        ('reconstruct', ['--checkpoint=small', '--input=a.wav', '--output=out']),
+        ('convert', ['--from=small', '--to=out']),
+        ('compare', ['--torch-checkpoint=small']),
+    ],
+)
+def test_a_packaged_model_that_is_not_there_is_told(module, flags):
+    assert_told(run(module, *flags), "this version of m2l_jax comes without the model 'small'")
 
 
 @pytest.mark.parametrize('kind', ['npz', 'npy'])

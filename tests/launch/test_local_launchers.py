@@ -175,7 +175,45 @@ def test_after_an_error_the_others_are_told_to_end(play):
     assert {'[0] signals 1', '[1] exit code 137'} <= set(output)
 
 
-@pytest.mark.parametrize('name', ['again.sh', 'local_multi_gpu.sh', 'local_multi_process.sh'])
+@pytest.mark.parametrize(('code', 'done'), [(0, True), (75, True), (1, False)])
+def test_what_was_trained_is_packed_for_taking_away(play, code, done):
+    (play / 'old').mkdir()
+    (play / 'old' / 'manifest.json').touch()
+    settings = {'MINUTES': '9', 'OUTPUT': 'my out', 'FROM': f'{play}/old', 'FORM': 'exact'}
+    arguments = ['--config=a b', f'--workdir={play}/my run']
+    process = start(play, f'0 {code} 0 0', 'train_for.sh', *arguments, **settings)
+    assert finish(process)[0] == code
+    expected = [
+        ['m2l_jax.carry', f'--from={play}/old', f'--to={play}/my run'],
+        ['m2l_jax.train', '--minutes=9', *arguments],
+        [
+            *('m2l_jax.carry', f'--from={play}/my run', '--to=my out/run'),
+            *('--form=exact', '--part_megabytes=15'),
+        ],
+        ['m2l_jax.plot', f'--workdir={play}/my run', '--output=my out'],
+    ]
+    assert [note[0][1:] for note in read_notes(play)] == (expected if done else expected[:2])
+
+
+def test_a_run_goes_on_from_its_own_checkpoints(play):
+    (play / 'run' / 'checkpoints').mkdir(parents=True)
+    settings = {'MINUTES': '9', 'OUTPUT': 'out', 'FROM': '/nowhere'}
+    process = start(play, '75 0 1', 'train_for.sh', f'--workdir={play}/run', **settings)
+    assert finish(process)[0] == 75  # without curves, too
+    assert read_notes(play)[0][0][1] == 'm2l_jax.train'
+
+
+def test_a_folder_that_holds_nothing_carried_is_told(play):
+    settings = {'MINUTES': '9', 'OUTPUT': 'out', 'FROM': '/nowhere'}
+    code, _, errors = finish(start(play, '0', 'train_for.sh', f'--workdir={play}/run', **settings))
+    assert (code, len(errors)) == (1, 1)
+    assert errors[0].startswith('error: FROM=/nowhere holds no manifest.json')
+    assert not (play / 'notes').exists()
+
+
+@pytest.mark.parametrize(
+    'name', ['again.sh', 'local_multi_gpu.sh', 'local_multi_process.sh', 'train_for.sh']
+)
 def test_without_arguments_the_usage_is_shown(play, name):
     code, output, errors = finish(start(play, '0', name))
     assert (code, output) == (1, [])

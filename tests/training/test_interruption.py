@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 
 import pytest
 
@@ -25,3 +26,8 @@ def test_without_a_signal_handlers_are_put_back():
     with Interruption(meshes.make_mesh()).watched():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_from_the_deadline_on_it_is_to_stop():
+    assert Interruption(meshes.make_mesh(), deadline=time.monotonic()).agreed()
+    assert not Interruption(meshes.make_mesh(), deadline=time.monotonic() + 60).agreed()

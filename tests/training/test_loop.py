@@ -166,6 +166,9 @@ def test_a_signal_saves_and_stops_and_training_goes_on(config, tmp_path, monkeyp
         train_and_evaluate(config, tmp_path / 'parts')
     assert (tmp_path / 'parts' / 'checkpoints' / '2').is_dir()
     monkeypatch.setattr(Monitor, 'after_step', after_step)
+    # Nor does it do more than a step once there is no time left.
+    with pytest.raises(Interrupted, match='stopped and saved at step 3 of 6'):
+        train_and_evaluate(config, tmp_path / 'parts', minutes=0)
     assert_identical(train_and_evaluate(config, tmp_path / 'parts'), whole)
 
     events = EventAccumulator(str(tmp_path / 'whole'))

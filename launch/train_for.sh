@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Trains for so many minutes, and leaves what is to be taken away: for machines that are lent.
+#
+#   MINUTES=9 OUTPUT=out launch/train_for.sh --config=configs/small.py:20000 --config.data.path=/data/music --workdir=/runs/small
+#
+# Run it again, and it goes on from the newest checkpoint in the workdir. OUTPUT gets
+#
+#   run/          the newest checkpoint and the curves, as files of PART_MEGABYTES=15 at most
+#   curves.json   and curves.png, as far as training has come
+#
+# On another machine, FROM=out/run begins a workdir without checkpoints with what was taken away.
+# FORM=light (2 bytes a parameter) or exact (16) is how much that is; see m2l_jax.carry. MINUTES is
+# what training takes, compiling too, but for an evaluation that is under way; packing comes after.
+# Exits with 0 once all steps are done, and with 75 if there are more to do.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+workdir=''
+for argument; do
+  if [[ $argument == --workdir=?* ]]; then workdir=${argument#*=}; fi
+done
+if [[ ! ${MINUTES:-} || ! ${OUTPUT:-} || ! $workdir ]]; then
+  echo "usage: MINUTES=9 OUTPUT=FOLDER [FROM=FOLDER] [FORM=light] [PART_MEGABYTES=15] $0 --config=FILE --workdir=FOLDER [--config.field=value …]" >&2
+  exit 1
+fi
+
+if [[ ${FROM:-} && ! -d $workdir/checkpoints ]]; then
+  [[ -f $FROM/manifest.json ]] || { echo "error: FROM=$FROM holds no manifest.json: pass the folder run/ of an OUTPUT" >&2; exit 1; }
+  python -m m2l_jax.carry --from="$FROM" --to="$workdir"
+fi
+
+code=0
+python -m m2l_jax.train --minutes="$MINUTES" "$@" || code=$?
+((code == 0 || code == 75)) || exit "$code"
+
+python -m m2l_jax.carry --from="$workdir" --to="$OUTPUT/run" --form="${FORM:-light}" --part_megabytes="${PART_MEGABYTES:-15}"
+python -m m2l_jax.plot --workdir="$workdir" --output="$OUTPUT" || true # there may be none yet
+exit "$code"

@@ -1,0 +1,96 @@
+"""Measures how well a model reconstructs audio, beside the same model untrained.
+
+    python -m m2l_jax.evaluate --checkpoint=DIR --output=out
+    python -m m2l_jax.evaluate --checkpoint=DIR --input=/data/held_out --seconds=10 --output=out
+
+Cuts each file of --input, the bundled held-out music if not given, into pieces of --seconds. Writes
+`report.json`, with SI-SDR, log-spectral and multi-resolution STFT distance of each piece and their
+means, and the first --media of the pieces as WAV, original and reconstruction, and as pictures.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+from absl import flags
+
+from m2l_jax.interface import command
+
+_CHECKPOINT = command.define_checkpoint()
+_INPUT = flags.DEFINE_string(
+    'input',
+    str(pathlib.Path(__file__).parent / 'assets' / 'heldout'),
+    'Audio file or folder; several with commas between.',
+)
+_OUTPUT = flags.DEFINE_string('output', None, 'Folder for report, audio and pictures.')
+_SECONDS = flags.DEFINE_float('seconds', 4.0, 'Of each piece.', lower_bound=0)
+_MEDIA = flags.DEFINE_integer('media', 5, 'Pieces to write as audio and pictures.', lower_bound=0)
+_STEPS = flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the decoding noise, and of the untrained model.')
+flags.mark_flags_as_required(['checkpoint', 'output'])
+
+
+def main() -> None:
+    """Parses the flags, writes the report, and prints the means."""
+    import jax
+
+    from m2l_jax.codec.compile_cache import use_compile_cache
+    from m2l_jax.codec.encoder_decoder import EncoderDecoder
+    from m2l_jax.evaluation import quality
+    from m2l_jax.interface.paths import make_folder, replaced_file
+    from m2l_jax.model.autoencoder import Music2Latent
+    from m2l_jax.training.state import compute_once
+
+    use_compile_cache()
+    codec = EncoderDecoder(_CHECKPOINT.value)
+    rate = codec.config.spectrogram.sample_rate
+    clips = quality.cut_clips(_INPUT.value, rate, _SECONDS.value)
+    folder = make_folder(_OUTPUT.value)
+    model, key = Music2Latent(codec.config), jax.random.key(_SEED.value)
+    untrained = codec.with_params(compute_once(lambda: model.init_params(key)))
+    options = {'denoising_steps': _STEPS.value, 'seed': _SEED.value}
+
+    rows, untrained_rows = [], []
+    for number, result in enumerate(quality.reconstruct_clips(codec, clips, **options)):
+        rows.append(result.figures)
+        if number < _MEDIA.value:
+            _write_media(folder, result, rate)
+    for result in quality.reconstruct_clips(untrained, clips, **options):
+        untrained_rows.append(result.figures)
+    report = {
+        'checkpoint': _CHECKPOINT.value,
+        'model': codec.model_id,
+        'config': dataclasses.asdict(codec.config),
+        **options,
+        'seconds': _SECONDS.value,
+        'mean': quality.mean_figures(rows),
+        'untrained_mean': quality.mean_figures(untrained_rows),
+        'clips': {clip.name: row for clip, row in zip(clips, rows, strict=True)},
+    }
+    with replaced_file(folder / 'report.json') as partial:
+        partial.write_text(json.dumps(report, indent=2) + '\n')
+    print(f'{len(clips)} pieces of {_SECONDS.value:g} s, seed {_SEED.value}')
+    for name in ('mean', 'untrained_mean'):
+        figures = report[name]
+        print(
+            f'{name:>14}: SI-SDR {figures["si_sdr"]:.2f} dB, log-spectral distance '
+            f'{figures["lsd"]:.2f} dB, multi-resolution STFT {figures["mr_stft"]:.3f}'
+        )
+
+
+def _write_media(folder: pathlib.Path, result, sample_rate: int) -> None:
+    """Original and reconstruction as WAV, and both in a picture."""
+    from m2l_jax.audio import files
+    from m2l_jax.evaluation.report import draw_comparison, save_picture
+
+    name, original = result.clip.name, result.clip.waveform
+    files.write(folder / f'{name}.original.wav', original, sample_rate)
+    files.write(folder / f'{name}.wav', result.waveform, sample_rate)
+    figures = result.figures
+    title = f'{name}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB'
+    picture = draw_comparison(original, result.waveform, sample_rate, title)
+    save_picture(folder / f'{name}.png', picture)
+
+
+if __name__ == '__main__':
+    command.run(main)

@@ -1,0 +1,62 @@
+import logging
+import pathlib
+
+import numpy as np
+import pytest
+
+from configs import small
+from m2l_jax.codec import packaged
+from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.codec.weights import locate_weights, open_weights
+from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.settings import build
+from m2l_jax.model.config import ModelConfig
+from m2l_jax.torch_weights.conversion import save_torch_model
+from tests.torch_weights.test_conversion import UNEVEN, random_params
+
+
+@pytest.fixture
+def assets(tmp_path, monkeypatch):
+    """An empty folder in place of the package's own."""
+    folder = tmp_path / 'assets'
+    folder.mkdir()
+    monkeypatch.setattr(packaged, '_FOLDER', folder)
+    return folder
+
+
+def test_a_name_stands_for_the_packaged_model(assets):
+    params = random_params(UNEVEN)
+    save_torch_model(assets / 'small.safetensors', UNEVEN, params, storage='float16')
+    codec = EncoderDecoder('small')
+    assert codec.config == UNEVEN
+    rounded = params['encoder']['gain'].astype(np.float16)
+    np.testing.assert_array_equal(codec.params['encoder']['gain'], rounded.astype(np.float32))
+
+
+def test_without_the_file_a_line_says_so(assets):
+    with pytest.raises(InputError, match=r"comes without the model 'small': pass the folder of a"):
+        EncoderDecoder('small')
+
+
+def test_a_folder_of_the_same_name_needs_its_path(assets, tmp_path, monkeypatch, caplog):
+    (assets / 'small.safetensors').touch()
+    here = tmp_path / 'here'
+    (here / 'small').mkdir(parents=True)
+    monkeypatch.chdir(here)
+    with caplog.at_level(logging.WARNING):
+        assert locate_weights('small') == assets / 'small.safetensors'
+    assert 'small is the model that comes with m2l_jax: ./small for that here' in caplog.text
+    for path in ('./small', pathlib.Path('small'), str(here / 'small')):
+        assert locate_weights(path).samefile('small')
+        with pytest.raises(InputError, match='holds no checkpoints'):
+            open_weights(path)
+
+
+@pytest.mark.skipif(
+    not packaged.packaged_path('small').exists(), reason='the small model is not trained yet'
+)
+def test_the_shipped_model_is_what_its_config_says():
+    assert packaged.packaged_path('small').stat().st_size <= 30e6
+    model, _ = open_weights('small')
+    expected = build(ModelConfig, {**small.get_config().model, 'dtype': 'float32'})
+    assert model.config == expected

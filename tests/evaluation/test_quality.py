@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+import soundfile
+
+from m2l_jax.evaluation.quality import cut_clips, mean_figures
+from m2l_jax.interface.errors import InputError
+from tests.conftest import make_music
+
+
+def test_files_are_cut_into_pieces_without_silence(tmp_path):
+    music = make_music(1.3, channels=2)
+    music[:, 22_050:44_100] = 0
+    soundfile.write(tmp_path / 'b.wav', music.T, 44_100, subtype='FLOAT')
+    soundfile.write(tmp_path / 'a.wav', make_music(0.5, seed=1).T, 44_100, subtype='FLOAT')
+    clips = cut_clips(str(tmp_path), 44_100, 0.25)
+    assert [clip.name for clip in clips] == ['a_00', 'a_01', 'b_00', 'b_01', 'b_04']
+    np.testing.assert_array_equal(clips[3].waveform, music[:, 11_025:22_050])
+
+
+@pytest.mark.parametrize(
+    ('waveform', 'seconds', 'message'),
+    [
+        (np.zeros(44_100), 0.5, r'a\.wav has no audio of 0\.5 s that is not silent'),
+        (np.ones(44_100), 2.0, r'a\.wav has no audio of 2\.0 s that is not silent'),
+        (np.full(44_100, np.nan), 0.5, r'a\.wav holds NaN or infinite samples'),
+        (np.ones(44_100), 0.0, r'pieces of 0\.0 s are too short to measure: 0\.046 at least'),
+    ],
+)
+def test_what_cannot_be_measured_is_told(tmp_path, waveform, seconds, message):
+    soundfile.write(tmp_path / 'a.wav', waveform, 44_100, subtype='FLOAT')
+    with pytest.raises(InputError, match=message):
+        cut_clips(str(tmp_path / 'a.wav'), 44_100, seconds)
+
+
+def test_the_mean_is_that_of_the_clips():
+    assert mean_figures([{'lsd': 1.0, 'si_sdr': -2.0}, {'lsd': 2.0, 'si_sdr': 0.0}]) == {
+        'lsd': 1.5,
+        'si_sdr': -1.0,
+    }

@@ -1,0 +1,118 @@
+import jax
+import numpy as np
+import optax
+import pytest
+
+from m2l_jax.checkpoint.store import load_model
+from m2l_jax.interface.errors import InputError
+from m2l_jax.training import loop
+from m2l_jax.training.carrying import pack, unpack
+from m2l_jax.training.curves import read_curves
+from m2l_jax.training.loop import train_and_evaluate
+from m2l_jax.training.monitor import Monitor
+from tests.conftest import make_music
+from tests.small_training import make_config
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope='module')
+def music(tmp_path_factory):
+    import soundfile
+
+    folder = tmp_path_factory.mktemp('music')
+    soundfile.write(folder / 'mono.wav', make_music(3).T, 44_100)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def halfway(music, tmp_path_factory):
+    """A run of six steps that ended after the fourth, with a checkpoint of the third."""
+    workdir = tmp_path_factory.mktemp('runs') / 'halfway'
+
+    def after_step(self, step, metrics):
+        write_metrics(self, step, metrics)
+        if step == 4:
+            raise Killed
+
+    write_metrics = Monitor.after_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Monitor, 'after_step', after_step)
+        with pytest.raises(Killed):
+            train_and_evaluate(make_config(music), workdir)
+    return workdir
+
+
+def assert_identical(ours, theirs):
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def first_state(config, workdir, monkeypatch):
+    """The state that a training starts or goes on from."""
+    states = []
+
+    def go_on(run, state):
+        states.append(jax.device_get(state))
+        return state
+
+    monkeypatch.setattr(loop._Run, 'go_on', go_on)
+    train_and_evaluate(config, workdir)
+    return states[0]
+
+
+def test_what_is_carried_exactly_goes_on_to_the_last_bit(music, halfway, tmp_path, caplog):
+    content, about = pack(halfway, 'exact')
+    assert (about['form'], about['step']) == ('exact', 3)
+    unpack(content, about, tmp_path / 'there')
+    carried = train_and_evaluate(make_config(music), tmp_path / 'there')
+    whole = train_and_evaluate(make_config(music), tmp_path / 'whole')
+    assert int(carried.step) == 6
+    assert_identical(carried, whole)
+    assert not [record for record in caplog.records if 'not what' in record.message]
+    # The curves come along.
+    curves = read_curves(tmp_path / 'there')
+    assert list(curves['loss']) == [2, 4, 6]
+    before = read_curves(halfway)['loss']
+    assert curves['loss'][2] == before[2]
+
+
+def test_what_is_carried_lightly_goes_on_from_the_average(music, halfway, tmp_path, monkeypatch):
+    exact = first_state(make_config(music), halfway, monkeypatch)
+    content, about = pack(halfway, 'light')
+    size = sum(leaf.size for leaf in jax.tree.leaves(exact.params))
+    assert 2 * size < len(content) < 2 * size + 20_000  # names, shapes and curves are the rest
+    unpack(content, about, tmp_path / 'there')
+
+    light = first_state(make_config(music), tmp_path / 'there', monkeypatch)
+    rounded = jax.tree.map(
+        lambda leaf: np.asarray(leaf).astype(np.float16).astype(np.float32), exact.ema_params
+    )
+    assert_identical(light.ema_params, rounded)
+    assert_identical(light.params, rounded)
+    assert_identical(load_model(tmp_path / 'there')[1], rounded)
+    assert (int(light.step), int(light.skipped)) == (3, 0)
+    adam, schedule = light.opt_state[1]
+    assert isinstance(adam, optax.ScaleByAdamState)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(adam))  # as of a fresh optimiser
+    assert int(schedule.count) == 3
+    assert jax.tree.structure(light.opt_state) == jax.tree.structure(exact.opt_state)
+
+
+def test_checkpoints_are_never_mixed(halfway):
+    with pytest.raises(InputError, match='halfway holds checkpoints already: choose another'):
+        unpack(*pack(halfway, 'light'), halfway)
+
+
+def test_a_folder_without_a_run_is_told(tmp_path):
+    with pytest.raises(InputError, match='holds no checkpoints: pass the --workdir'):
+        pack(tmp_path, 'exact')
+
+
+def test_parts_of_another_version_are_told(halfway, tmp_path):
+    content, about = pack(halfway, 'exact')
+    about['config']['model']['latent_channels'] = 8
+    with pytest.raises(InputError, match='it was packed by another version of m2l_jax'):
+        unpack(content, about, tmp_path / 'there')
