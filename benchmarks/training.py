@@ -5,10 +5,12 @@
 
 Every way that the package has is tried, ours is compiled from nothing, and then ours, the package
 as it comes (in float32, layer by layer), and the package in its fastest way take turns, warm.
-Weights are random in all layers. Model FLOP utilisation takes the operations of the model's
-definition, 0.98 TFLOP a crop at full size, against the fastest product of matrices that either
-framework runs here. Ratios are times as fast, each of one round. A peak of memory is that of the
-steps: of the whole process on a CPU; on a GPU of its arrays, ours since the start.
+Weights are random in all layers. Several steps a turn (`--steps`) are nearer to training: where
+a pause makes memory dearer, the first after the other's turn is slower. Model FLOP utilisation
+takes the operations of the model's definition, 0.98 TFLOP a crop at full size, against the fastest
+product of matrices that either framework runs here. Ratios are times as fast, each of one round. A
+peak of memory is that of the steps: of the whole process on a CPU; on a GPU of its arrays, ours
+since the start.
 """
 
 import pathlib
