@@ -24,7 +24,9 @@ if [[ ! ${MINUTES:-} || ! ${OUTPUT:-} || ! $workdir ]]; then
   exit 1
 fi
 
-if [[ ${FROM:-} && ! -d $workdir/checkpoints ]]; then
+# A folder alone may be left of an unpacking or a training that was stopped before it saved.
+steps=$(find "$workdir/checkpoints" -maxdepth 1 -regex '.*/[0-9]+' 2>/dev/null || true)
+if [[ ${FROM:-} && ! $steps ]]; then
   [[ -f $FROM/manifest.json ]] || { echo "error: FROM=$FROM holds no manifest.json: pass the folder run/ of an OUTPUT" >&2; exit 1; }
   python -m m2l_jax.carry --from="$FROM" --to="$workdir"
 fi

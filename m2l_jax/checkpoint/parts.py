@@ -34,17 +34,15 @@ def write_parts(
     """
     folder = pathlib.Path(folder)
     before = _named_parts(folder)
-    # Named by content: no part takes the place of one that the manifest still means.
-    name = hashlib.sha256(content).hexdigest()[:12]
     parts = []
     for number, begin in enumerate(range(0, len(content), part_bytes)):
         part = content[begin : begin + part_bytes]
-        path = folder / f'{name}-{number}{_SUFFIX}'
+        digest = hashlib.sha256(part).hexdigest()
+        # Named by content: none takes the place of another that the manifest still means.
+        path = folder / f'{number}-{digest[:12]}{_SUFFIX}'
         with replaced_file(path) as partial:
             partial.write_bytes(part)
-        parts.append(
-            {'name': path.name, 'bytes': len(part), 'sha256': hashlib.sha256(part).hexdigest()}
-        )
+        parts.append({'name': path.name, 'bytes': len(part), 'sha256': digest})
     with replaced_file(folder / MANIFEST) as partial:
         partial.write_text(json.dumps({**about, 'parts': parts}, indent=2) + '\n')
     for stale in before - {part['name'] for part in parts}:

@@ -41,14 +41,16 @@ def cut_clips(paths: str, sample_rate: int, seconds: float) -> list[Clip]:
             f'{metrics.LEAST_SAMPLES / sample_rate:.3f} at least'
         )
     clips = []
-    for path in files.find(paths):
+    for index, path in enumerate(files.find(paths)):
         waveform = files.read(path, sample_rate)
         if not np.all(np.isfinite(waveform)):
             raise InputError(f'{path} holds NaN or infinite samples: mend or replace it')
         for number in range(waveform.shape[1] // samples):
             piece = waveform[:, number * samples : (number + 1) * samples]
             if np.sqrt(np.mean(piece**2)) >= LEAST_RMS:
-                clips.append(Clip(f'{pathlib.Path(path).stem}_{number:02}', piece))
+                # The index tells files of the same name apart.
+                name = f'{index:02}_{pathlib.Path(path).stem}_{number:02}'
+                clips.append(Clip(name, piece))
     if not clips:
         raise InputError(f'{paths} has no audio of {seconds} s that is not silent')
     return clips

@@ -25,6 +25,14 @@ def test_only_the_earlier_parts_are_replaced(tmp_path):
     assert read_parts(tmp_path)[0] == CONTENT[1:]
 
 
+def test_what_was_there_is_whole_if_parts_of_another_size_fail(tmp_path, monkeypatch):
+    write_parts(tmp_path, CONTENT, 1000, {})
+    monkeypatch.setattr('json.dumps', lambda *_, **__: 1 / 0)  # before the manifest is written
+    with pytest.raises(ZeroDivisionError):
+        write_parts(tmp_path, CONTENT, 900, {})
+    assert read_parts(tmp_path)[0] == CONTENT
+
+
 def damage(path):
     path.write_bytes(path.read_bytes()[:-1] + b'x')
 
@@ -32,9 +40,17 @@ def damage(path):
 @pytest.mark.parametrize(
     ('number', 'change', 'message'),
     [
-        (0, lambda path: path.unlink(), r'-0\.part cannot be read \(No such file or directory\)'),
-        (1, damage, r'-1\.part is damaged \(1000 bytes\): copy it again'),
-        (2, lambda path: path.write_bytes(b''), r'-2\.part is damaged \(0 bytes\): copy it again'),
+        (
+            0,
+            lambda path: path.unlink(),
+            r'0-\w+\.part cannot be read \(No such file or directory\)',
+        ),
+        (1, damage, r'1-\w+\.part is damaged \(1000 bytes\): copy it again'),
+        (
+            2,
+            lambda path: path.write_bytes(b''),
+            r'2-\w+\.part is damaged \(0 bytes\): copy it again',
+        ),
         (3, damage, r'manifest\.json is damaged: copy it again'),
         (3, lambda path: path.unlink(), r'manifest\.json does not exist: pass the folder'),
     ],

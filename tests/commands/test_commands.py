@@ -162,13 +162,13 @@ def test_evaluate_reports_each_piece_and_the_untrained_model(tmp_path):
     result = run('evaluate', *flags)
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / 'out' / 'report.json').read_text())
-    assert list(report['clips']) == ['a_00', 'a_01']
+    assert list(report['clips']) == ['00_a_00', '00_a_01']
     distances = [row['lsd'] for row in report['clips'].values()]
     assert report['mean']['lsd'] == pytest.approx(sum(distances) / 2)
     assert report['untrained_mean']['lsd'] != report['mean']['lsd']
     assert report['seed'] == 3
     written = {path.name for path in (tmp_path / 'out').iterdir()}
-    assert written == {'report.json', 'a_00.wav', 'a_00.original.wav', 'a_00.png'}
+    assert written == {'report.json', '00_a_00.wav', '00_a_00.original.wav', '00_a_00.png'}
     assert_told(run('evaluate', *flags, '--seconds=0.01'), 'pieces of 0.01 s are too short')
 
 

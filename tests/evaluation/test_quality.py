@@ -13,8 +13,21 @@ def test_files_are_cut_into_pieces_without_silence(tmp_path):
     soundfile.write(tmp_path / 'b.wav', music.T, 44_100, subtype='FLOAT')
     soundfile.write(tmp_path / 'a.wav', make_music(0.5, seed=1).T, 44_100, subtype='FLOAT')
     clips = cut_clips(str(tmp_path), 44_100, 0.25)
-    assert [clip.name for clip in clips] == ['a_00', 'a_01', 'b_00', 'b_01', 'b_04']
+    assert [clip.name for clip in clips] == [
+        '00_a_00',
+        '00_a_01',
+        '01_b_00',
+        '01_b_01',
+        '01_b_04',
+    ]
     np.testing.assert_array_equal(clips[3].waveform, music[:, 11_025:22_050])
+
+
+def test_files_of_the_same_name_are_told_apart(tmp_path):
+    for name in ('a.wav', 'a.flac'):
+        soundfile.write(tmp_path / name, make_music(0.3).T, 44_100)
+    names = [clip.name for clip in cut_clips(str(tmp_path), 44_100, 0.25)]
+    assert names == ['00_a_00', '01_a_00']
 
 
 @pytest.mark.parametrize(

@@ -196,14 +196,16 @@ def test_what_was_trained_is_packed_for_taking_away(play, code, done):
 
 
 def test_a_run_goes_on_from_its_own_checkpoints(play):
-    (play / 'run' / 'checkpoints').mkdir(parents=True)
+    (play / 'run' / 'checkpoints' / '200').mkdir(parents=True)
     settings = {'MINUTES': '9', 'OUTPUT': 'out', 'FROM': '/nowhere'}
     process = start(play, '75 0 1', 'train_for.sh', f'--workdir={play}/run', **settings)
     assert finish(process)[0] == 75  # without curves, too
     assert read_notes(play)[0][0][1] == 'm2l_jax.train'
 
 
-def test_a_folder_that_holds_nothing_carried_is_told(play):
+@pytest.mark.parametrize('left', ['run', 'run/checkpoints', 'run/checkpoints/200.tmp'])
+def test_a_folder_that_holds_nothing_carried_is_told(play, left):
+    (play / left).mkdir(parents=True)  # without a whole checkpoint
     settings = {'MINUTES': '9', 'OUTPUT': 'out', 'FROM': '/nowhere'}
     code, _, errors = finish(start(play, '0', 'train_for.sh', f'--workdir={play}/run', **settings))
     assert (code, len(errors)) == (1, 1)

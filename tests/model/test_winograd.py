@@ -34,6 +34,16 @@ def test_is_the_plain_convolution(monkeypatch, outputs, strip_bytes, frames):
     np.testing.assert_allclose(winograd.convolve(x, kernel), _plain(x, kernel), atol=1e-5)
 
 
+@pytest.mark.parametrize('strip_bytes', [0, 1e9])
+@pytest.mark.parametrize('frames', [1, 8, 13])
+def test_gradients_are_those_of_the_plain_convolution(monkeypatch, strip_bytes, frames):
+    monkeypatch.setattr(winograd, '_STRIP_BYTES', strip_bytes)
+    x, kernel, gradient = _random(0, 2, 12, frames, 5), _kernel(5, 7), _random(2, 2, 12, frames, 7)
+    expected = jax.vjp(_plain, x, kernel)[1](gradient)
+    for ours, plain in zip(winograd.pull_back(x, kernel, gradient), expected, strict=True):
+        np.testing.assert_allclose(ours, plain, atol=1e-5 * np.max(np.abs(plain)))
+
+
 def test_strips_divide_the_bins_and_fit(monkeypatch):
     monkeypatch.setattr(winograd, '_STRIP_BYTES', 4 * 64 * 36 * 3 * 10)  # three rows of ten tiles
     assert winograd._strip_bins(bins=16, frames=40, channels=64) == 8
