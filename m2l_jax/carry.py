@@ -18,7 +18,7 @@ from m2l_jax.interface import command
 _FROM = flags.DEFINE_string('from', None, "A training run's folder, or one that this has written.")
 _TO = flags.DEFINE_string('to', None, 'The folder to write.')
 _FORM = flags.DEFINE_enum('form', 'exact', ['exact', 'light'], 'How much of the state to pack.')
-_MEGABYTES = flags.DEFINE_float(
+_MEGABYTES = command.define_finite_float(
     'part_megabytes', 1000.0, 'Of each file at most, 10^6 bytes.', lower_bound=0.001
 )
 flags.mark_flags_as_required(['from', 'to'])

@@ -22,7 +22,7 @@ _CHECKPOINT = flags.DEFINE_string(
 )
 _RANDOM = flags.DEFINE_boolean('random', False, 'Compare with random weights instead of a file.')
 _AUDIO = flags.DEFINE_string('audio', None, 'Audio file; bundled music if not given.')
-_SECONDS = flags.DEFINE_float('seconds', 3.0, 'How much of the audio to take.', lower_bound=0.1)
+_SECONDS = command.define_finite_float('seconds', 3.0, 'How much of the audio to take.', 0.1)
 _DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of this computation.')
 _JSON = flags.DEFINE_boolean('json', False, 'Print JSON instead of a table.')
 _BUNDLED = pathlib.Path(__file__).parent / 'assets' / 'heldout' / 'greensleeves.ogg'

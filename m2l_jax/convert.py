@@ -27,8 +27,8 @@ _HEADS = flags.DEFINE_integer(
 _STORAGE = flags.DEFINE_enum(
     'storage', 'float32', ['float32', 'float16'], 'Of the numbers in a .pt or .safetensors file.'
 )
-_MOST = flags.DEFINE_float(
-    'most_megabytes', None, 'Write no larger .pt or .safetensors file.', lower_bound=0
+_MOST = command.define_finite_float(
+    'most_megabytes', None, 'Write no larger .pt or .safetensors file.'
 )
 # Taken for a slip, and not for the name of a folder.
 _OTHER_SUFFIXES = ('.pth', '.bin', '.ckpt', '.h5', '.msgpack', '.npz', '.onnx')

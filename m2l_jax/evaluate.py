@@ -23,10 +23,16 @@ _INPUT = flags.DEFINE_string(
     'Audio file or folder; several with commas between.',
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for report, audio and pictures.')
-_SECONDS = flags.DEFINE_float('seconds', 4.0, 'Of each piece.', lower_bound=0)
+_SECONDS = command.define_finite_float('seconds', 4.0, 'Of each piece.')
 _MEDIA = flags.DEFINE_integer('media', 5, 'Pieces to write as audio and pictures.', lower_bound=0)
 _STEPS = flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the decoding noise, and of the untrained model.')
+_SEED = flags.DEFINE_integer(
+    'seed',
+    0,
+    'Of the decoding noise, and of the untrained model.',
+    lower_bound=0,
+    upper_bound=2**32 - 1,
+)
 flags.mark_flags_as_required(['checkpoint', 'output'])
 
 

@@ -32,11 +32,10 @@ _PROCESS_ID = flags.DEFINE_integer('process_id', None, "This process's number, f
 _JOIN_TIMEOUT = flags.DEFINE_integer(
     'join_timeout', 300, 'Seconds to wait for all processes to join.', lower_bound=1
 )
-_MINUTES = flags.DEFINE_float(
+_MINUTES = command.define_finite_float(
     'minutes',
-    math.inf,
+    None,
     'Save and exit with 75 after so many, compilation included; an evaluation is waited for.',
-    lower_bound=0,
 )
 flags.mark_flags_as_required(['config', 'workdir'])
 
@@ -56,7 +55,8 @@ def main() -> None:
         # that compile wait for its part of the tuning: several need to be told of a folder.
         if place is None:
             use_compile_cache()
-        train_and_evaluate(config, _WORKDIR.value, _MINUTES.value)
+        minutes = math.inf if _MINUTES.value is None else _MINUTES.value
+        train_and_evaluate(config, _WORKDIR.value, minutes)
 
 
 if __name__ == '__main__':

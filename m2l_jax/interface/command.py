@@ -1,6 +1,7 @@
 """How every command starts: flags parsed, and a user's mistake told in one line."""
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -37,6 +38,17 @@ def define_checkpoint() -> absl_flags.FlagHolder:
         'Folder of a training run or a conversion, .pt or .safetensors file, or the name of a '
         'model that comes with this package: small.',
     )
+
+
+def define_finite_float(
+    name: str, default: float | None, help: str, lower_bound: float = 0
+) -> absl_flags.FlagHolder:
+    """Defines a number that is neither `nan` nor `inf`, which absl takes for numbers."""
+    holder = absl_flags.DEFINE_float(name, default, help, lower_bound=lower_bound)
+    absl_flags.register_validator(
+        holder, lambda value: value is None or math.isfinite(value), 'must be finite'
+    )
+    return holder
 
 
 def read_config(flag: absl_flags.FlagHolder) -> ml_collections.ConfigDict:
