@@ -42,7 +42,7 @@ def main() -> None:
 
     from m2l_jax.codec.compile_cache import use_compile_cache
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
-    from m2l_jax.evaluation import quality
+    from m2l_jax.evaluation import metrics, quality
     from m2l_jax.interface.paths import make_folder, replaced_file
     from m2l_jax.model.autoencoder import Music2Latent
     from m2l_jax.training.state import compute_once
@@ -69,8 +69,8 @@ def main() -> None:
         'config': dataclasses.asdict(codec.config),
         **options,
         'seconds': _SECONDS.value,
-        'mean': quality.mean_figures(rows),
-        'untrained_mean': quality.mean_figures(untrained_rows),
+        'mean': metrics.mean_figures(rows),
+        'untrained_mean': metrics.mean_figures(untrained_rows),
         'clips': {clip.name: row for clip, row in zip(clips, rows, strict=True)},
     }
     with replaced_file(folder / 'report.json') as partial:

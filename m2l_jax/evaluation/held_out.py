@@ -177,7 +177,7 @@ class HeldOutClips:
             figures.append(metrics.measure(clip.waveform, reconstruction))
             if len(media) < self._config.media_clips:
                 media.append(self._show(clip, reconstruction, figures[-1]))
-        scalars = {name: float(np.mean([row[name] for row in figures])) for name in figures[0]}
+        scalars = metrics.mean_figures(figures)
         scalars |= self._by_noise_level(params)
         return Evaluation(
             {f'evaluation/{name}': value for name, value in scalars.items()},

@@ -1,5 +1,7 @@
 """How close a reconstruction is to its original. NumPy, float64, one figure a pair of signals."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from m2l_jax.interface.errors import InputError
@@ -21,6 +23,11 @@ def measure(original: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
         'lsd': log_spectral_distance(original, estimate),
         'mr_stft': multi_resolution_stft_distance(original, estimate),
     }
+
+
+def mean_figures(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each figure over clips."""
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def si_sdr(original: np.ndarray, estimate: np.ndarray) -> float:

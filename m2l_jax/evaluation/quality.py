@@ -67,8 +67,3 @@ def reconstruct_clips(
     for clip in clips:
         waveform = codec.reconstruct(clip.waveform, denoising_steps, seed)
         yield Reconstruction(clip, waveform, metrics.measure(clip.waveform, waveform))
-
-
-def mean_figures(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of each figure over the clips."""
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

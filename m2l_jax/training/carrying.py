@@ -27,8 +27,6 @@ from m2l_jax.training.curves import read_curves
 from m2l_jax.training.event_file import EventFile
 from m2l_jax.training.state import TrainState, create_state, make_optimizer
 
-FORMS = ('exact', 'light')
-
 _AVERAGE = 'ema_params/'
 _CURVES = 'curves'
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from m2l_jax.evaluation.quality import cut_clips, mean_figures
+from m2l_jax.evaluation.metrics import mean_figures
+from m2l_jax.evaluation.quality import cut_clips
 from m2l_jax.interface.errors import InputError
 from tests.conftest import make_music
 

@@ -156,9 +156,17 @@ def test_shards_of_a_batch_are_convolved_by_themselves(strips, outputs):
 
 
 @pytest.mark.parametrize(('platform', 'loops'), [('cpu', True), ('tpu', False), ('cuda', False)])
-def test_only_a_cpu_is_given_strips(strips, platform, loops):
-    arrays = _normalised_inputs()
-    traced = jax.jit(lambda *a: convolve_normalised(*a, None, _PADS)).trace(*arrays)
+@pytest.mark.parametrize('way', ['forward', 'backward'])
+def test_only_a_cpu_is_given_strips(strips, platform, loops, way):
+    def convolve(*arrays):
+        return convolve_normalised(*arrays, None, _PADS)
+
+    def differentiate(*arrays):
+        return jax.vjp(convolve, *arrays)[1](_random(4, 2, 12, 8, 6))
+
+    traced = jax.jit({'forward': convolve, 'backward': differentiate}[way]).trace(
+        *_normalised_inputs()
+    )
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     assert ('stablehlo.while' in text) == loops
     assert ('stablehlo.convolution' in text) != loops
