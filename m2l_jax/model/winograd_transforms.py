@@ -19,6 +19,7 @@ TAPS = 3
 INPUTS = OUTPUTS + TAPS - 1
 
 
+@jax.jit
 def transform_inputs(x: jax.Array) -> jax.Array:
     """Padded rows `[B, 4·R + 4, 4·N + 4, C]`, of which the last two go unread: `[36, B·R·N, C]`."""
     to_input, _, _ = _matrices()
@@ -27,6 +28,7 @@ def transform_inputs(x: jax.Array) -> jax.Array:
     return x.reshape(INPUTS**2, -1, x.shape[-1])
 
 
+@functools.partial(jax.jit, static_argnames='shape')
 def transpose_of_inputs(gradient: jax.Array, shape: Sequence[int]) -> jax.Array:
     """What `transform_inputs` pulls `[36, B·R·N, C]` back to; `shape` is that of its input."""
     to_input, _, _ = _matrices()
@@ -37,6 +39,7 @@ def transpose_of_inputs(gradient: jax.Array, shape: Sequence[int]) -> jax.Array:
     return _add_overlapping(_combine(to_input.T, gradient), 1)
 
 
+@jax.jit
 def transform_kernel(kernel: jax.Array) -> jax.Array:
     """`[3, 3, C, K]` to `[36, C, K]`."""
     _, to_kernel, _ = _matrices()
@@ -45,6 +48,7 @@ def transform_kernel(kernel: jax.Array) -> jax.Array:
     return kernel.reshape(-1, *kernel.shape[2:])
 
 
+@jax.jit
 def transpose_of_kernel(gradient: jax.Array) -> jax.Array:
     """What `transform_kernel` pulls `[36, C, K]` back to."""
     _, to_kernel, _ = _matrices()
@@ -53,6 +57,7 @@ def transpose_of_kernel(gradient: jax.Array) -> jax.Array:
     return jnp.stack(_combine(to_kernel.T, gradient))
 
 
+@functools.partial(jax.jit, static_argnames='shape')
 def transform_outputs(products: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Products `[36, B·R·N, K]` to outputs of the given shape, `[B, 4·R, 4·N, K]`."""
     _, _, to_output = _matrices()
@@ -64,6 +69,7 @@ def transform_outputs(products: jax.Array, shape: Sequence[int]) -> jax.Array:
     return y.reshape(shape)
 
 
+@jax.jit
 def transpose_of_outputs(gradient: jax.Array) -> jax.Array:
     """What `transform_outputs` pulls `[B, 4·R, 4·N, K]` back to."""
     _, _, to_output = _matrices()
