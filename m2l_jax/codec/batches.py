@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from m2l_jax.codec.chunks import Chunk, bucket
+from m2l_jax.codec.compiler_options import inference_options
 from m2l_jax.codec.rows import channel_key, decode_waveforms, encode_waveforms, waveform_samples
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
@@ -69,11 +70,17 @@ class RowRunner:
         self._config = model.config
         self._lock = threading.Lock()
         self._mesh = None if devices is None else Mesh(np.asarray(devices), ('data',))
+        platform = devices[0].platform if devices else jax.default_backend()
+        options = inference_options(platform)
         self.encode_program = jax.jit(
-            functools.partial(encode_waveforms, model), static_argnames='method'
+            functools.partial(encode_waveforms, model),
+            static_argnames='method',
+            compiler_options=options,
         )
         self.decode_program = jax.jit(
-            functools.partial(decode_waveforms, model), static_argnames='steps'
+            functools.partial(decode_waveforms, model),
+            static_argnames='steps',
+            compiler_options=options,
         )
 
     def place(self, params: Params) -> Params:
