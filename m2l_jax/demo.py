@@ -7,7 +7,6 @@ it, into `pretrained/`. Then trains `configs/demo.py` on the bundled music and w
 output folder: the checkpoint, its reconstruction of that piece as WAV and PNG, and `summary.json`.
 """
 
-import json
 import pathlib
 import time
 
@@ -37,6 +36,7 @@ def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
     from m2l_jax.evaluation.metrics import log_spectral_distance, si_sdr
     from m2l_jax.evaluation.reconstruction import reconstruct_file
+    from m2l_jax.interface.json_files import write_json
     from m2l_jax.interface.settings import build
     from m2l_jax.training.config import TrainingConfig
     from m2l_jax.training.loop import train_and_evaluate
@@ -67,7 +67,7 @@ def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
         'lsd_untrained': log_spectral_distance(original, guess),
         'seconds': time.monotonic() - begin,
     }
-    (output / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    write_json(output / 'summary.json', summary)
     return summary
 
 

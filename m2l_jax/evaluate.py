@@ -9,7 +9,6 @@ means, and the first --media of the pieces as WAV, original and reconstruction, 
 """
 
 import dataclasses
-import json
 import pathlib
 
 from absl import flags
@@ -43,7 +42,8 @@ def main() -> None:
     from m2l_jax.codec.compile_cache import use_compile_cache
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
     from m2l_jax.evaluation import metrics, quality
-    from m2l_jax.interface.paths import make_folder, replaced_file
+    from m2l_jax.interface.json_files import write_json
+    from m2l_jax.interface.paths import make_folder
     from m2l_jax.model.autoencoder import Music2Latent
     from m2l_jax.training.state import compute_once
 
@@ -73,8 +73,7 @@ def main() -> None:
         'untrained_mean': metrics.mean_figures(untrained_rows),
         'clips': {clip.name: row for clip, row in zip(clips, rows, strict=True)},
     }
-    with replaced_file(folder / 'report.json') as partial:
-        partial.write_text(json.dumps(report, indent=2) + '\n')
+    write_json(folder / 'report.json', report)
     print(f'{len(clips)} pieces of {_SECONDS.value:g} s, seed {_SEED.value}')
     for name in ('mean', 'untrained_mean'):
         figures = report[name]

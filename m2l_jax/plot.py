@@ -6,7 +6,6 @@
 `out/curves.png` the loss and, if `evaluation.path` was set, what held-out clips told.
 """
 
-import json
 import pathlib
 
 from absl import flags
@@ -23,7 +22,8 @@ def main() -> None:
     from m2l_jax.evaluation.curve_picture import draw_curves
     from m2l_jax.evaluation.report import save_picture
     from m2l_jax.interface.errors import InputError
-    from m2l_jax.interface.paths import make_folder, replaced_file
+    from m2l_jax.interface.json_files import write_json
+    from m2l_jax.interface.paths import make_folder
     from m2l_jax.training.curves import read_curves
 
     curves = read_curves(_WORKDIR.value)
@@ -33,8 +33,7 @@ def main() -> None:
     as_json = {
         name: {'step': list(curve), 'value': list(curve.values())} for name, curve in curves.items()
     }
-    with replaced_file(folder / 'curves.json') as partial:
-        partial.write_text(json.dumps(as_json) + '\n')
+    write_json(folder / 'curves.json', as_json, indent=None)
     name = pathlib.Path(_WORKDIR.value).resolve().name
     save_picture(folder / 'curves.png', draw_curves(curves, name))
     last = max(max(curve) for curve in curves.values())

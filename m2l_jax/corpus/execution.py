@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import pathlib
@@ -22,7 +21,8 @@ from m2l_jax.corpus.ray_runner import RayOptions, run_ray
 from m2l_jax.corpus.runners import run_local
 from m2l_jax.corpus.summary import ShardSummary
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import make_folder, replaced_file
+from m2l_jax.interface.json_files import write_json
+from m2l_jax.interface.paths import make_folder
 from m2l_jax.interface.progress import ProgressBar
 
 _logger = logging.getLogger(__name__)
@@ -144,8 +144,7 @@ def _reported(
 
 def _write_report(path: pathlib.Path, report: RunReport) -> None:
     if report.shards:  # else that of an earlier run says more
-        with replaced_file(path) as partial:
-            partial.write_text(json.dumps(dataclasses.asdict(report), indent=2) + '\n')
+        write_json(path, dataclasses.asdict(report))
 
 
 def _wait_for_others(ledger: Ledger, shards: Sequence[Shard]) -> None:

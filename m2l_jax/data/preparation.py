@@ -21,7 +21,8 @@ from m2l_jax.data.shards import ShardJob, read_summary
 from m2l_jax.data.tfds_audio import SEGMENTS
 from m2l_jax.interface import settings
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import make_folder, replaced_file
+from m2l_jax.interface.json_files import write_json
+from m2l_jax.interface.paths import make_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -79,8 +80,7 @@ def prepare(
     if not report.segments:
         _discard(folder, jobs)
         raise _nothing_usable(inputs, files, next(iter(report.skipped.values())))
-    with replaced_file(folder / 'report.json') as partial:
-        partial.write_text(json.dumps(dataclasses.asdict(report), indent=2) + '\n')
+    write_json(folder / 'report.json', dataclasses.asdict(report))
     SEGMENTS.write_metadata(
         folder, [summary.segments for summary in summaries], report.bytes, _describe(config)
     )
@@ -103,9 +103,8 @@ def _claim(folder: pathlib.Path, config: SegmentConfig, files: Sequence[AudioFil
     path = folder / _PREPARATION
     if not path.exists():
         make_folder(folder)
-        with replaced_file(path) as partial:
-            content = {'settings': dataclasses.asdict(config), 'files': listed}
-            partial.write_text(json.dumps(content) + '\n')
+        content = {'settings': dataclasses.asdict(config), 'files': listed}
+        write_json(path, content, indent=None)
         return
     try:
         earlier = json.loads(path.read_text())

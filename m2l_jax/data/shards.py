@@ -14,6 +14,7 @@ from m2l_jax.data.segments import Piece, SegmentConfig
 from m2l_jax.data.tfds_audio import SEGMENTS
 from m2l_jax.interface import settings
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.json_files import write_json
 from m2l_jax.interface.paths import replaced_file
 
 # Float32 values read at a time, over all channels, 64 MB: some three minutes of stereo. Resampling
@@ -73,8 +74,7 @@ def write_shard(job: ShardJob) -> None:
         tuple(tally.used),
         (*tally.damaged.items(),),
     )
-    with replaced_file(job.summary_path) as partial:
-        partial.write_text(json.dumps(dataclasses.asdict(summary), indent=2) + '\n')
+    write_json(job.summary_path, dataclasses.asdict(summary))
 
 
 def read_summary(job: ShardJob) -> ShardSummary | None:

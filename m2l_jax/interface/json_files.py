@@ -1,0 +1,37 @@
+"""JSON files that commands write."""
+
+import json
+import math
+import os
+from typing import Any
+
+from m2l_jax.interface.paths import replaced_file
+
+
+def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 2) -> None:
+    """Writes a file whole, or leaves what was there.
+
+    JSON has no word for numbers that are not finite, such as the SI-SDR of silence: null stands for
+    them.
+
+    Args:
+      path: the file; missing folders are made.
+      content: dicts, lists, tuples, and what JSON has a word for.
+      indent: spaces a level; None for one line.
+
+    Raises:
+      InputError: if it cannot be written.
+    """
+    text = json.dumps(_finite(content), indent=indent, allow_nan=False)
+    with replaced_file(path) as partial:
+        partial.write_text(text + '\n')
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
