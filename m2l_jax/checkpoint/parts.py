@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.json_files import write_json
 from m2l_jax.interface.paths import replaced_file
 
 MANIFEST = 'manifest.json'
@@ -35,18 +36,20 @@ def write_parts(
     folder = pathlib.Path(folder)
     before = _named_parts(folder)
     parts = []
-    for number, begin in enumerate(range(0, len(content), part_bytes)):
-        part = content[begin : begin + part_bytes]
-        digest = hashlib.sha256(part).hexdigest()
-        # Named by content: none takes the place of another that the manifest still means.
-        path = folder / f'{number}-{digest[:12]}{_SUFFIX}'
-        with replaced_file(path) as partial:
-            partial.write_bytes(part)
-        parts.append({'name': path.name, 'bytes': len(part), 'sha256': digest})
-    with replaced_file(folder / MANIFEST) as partial:
-        partial.write_text(json.dumps({**about, 'parts': parts}, indent=2) + '\n')
-    for stale in before - {part['name'] for part in parts}:
-        (folder / stale).unlink(missing_ok=True)
+    try:
+        for number, begin in enumerate(range(0, len(content), part_bytes)):
+            part = content[begin : begin + part_bytes]
+            digest = hashlib.sha256(part).hexdigest()
+            # Named by content: none takes the place of another that the manifest still means.
+            path = folder / f'{number}-{digest[:12]}{_SUFFIX}'
+            with replaced_file(path) as partial:
+                partial.write_bytes(part)
+            parts.append({'name': path.name, 'bytes': len(part), 'sha256': digest})
+        write_json(folder / MANIFEST, {**about, 'parts': parts})
+    except BaseException:
+        _remove(folder, {part['name'] for part in parts} - before)
+        raise
+    _remove(folder, before - {part['name'] for part in parts})
     return [*(folder / part['name'] for part in parts), folder / MANIFEST]
 
 
@@ -59,6 +62,11 @@ def read_parts(folder: str | os.PathLike[str]) -> tuple[bytes, dict[str, Any]]:
     folder = pathlib.Path(folder)
     manifest = _read_manifest(folder / MANIFEST)
     return b''.join(_read_part(folder, part) for part in manifest['parts']), manifest
+
+
+def _remove(folder: pathlib.Path, names: set[str]) -> None:
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _named_parts(folder: pathlib.Path) -> set[str]:

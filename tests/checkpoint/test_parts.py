@@ -31,6 +31,7 @@ def test_what_was_there_is_whole_if_parts_of_another_size_fail(tmp_path, monkeyp
     with pytest.raises(ZeroDivisionError):
         write_parts(tmp_path, CONTENT, 900, {})
     assert read_parts(tmp_path)[0] == CONTENT
+    assert len(list(tmp_path.iterdir())) == 4  # and nothing of the others is left
 
 
 def damage(path):
