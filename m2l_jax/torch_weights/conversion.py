@@ -77,5 +77,5 @@ def save_torch_model(
     config = dataclasses.replace(config, dtype='float32', param_dtype='float32')
     tensors = to_state_dict(params, config)
     if storage == 'float16':
-        tensors = to_float16(tensors)
+        tensors = to_float16(tensors, 'keep float32')
     files.write_tensors(path, tensors, config, most_bytes)

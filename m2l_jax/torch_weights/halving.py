@@ -15,20 +15,26 @@ _MOST_ROUNDING = 1e-3
 _logger = logging.getLogger(__name__)
 
 
-def to_float16(tensors: Mapping[str, np.ndarray]) -> StateDict:
+def to_float16(tensors: Mapping[str, np.ndarray], mend: str) -> StateDict:
     """Rounds tensors, and logs how far that moves them.
 
+    Args:
+      tensors: floating-point numbers by name.
+      mend: what to do if float16 cannot hold them, for the message.
+
     Raises:
-      InputError: for a number beyond float16's 65,504, or numbers so small that together they are
-        moved by more than a thousandth of their norm.
+      InputError: for a number that is not finite or beyond float16's 65,504, or numbers so small
+        that together they are moved by more than a thousandth of their norm.
     """
     with np.errstate(over='ignore'):
         halved = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
     error = norm = largest = 0.0
     for name, tensor in tensors.items():
+        if not np.all(np.isfinite(tensor)):
+            raise InputError(f'{name} holds numbers that are not finite: its training diverged')
         if not np.all(np.isfinite(halved[name])):
             raise InputError(
-                f'{name} holds {np.abs(tensor).max():.3g}, which float16 cannot: keep float32'
+                f'{name} holds {np.abs(tensor).max():.3g}, which float16 cannot: {mend}'
             )
         moved = np.abs(halved[name] - tensor.astype(np.float64))
         error += np.sum(moved**2)
@@ -38,7 +44,7 @@ def to_float16(tensors: Mapping[str, np.ndarray]) -> StateDict:
     if relative > _MOST_ROUNDING:
         raise InputError(
             f'the numbers are too small for float16, which moves them by {relative:.1e} of their '
-            'norm: keep float32'
+            f'norm: {mend}'
         )
     _logger.info(
         'rounded to float16: by %.1e of the norm of all numbers, each by %.1e at most',

@@ -42,7 +42,7 @@ def pack(workdir: str | os.PathLike[str], form: str) -> tuple[bytes, dict[str, A
       Content, a safetensors file, and what else `unpack` needs, as JSON takes it.
 
     Raises:
-      InputError: if there is no state to go on from, or float16 cannot hold the average.
+      InputError: if there is no state to go on from, or the light form cannot hold the average.
     """
     folder = pathlib.Path(workdir)
     if not (folder / 'checkpoints').is_dir():
@@ -62,7 +62,8 @@ def pack(workdir: str | os.PathLike[str], form: str) -> tuple[bytes, dict[str, A
         )
     kept = _named(_kept(without_average.replace(ema_params=average), form))
     if form == 'light':
-        kept |= to_float16({name: kept[name] for name in kept if name.startswith(_AVERAGE)})
+        average = {name: kept[name] for name in kept if name.startswith(_AVERAGE)}
+        kept |= to_float16(average, mend='pack the run as it is, with --form=exact')
     kept[_CURVES] = np.frombuffer(json.dumps(read_curves(folder)).encode(), np.uint8)
     return safetensors.numpy.save(kept), {'form': form, 'step': step, 'config': config}
 

@@ -13,7 +13,7 @@ def test_how_far_rounding_moves_is_told(caplog):
     # Of 1 + 2^-12 and 1, float16 has the second alone; 0 and 0.5 it has as they are.
     tensors = {'a': np.array([1 + 2**-12, 0], np.float32), 'b': np.full(4, 0.5, np.float32)}
     with caplog.at_level(logging.INFO):
-        halved = to_float16(tensors)
+        halved = to_float16(tensors, 'keep float32')
     np.testing.assert_array_equal(halved['a'], np.array([1, 0], np.float16))
     np.testing.assert_array_equal(halved['b'], tensors['b'])
     # 2^-12 over √2.
@@ -23,13 +23,15 @@ def test_how_far_rounding_moves_is_told(caplog):
 @pytest.mark.parametrize(
     ('value', 'message'),
     [
-        (7e4, 'w holds 7e\\+04, which float16 cannot'),
+        (7e4, 'w holds 7e\\+04, which float16 cannot: keep float32'),
+        (np.nan, 'w holds numbers that are not finite: its training diverged'),
         (1e-7, 'the numbers are too small for float16, which moves them by 1.9e-01 of their'),
     ],
 )
 def test_what_float16_cannot_hold_is_refused(value, message):
+    tensors = {'zeros': np.zeros(2, np.float32), 'w': np.array([value], np.float32)}
     with pytest.raises(InputError, match=message):
-        to_float16({'zeros': np.zeros(2, np.float32), 'w': np.array([value], np.float32)})
+        to_float16(tensors, 'keep float32')
 
 
 def test_a_file_of_float16_is_half_as_large_and_read_as_float32(tmp_path):
