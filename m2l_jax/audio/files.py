@@ -149,12 +149,21 @@ def read_blocks(
     with opened(path, to_end=True) as file:
         blocks = _read_part(file, path, sample_rate, 0, None)
         for block in _regroup(blocks, file.channels, block_samples, overlap_samples):
-            if not np.all(np.isfinite(block)):
-                raise InputError(f'{path} holds NaN or infinite samples: replace or remove it')
+            check_finite(block, path)
             empty = False
             yield block
     if empty:
         raise InputError(f'{path} holds no samples: replace or remove it')
+
+
+def check_finite(waveform: np.ndarray, path: PathLike) -> None:
+    """Refuses what a file of floating-point numbers may hold, and no sound.
+
+    Raises:
+      InputError: if a sample is not finite; it names the file.
+    """
+    if not np.all(np.isfinite(waveform)):
+        raise InputError(f'{path} holds NaN or infinite samples: replace or remove it')
 
 
 def write(path: PathLike, waveform: np.ndarray, sample_rate: int) -> None:

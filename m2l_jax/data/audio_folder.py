@@ -90,8 +90,7 @@ class AudioFolder:
         """
         channels = files.read(place.item, self._sample_rate, place.start, self._crop_samples)
         waveform = channels[place.channel]
-        if not np.all(np.isfinite(waveform)):
-            raise InputError(f'{place.item} holds NaN or infinite samples: replace or remove it')
+        files.check_finite(waveform, place.item)
         return waveform
 
     def items(self) -> Iterator[tuple[str, np.ndarray | str]]:

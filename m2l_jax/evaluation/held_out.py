@@ -258,8 +258,7 @@ def _read_clip(path: str, sample_rate: int, samples: int) -> np.ndarray:
             f'{samples / sample_rate:.2f} s of config.evaluation.seconds'
         )
     waveform = files.read(path, sample_rate, 0, samples)
-    if not np.all(np.isfinite(waveform)):
-        raise InputError(f'{path} holds NaN or infinite samples: mend or replace it')
+    files.check_finite(waveform, path)
     if np.sqrt(np.mean(waveform**2)) < LEAST_RMS:
         raise InputError(
             f'{path} is silent in its first {samples / sample_rate:.2f} s (RMS below {LEAST_RMS})'

@@ -43,8 +43,7 @@ def cut_clips(paths: str, sample_rate: int, seconds: float) -> list[Clip]:
     clips = []
     for index, path in enumerate(files.find(paths)):
         waveform = files.read(path, sample_rate)
-        if not np.all(np.isfinite(waveform)):
-            raise InputError(f'{path} holds NaN or infinite samples: mend or replace it')
+        files.check_finite(waveform, path)
         for number in range(waveform.shape[1] // samples):
             piece = waveform[:, number * samples : (number + 1) * samples]
             if np.sqrt(np.mean(piece**2)) >= LEAST_RMS:

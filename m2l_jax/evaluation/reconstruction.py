@@ -66,7 +66,6 @@ def _check(waveform: np.ndarray, path: str | os.PathLike[str]) -> None:
         raise InputError(
             f'{path} has {waveform.shape[1]} samples, too few to measure: {LEAST_SAMPLES} at least'
         )
-    if not np.all(np.isfinite(waveform)):
-        raise InputError(f'{path} holds NaN or infinite samples: mend or replace it')
+    files.check_finite(waveform, path)
     if not np.any(waveform):
         raise InputError(f'{path} is silent: there is nothing to reconstruct')
