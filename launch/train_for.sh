@@ -11,7 +11,8 @@
 # On another machine, FROM=out/run begins a workdir without checkpoints with what was taken away.
 # FORM=light (2 bytes a parameter) or exact (16) is how much that is; see m2l_jax.carry. MINUTES is
 # what training takes, compiling too, but for an evaluation that is under way; packing comes after.
-# Exits with 0 once all steps are done, and with 75 if there are more to do.
+# Exits with 0 once all steps are done, with 75 if there are more to do, and else with training's own
+# code; what it had saved until then is packed all the same. Paths start at the repository.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,15 +26,18 @@ if [[ ! ${MINUTES:-} || ! ${OUTPUT:-} || ! $workdir ]]; then
 fi
 
 # A folder alone may be left of an unpacking or a training that was stopped before it saved.
-steps=$(find "$workdir/checkpoints" -maxdepth 1 -regex '.*/[0-9]+' 2>/dev/null || true)
-if [[ ${FROM:-} && ! $steps ]]; then
+saved_steps() {
+  find "$workdir/checkpoints" -maxdepth 1 -regex '.*/[0-9]+' 2>/dev/null || true
+}
+
+if [[ ${FROM:-} && ! $(saved_steps) ]]; then
   [[ -f $FROM/manifest.json ]] || { echo "error: FROM=$FROM holds no manifest.json: pass the folder run/ of an OUTPUT" >&2; exit 1; }
   python -m m2l_jax.carry --from="$FROM" --to="$workdir"
 fi
 
 code=0
 python -m m2l_jax.train --minutes="$MINUTES" "$@" || code=$?
-((code == 0 || code == 75)) || exit "$code"
+((code == 0 || code == 75)) || [[ $(saved_steps) ]] || exit "$code"
 
 python -m m2l_jax.carry --from="$workdir" --to="$OUTPUT/run" --form="${FORM:-light}" --part_megabytes="${PART_MEGABYTES:-15}"
 python -m m2l_jax.plot --workdir="$workdir" --output="$OUTPUT" || true # there may be none yet

@@ -195,12 +195,14 @@ def test_what_was_trained_is_packed_for_taking_away(play, code, done):
     assert [note[0][1:] for note in read_notes(play)] == (expected if done else expected[:2])
 
 
-def test_a_run_goes_on_from_its_own_checkpoints(play):
+@pytest.mark.parametrize('code', [75, 1])
+def test_a_run_goes_on_from_its_own_checkpoints(play, code):
     (play / 'run' / 'checkpoints' / '200').mkdir(parents=True)
     settings = {'MINUTES': '9', 'OUTPUT': 'out', 'FROM': '/nowhere'}
-    process = start(play, '75 0 1', 'train_for.sh', f'--workdir={play}/run', **settings)
-    assert finish(process)[0] == 75  # without curves, too
-    assert read_notes(play)[0][0][1] == 'm2l_jax.train'
+    process = start(play, f'{code} 0 1', 'train_for.sh', f'--workdir={play}/run', **settings)
+    assert finish(process)[0] == code  # without curves, too
+    commands = [note[0][1] for note in read_notes(play)]
+    assert commands == ['m2l_jax.train', 'm2l_jax.carry', 'm2l_jax.plot']
 
 
 @pytest.mark.parametrize('left', ['run', 'run/checkpoints', 'run/checkpoints/200.tmp'])
