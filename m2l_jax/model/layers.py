@@ -145,7 +145,12 @@ def normalised_conv(
     zero_init: bool = False,
     name: str | None = None,
 ) -> jax.Array:
-    """Normalisation, SiLU and a convolution: `[B, ..., T, C]` to `[B, ..., T, channels]`."""
+    """Normalisation, SiLU and a convolution: `[B, ..., T, C]` to `[B, ..., T, channels]`.
+
+    Over the first `lengths` `[B]` frames of each row, zeros taking the others' place; None for all.
+    `norm` has the types of all of it; the convolution is padded by half its kernel, with weights of
+    zero at first if `zero_init`.
+    """
     gain, offset = norm.gain_and_offset(x, lengths)
 
     def algorithm(x, kernel, strides, pads, **options):
