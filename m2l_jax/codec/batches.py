@@ -70,7 +70,7 @@ class RowRunner:
         self._config = model.config
         self._lock = threading.Lock()
         self._mesh = None if devices is None else Mesh(np.asarray(devices), ('data',))
-        platform = devices[0].platform if devices else jax.default_backend()
+        platform = jax.default_backend() if devices is None else devices[0].platform
         options = inference_options(platform)
         self.encode_program = jax.jit(
             functools.partial(encode_waveforms, model),
