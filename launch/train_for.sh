@@ -11,8 +11,8 @@
 # On another machine, FROM=out/run begins a workdir without checkpoints with what was taken away.
 # FORM=light (2 bytes a parameter) or exact (16) is how much that is; see m2l_jax.carry. MINUTES is
 # what training takes, compiling too, but for an evaluation that is under way; packing comes after.
-# Exits with 0 once all steps are done, with 75 if there are more to do, and else with training's own
-# code; what it had saved until then is packed all the same. Paths start at the repository.
+# Exits with 0 once all steps are done, with 75 if there are more to do, and with training's own code
+# if that failed: what it had saved until then is packed all the same. Paths start at the repository.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -35,10 +35,15 @@ if [[ ${FROM:-} && ! $(saved_steps) ]]; then
   python -m m2l_jax.carry --from="$FROM" --to="$workdir"
 fi
 
+before=$(saved_steps)
 code=0
 python -m m2l_jax.train --minutes="$MINUTES" "$@" || code=$?
-((code == 0 || code == 75)) || [[ $(saved_steps) ]] || exit "$code"
+failed=''
+((code == 0 || code == 75)) || failed=1
+[[ ! $failed || $(saved_steps) != "$before" ]] || exit "$code"
 
-python -m m2l_jax.carry --from="$workdir" --to="$OUTPUT/run" --form="${FORM:-light}" --part_megabytes="${PART_MEGABYTES:-15}"
+packing=0
+python -m m2l_jax.carry --from="$workdir" --to="$OUTPUT/run" --form="${FORM:-light}" --part_megabytes="${PART_MEGABYTES:-15}" || packing=$?
 python -m m2l_jax.plot --workdir="$workdir" --output="$OUTPUT" || true # there may be none yet
+[[ $failed ]] || ((packing == 0)) || exit "$packing"
 exit "$code"

@@ -13,7 +13,7 @@ ARGUMENTS = ['--config.data.path=/data/my music', '--workdir=$HOME *', '']
 
 # In place of the training: notes its arguments and environment, and ends with the next of the codes
 # in PLAN (of its process, if it is one of several). At `wait` it waits for SIGTERM, notes how often
-# it came, and ends with 75.
+# it came, and ends with 75; at `saves` it saves a checkpoint, and fails.
 TRAINING = """\
 import json, os, signal, sys, time
 process = [a.split('=')[1] for a in sys.argv if a.startswith('--process_id=')]
@@ -35,6 +35,10 @@ if plan[number] == 'wait':
     sys.exit(75)
 if plan[number] == 'killed':
     os.kill(os.getpid(), signal.SIGKILL)
+if plan[number] == 'saves':
+    workdir = [a.split('=')[1] for a in sys.argv if a.startswith('--workdir=')]
+    os.makedirs(os.path.join(*workdir, 'checkpoints', '400'))
+    sys.exit(3)
 sys.exit(int(plan[number]))
 """
 
@@ -195,14 +199,23 @@ def test_what_was_trained_is_packed_for_taking_away(play, code, done):
     assert [note[0][1:] for note in read_notes(play)] == (expected if done else expected[:2])
 
 
-@pytest.mark.parametrize('code', [75, 1])
-def test_a_run_goes_on_from_its_own_checkpoints(play, code):
+@pytest.mark.parametrize(
+    ('plan', 'code', 'packs'),
+    [
+        ('75 0 1', 75, True),  # without curves, too
+        ('1', 1, False),  # such as for a mistyped flag: what was packed before is left alone
+        ('saves 0 0', 3, True),
+        ('saves 1 0', 3, True),
+        ('75 1 0', 1, True),  # what cannot be packed is not done
+    ],
+)
+def test_a_run_goes_on_from_its_own_checkpoints(play, plan, code, packs):
     (play / 'run' / 'checkpoints' / '200').mkdir(parents=True)
     settings = {'MINUTES': '9', 'OUTPUT': 'out', 'FROM': '/nowhere'}
-    process = start(play, f'{code} 0 1', 'train_for.sh', f'--workdir={play}/run', **settings)
-    assert finish(process)[0] == code  # without curves, too
+    process = start(play, plan, 'train_for.sh', f'--workdir={play}/run', **settings)
+    assert finish(process)[0] == code
     commands = [note[0][1] for note in read_notes(play)]
-    assert commands == ['m2l_jax.train', 'm2l_jax.carry', 'm2l_jax.plot']
+    assert commands == ['m2l_jax.train', *['m2l_jax.carry', 'm2l_jax.plot'] * packs]
 
 
 @pytest.mark.parametrize('left', ['run', 'run/checkpoints', 'run/checkpoints/200.tmp'])
