@@ -1,5 +1,6 @@
 """Bytes as several files of limited size, with checksums, for where larger ones do not go."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -47,7 +48,8 @@ def write_parts(
             parts.append({'name': path.name, 'bytes': len(part), 'sha256': digest})
         write_json(folder / MANIFEST, {**about, 'parts': parts})
     except BaseException:
-        _remove(folder, {part['name'] for part in parts} - before)
+        # A signal may have come when the manifest was new already.
+        _remove(folder, {part['name'] for part in parts} - before - _named_parts(folder))
         raise
     _remove(folder, before - {part['name'] for part in parts})
     return [*(folder / part['name'] for part in parts), folder / MANIFEST]
@@ -66,7 +68,8 @@ def read_parts(folder: str | os.PathLike[str]) -> tuple[bytes, dict[str, Any]]:
 
 def _remove(folder: pathlib.Path, names: set[str]) -> None:
     for name in names:
-        (folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _named_parts(folder: pathlib.Path) -> set[str]:

@@ -28,10 +28,11 @@ def to_float16(tensors: Mapping[str, np.ndarray], mend: str) -> StateDict:
     """
     with np.errstate(over='ignore'):
         halved = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
-    error = norm = largest = 0.0
     for name, tensor in tensors.items():
         if not np.all(np.isfinite(tensor)):
             raise InputError(f'{name} holds numbers that are not finite: its training diverged')
+    error = norm = largest = 0.0
+    for name, tensor in tensors.items():
         if not np.all(np.isfinite(halved[name])):
             raise InputError(
                 f'{name} holds {np.abs(tensor).max():.3g}, which float16 cannot: {mend}'

@@ -25,7 +25,11 @@ def test_how_far_rounding_moves_is_told(caplog):
     [
         (7e4, 'w holds 7e\\+04, which float16 cannot: keep float32'),
         (np.nan, 'w holds numbers that are not finite: its training diverged'),
-        (1e-7, 'the numbers are too small for float16, which moves them by 1.9e-01 of their'),
+        (
+            1e-7,
+            'the numbers are too small for float16, which moves them by 1.9e-01 of their norm: '
+            'keep float32',
+        ),
     ],
 )
 def test_what_float16_cannot_hold_is_refused(value, message):
