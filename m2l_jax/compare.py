@@ -8,8 +8,6 @@ with code 1 if a stage is farther from the reference than its tolerance. `--rand
 full-size reference with random weights in all layers, also in those that start from zero.
 """
 
-import json
-import math
 import pathlib
 import sys
 
@@ -84,10 +82,10 @@ def _as_table(stages) -> str:
 def _as_json(stages) -> str:
     import dataclasses
 
+    from m2l_jax.interface.json_files import to_json
+
     rows = [{**dataclasses.asdict(stage), 'passed': stage.passed} for stage in stages]
-    for row in rows:  # JSON has no infinity, which is the SNR of equal numbers
-        row['snr'] = row['snr'] if math.isfinite(row['snr']) else None
-    return json.dumps({'dtype': _DTYPE.value, 'stages': rows}, indent=2)
+    return to_json({'dtype': _DTYPE.value, 'stages': rows})
 
 
 if __name__ == '__main__':

@@ -5,7 +5,8 @@
 
 Cuts each file of --input, the bundled held-out music if not given, into pieces of --seconds. Writes
 `report.json`, with SI-SDR, log-spectral and multi-resolution STFT distance of each piece and their
-means, and the first --media of the pieces as WAV, original and reconstruction, and as pictures.
+means, null where not finite, and the first --media of the pieces as WAV, original and
+reconstruction, and as pictures.
 """
 
 import dataclasses

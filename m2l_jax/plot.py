@@ -2,8 +2,9 @@
 
     python -m m2l_jax.plot --workdir=/runs/first --output=out
 
-`out/curves.json` holds each curve by its name in TensorBoard, as `step` and `value`;
-`out/curves.png` the loss and, if `evaluation.path` was set, what held-out clips told.
+`out/curves.json` holds each curve by its name in TensorBoard, as `step` and `value`, null where
+that was not finite; `out/curves.png` the loss and, if `evaluation.path` was set, what held-out
+clips told.
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-"""JSON files that commands write."""
+"""JSON that commands write."""
 
 import json
 import math
@@ -9,22 +9,26 @@ from m2l_jax.interface.paths import replaced_file
 
 
 def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 2) -> None:
-    """Writes a file whole, or leaves what was there.
-
-    JSON has no word for numbers that are not finite, such as the SI-SDR of silence: null stands for
-    them.
-
-    Args:
-      path: the file; missing folders are made.
-      content: dicts, lists, tuples, and what JSON has a word for.
-      indent: spaces a level; None for one line.
+    """Writes what `to_json` makes, whole, or leaves what was there; missing folders are made.
 
     Raises:
       InputError: if it cannot be written.
     """
-    text = json.dumps(_finite(content), indent=indent, allow_nan=False)
+    text = to_json(content, indent)
     with replaced_file(path) as partial:
         partial.write_text(text + '\n')
+
+
+def to_json(content: Any, indent: int | None = 2) -> str:
+    """The text for dicts, lists, tuples, and what JSON has a word for.
+
+    It has none for numbers that are not finite, such as the SI-SDR of silence: they become null.
+
+    Args:
+      content: what to tell.
+      indent: spaces a level; None for one line.
+    """
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
 
 
 def _finite(content: Any) -> Any:
