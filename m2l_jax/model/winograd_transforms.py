@@ -29,7 +29,7 @@ def transform_inputs(x: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames='shape')
-def transpose_of_inputs(gradient: jax.Array, shape: Sequence[int]) -> jax.Array:
+def transpose_of_inputs(gradient: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """What `transform_inputs` pulls `[36, B·R·N, C]` back to; `shape` is that of its input."""
     to_input, _, _ = _matrices()
     batch, rows, frames, channels = shape
@@ -58,7 +58,7 @@ def transpose_of_kernel(gradient: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames='shape')
-def transform_outputs(products: jax.Array, shape: Sequence[int]) -> jax.Array:
+def transform_outputs(products: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Products `[36, B·R·N, K]` to outputs of the given shape, `[B, 4·R, 4·N, K]`."""
     _, _, to_output = _matrices()
     batch, rows, frames, channels = shape
