@@ -62,8 +62,8 @@ def pack(workdir: str | os.PathLike[str], form: str) -> tuple[bytes, dict[str, A
         )
     kept = _named(_kept(without_average.replace(ema_params=average), form))
     if form == 'light':
-        average = {name: kept[name] for name in kept if name.startswith(_AVERAGE)}
-        kept |= to_float16(average, mend='pack the run in the form exact')
+        large = {name: kept[name] for name in kept if name.startswith(_AVERAGE)}
+        kept |= to_float16(large, mend='pack the run in the form exact')
     kept[_CURVES] = np.frombuffer(json.dumps(read_curves(folder)).encode(), np.uint8)
     return safetensors.numpy.save(kept), {'form': form, 'step': step, 'config': config}
 
