@@ -11,6 +11,7 @@ from m2l_jax.model.config import ModelConfig
 from m2l_jax.model.convolution import convolve
 from m2l_jax.model.masks import mask_time
 from m2l_jax.model.normalised_convolution import convolve_normalised
+from m2l_jax.model.statistics import channel_means
 from m2l_jax.model.subpixel import convolve_repeated
 
 Dtype = str | jnp.dtype
@@ -115,23 +116,18 @@ class GroupNorm(nn.Module):
         scale = self.param('scale', nn.initializers.ones, (channels,), self.param_dtype)
         bias = self.param('bias', nn.initializers.zeros, (channels,), self.param_dtype)
 
-        def mean(values: jax.Array) -> jax.Array:
-            """Over space and group, for each channel: `[B, 1…, C]`."""
-            space = range(1, x.ndim - 1)
-            if lengths is None:
-                per_channel = jnp.mean(values, axis=space)
-            else:
-                counts = jnp.maximum(lengths, 1) * math.prod(x.shape[1:-2])  # [B]
-                per_channel = jnp.sum(mask_time(values, lengths), axis=space) / counts[:, None]
-            pooled = jnp.mean(per_channel.reshape(-1, groups, channels // groups), axis=-1)
+        def pool(means: jax.Array) -> jax.Array:
+            """Means `[B, C]` of channels to those of their groups, `[B, 1…, C]`."""
+            pooled = jnp.mean(means.reshape(-1, groups, channels // groups), axis=-1)
             spread = jnp.repeat(pooled, channels // groups, axis=-1)
             return jnp.expand_dims(spread, range(1, x.ndim - 1))
 
         x = x.astype(jnp.float32)
-        center = mean(x)
+        center = pool(channel_means(x, lengths))
         # The variance does not change with the center it is about, to first order: told so, the
         # gradient needs one sum over all activations less.
-        variance = mean((x - jax.lax.stop_gradient(center)) ** 2)
+        fixed = jax.lax.stop_gradient(center)
+        variance = pool(channel_means(x, lengths, lambda x: (x - fixed) ** 2))
         gain = jax.lax.rsqrt(variance + _EPSILON) * scale.astype(jnp.float32)
         return gain, bias.astype(jnp.float32) - center * gain
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from m2l_jax.model.strips import largest_strip
 from m2l_jax.model.winograd_transforms import (
     INPUTS,
     OUTPUTS,
@@ -139,15 +140,9 @@ def pull_back(
 
 
 def _strip_bins(bins: int, frames: int, channels: int) -> int:
-    """The most that divide `bins` and keep a strip within its bytes; a tile's at least."""
+    """How many bins are transformed at a time, whole tiles of them."""
     tiles = -(-frames // OUTPUTS) / OUTPUTS
-    per_bin = 4 * channels * INPUTS**2 * tiles
-    fitting = [
-        size
-        for size in range(OUTPUTS, bins + 1, OUTPUTS)
-        if bins % size == 0 and size * per_bin <= _STRIP_BYTES
-    ]
-    return max(fitting, default=OUTPUTS)
+    return largest_strip(bins, 4 * channels * INPUTS**2 * tiles, _STRIP_BYTES, OUTPUTS)
 
 
 def _pad_time(x: jax.Array) -> jax.Array:

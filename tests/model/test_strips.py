@@ -1,0 +1,21 @@
+"""How much is taken at a time."""
+
+import pytest
+
+from m2l_jax.model.strips import largest_strip
+
+
+@pytest.mark.parametrize(
+    ('rows', 'most_bytes', 'multiple', 'size'),
+    [
+        (16, 120, 4, 8),
+        (24, 120, 4, 12),
+        (24, 100, 1, 8),
+        (24, 1e9, 1, 24),
+        (24, 0, 1, 1),
+        (24, 0, 4, 4),
+        (7, 60, 1, 1),  # of a prime number, all or one
+    ],
+)
+def test_is_the_most_that_divides_and_fits(rows, most_bytes, multiple, size):
+    assert largest_strip(rows, 10, most_bytes, multiple) == size
