@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from m2l_jax.model import strided
+
 _LAYOUTS = {3: ('NHC', 'HIO', 'NHC'), 4: ('NHWC', 'HWIO', 'NHWC')}
 Pads = Sequence[tuple[int, int]]
 
@@ -18,8 +20,8 @@ def convolve(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` in the form in which `nn.Conv` calls it, channels last.
 
-    On a CPU a kernel of one entry is a matrix product, and gradients are sums of such products
-    wherever XLA has no fast convolution for them.
+    On a CPU a kernel of one entry is a matrix product, large convolutions that shrink frequency
+    alone are sums of products, and so are gradients wherever XLA has no fast convolution for them.
 
     Args:
       x: `[B, ..., C]`.
@@ -44,10 +46,13 @@ def _convolve(
     precision: jax.lax.PrecisionLike,
 ) -> jax.Array:
     plain = functools.partial(_plain, strides=strides, pads=pads, precision=precision)
-    if not _is_product(kernel, strides, pads):
+    if _is_product(kernel, strides, pads):
+        on_cpu = functools.partial(_product, precision=precision)
+    elif strided.pays(x, kernel, strides, pads):
+        on_cpu = functools.partial(strided.convolve, precision=precision)
+    else:
         return plain(x, kernel)
-    product = functools.partial(_product, precision=precision)
-    return jax.lax.platform_dependent(x, kernel, cpu=product, default=plain)
+    return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
 def _plain(x, kernel, strides, pads, precision):

@@ -44,9 +44,11 @@ class Encoder(nn.Module):
         for level, blocks in enumerate(self.levels):
             for block in blocks:
                 x = block(x, lengths=frames[level])
-            x = self.norms[level](x, frames[level])
+            norm = self.norms[level]
             if level < len(self.downs):
-                x = self.downs[level](x)
+                x = self.downs[level](x, norm, frames[level])
+            else:
+                x = norm(x, frames[level])
         x = x.transpose(0, 2, 3, 1)  # [B, T/8, C, F/32]
         return x.reshape(*x.shape[:2], -1)  # [B, T/8, C·F/32]
 

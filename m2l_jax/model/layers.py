@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.model.convolution import convolve
 from m2l_jax.model.masks import mask_time
-from m2l_jax.model.normalised_convolution import convolve_normalised
+from m2l_jax.model.normalised_convolution import Activation, convolve_normalised
 from m2l_jax.model.statistics import channel_means
 from m2l_jax.model.subpixel import convolve_repeated
 
@@ -138,10 +138,12 @@ def normalised_conv(
     lengths: jax.Array | None,
     channels: int,
     kernel: Sequence[int],
+    strides: Sequence[int] | None = None,
+    activation: Activation | None = nn.silu,
     zero_init: bool = False,
     name: str | None = None,
 ) -> jax.Array:
-    """Normalisation, SiLU and a convolution: `[B, ..., T, C]` to `[B, ..., T, channels]`.
+    """Normalisation, activation and a convolution: `[B, ..., T, C]` to `[B, ..., T', channels]`.
 
     Over the first `lengths` `[B]` frames of each row, zeros taking the others' place; None for all.
     `norm` has the types of all of it; the convolution is padded by half its kernel, with weights of
@@ -150,14 +152,22 @@ def normalised_conv(
     gain, offset = norm.gain_and_offset(x, lengths)
 
     def algorithm(x, kernel, strides, pads, **options):
-        del strides  # of 1
         pads = tuple(map(tuple, pads))
-        return convolve_normalised(x, gain, offset, kernel, lengths, pads, options['precision'])
+        way = (tuple(strides), pads, activation, options['precision'])
+        return convolve_normalised(x, gain, offset, kernel, lengths, *way)
 
     types = (norm.dtype, norm.param_dtype)
-    return conv(
-        x.shape[-1], channels, kernel, *types, zero_init=zero_init, name=name, algorithm=algorithm
-    )(x)
+    convolution = conv(
+        x.shape[-1],
+        channels,
+        kernel,
+        *types,
+        strides=strides,
+        zero_init=zero_init,
+        name=name,
+        algorithm=algorithm,
+    )
+    return convolution(x)
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -286,17 +296,22 @@ class Downsample(nn.Module):
     param_dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, F, T, C]` to `[B, F/f, T/t, channels]`."""
-        return conv(
-            x.shape[-1],
-            self.channels,
-            _resampling_kernel(self.factors),
-            self.dtype,
-            self.param_dtype,
-            strides=self.factors,
-            name='conv',
-        )(x)
+    def __call__(
+        self,
+        x: jax.Array,
+        norm: GroupNorm | None = None,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
+        """`[B, F, T, C]` to `[B, F/f, T/t, channels]`, after `norm` over `lengths` `[B]` frames."""
+        kernel = _resampling_kernel(self.factors)
+        if norm is not None:
+            return normalised_conv(
+                norm, x, lengths, self.channels, kernel, self.factors, None, name='conv'
+            )
+        types = (self.dtype, self.param_dtype)
+        return conv(x.shape[-1], self.channels, kernel, *types, strides=self.factors, name='conv')(
+            x
+        )
 
 
 class Upsample(nn.Module):

@@ -1,7 +1,7 @@
 """Winograd's minimal filtering for 3 × 3 convolutions on a CPU, strip after strip."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,13 @@ _LEAST_CHANNELS = 64
 Prepare = Callable[[jax.Array], jax.Array]
 
 
-def pays(x: jax.Array, kernel: jax.Array) -> bool:
+def pays(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
+) -> bool:
     """Whether `convolve` is the faster way for `x` `[B, ..., C]` and `kernel` `[..., C, K]`."""
-    if kernel.shape[:-2] != (TAPS, TAPS) or x.shape[1] % OUTPUTS:
+    if kernel.shape[:-2] != (TAPS, TAPS) or x.shape[1] % OUTPUTS or max(strides) > 1:
+        return False
+    if any(tuple(pad) != (1, 1) for pad in pads):
         return False
     if x.dtype != jnp.float32 or kernel.dtype != jnp.float32:
         return False

@@ -9,6 +9,7 @@ from m2l_jax.model import winograd
 from m2l_jax.model.normalised_convolution import convolve_normalised
 
 _PADS = ((1, 1), (1, 1))
+_WAY = (1, 1), _PADS  # of a convolution
 
 
 def _random(seed, *shape):
@@ -44,9 +45,8 @@ def test_gradients_are_those_of_the_plain_convolution(monkeypatch, strip_bytes, 
         np.testing.assert_allclose(ours, plain, atol=1e-5 * np.max(np.abs(plain)))
 
 
-def test_strips_divide_the_bins_and_fit(monkeypatch):
+def test_strips_are_of_whole_tiles_that_fit(monkeypatch):
     monkeypatch.setattr(winograd, '_STRIP_BYTES', 4 * 64 * 36 * 3 * 10)  # three rows of ten tiles
-    assert winograd._strip_bins(bins=16, frames=40, channels=64) == 8
     assert winograd._strip_bins(bins=24, frames=40, channels=64) == 12
     assert winograd._strip_bins(bins=16, frames=400, channels=64) == 4
 
@@ -81,14 +81,21 @@ def test_errors_are_of_the_size_of_rounding():
 )
 def test_pays_for_much_work_in_float32(x, kernel, dtype, pays):
     shapes = jax.ShapeDtypeStruct(x, dtype), jax.ShapeDtypeStruct(kernel, dtype)
-    assert winograd.pays(*shapes) == pays
+    sides = len(x) - 2
+    assert winograd.pays(*shapes, (1,) * sides, ((1, 1),) * sides) == pays
+
+
+@pytest.mark.parametrize('way', [((2, 2), _PADS), ((1, 1), ((0, 0), (1, 1)))])
+def test_is_for_one_way_of_convolving(way):
+    shapes = (1, 256, 856, 64), (3, 3, 64, 64)
+    assert not winograd.pays(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes), *way)
 
 
 @pytest.fixture
 def strips(monkeypatch):
     """Small convolutions in several strips, too."""
     monkeypatch.setattr(winograd, '_STRIP_BYTES', 0)
-    monkeypatch.setattr(winograd, 'pays', lambda x, kernel: kernel.shape[:-2] == (3, 3))
+    monkeypatch.setattr(winograd, 'pays', lambda x, kernel, *way: way == _WAY)
 
 
 def _normalised_inputs(outputs=6):
@@ -108,7 +115,7 @@ def test_normalised_convolution_is_of_silu(strips, lengths, outputs):
         return _plain(activated, kernel)
 
     def ours(*arrays):
-        return convolve_normalised(*arrays, lengths, _PADS)
+        return convolve_normalised(*arrays, lengths, *_WAY)
 
     arrays = _normalised_inputs(outputs)
     np.testing.assert_allclose(jax.jit(ours)(*arrays), plain(*arrays), atol=3e-5)
@@ -125,7 +132,7 @@ def test_what_lies_beyond_a_row_is_not_met(strips):
     x, *others = _normalised_inputs()
     spoilt = x.at[1, :, 3:].set(jnp.nan)
     lengths = jnp.array([8, 3])
-    ours, expected = (convolve_normalised(a, *others, lengths, _PADS) for a in (spoilt, x))
+    ours, expected = (convolve_normalised(a, *others, lengths, *_WAY) for a in (spoilt, x))
     np.testing.assert_array_equal(ours, expected)
 
 
@@ -135,7 +142,7 @@ def test_shards_of_a_batch_are_convolved_by_themselves(strips, outputs):
     split, whole = jax.P('data'), jax.P()
 
     def loss(x, gain, offset, kernel):
-        y = convolve_normalised(x, gain, offset, kernel, None, _PADS)
+        y = convolve_normalised(x, gain, offset, kernel, None, *_WAY)
         return jnp.sum(jax.lax.stop_gradient(y) * y)
 
     def differentiate(*arrays):
@@ -159,7 +166,7 @@ def test_shards_of_a_batch_are_convolved_by_themselves(strips, outputs):
 @pytest.mark.parametrize('way', ['forward', 'backward'])
 def test_only_a_cpu_is_given_strips(strips, platform, loops, way):
     def convolve(*arrays):
-        return convolve_normalised(*arrays, None, _PADS)
+        return convolve_normalised(*arrays, None, *_WAY)
 
     def differentiate(*arrays):
         return jax.vjp(convolve, *arrays)[1](_random(4, 2, 12, 8, 6))

@@ -1,0 +1,81 @@
+"""Convolutions that shrink frequency alone, on a CPU, strip after strip."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from m2l_jax.model.strips import largest_strip
+
+# Of the inputs of a strip: with up to 7 MB, layers of 10 s took as long; with 28 MB, 1.3 times.
+_STRIP_BYTES = 4e6
+# Below, as for one crop in training, strips take as long as XLA's convolution.
+_LEAST_OPERATIONS = 4.5e9
+
+Prepare = Callable[[jax.Array], jax.Array]
+
+
+def pays(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
+) -> bool:
+    """Whether `convolve` is the faster way for `x` `[B, F, T, C]` and `kernel` `[H, W, C, K]`."""
+    if x.ndim != 4 or x.dtype != jnp.float32 or kernel.dtype != jnp.float32:
+        return False
+    stride = strides[0]
+    shrinks = stride > 1 and stride % 2 == 0 and x.shape[1] % stride == 0
+    half = stride // 2
+    if not shrinks or strides[1] != 1 or kernel.shape[:2] != (stride + 1, 1):
+        return False
+    operations = 2 * math.prod(x.shape[:3]) // stride * kernel.size
+    return tuple(map(tuple, pads)) == ((half, half), (0, 0)) and operations >= _LEAST_OPERATIONS
+
+
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    prepare: Prepare = lambda rows: rows,
+    precision: jax.lax.PrecisionLike = None,
+) -> jax.Array:
+    """A convolution over frequencies with an even stride, padded by half of that on both sides.
+
+    A strip of frequencies is prepared, and each entry of the kernel multiplied with what it meets,
+    before the next: XLA's convolution reaches a third of a product's speed here.
+
+    Args:
+      x: `[B, F, T, C]`, F a multiple of the stride s.
+      kernel: `[s + 1, 1, C, K]`.
+      prepare: what is convolved, given rows `[B, R, T, C]` of `x`.
+      precision: of the products, as in `jax.lax`.
+
+    Returns:
+      `[B, F/s, T, K]`.
+    """
+    batch, bins, frames, channels = x.shape
+    stride = kernel.shape[0] - 1
+    half = stride // 2
+    outputs = bins // stride
+    row_bytes = 4 * stride * batch * frames * channels  # of the inputs of an output
+    size = largest_strip(outputs, row_bytes, _STRIP_BYTES)
+
+    def convolve_strip(index: jax.Array, y: jax.Array) -> jax.Array:
+        start = index * size
+        first = start * stride
+
+        def rows(first: jax.Array, count: int) -> jax.Array:
+            return prepare(jax.lax.dynamic_slice_in_dim(x, first, count, axis=1))
+
+        # No output of a strip reaches beyond the strip's own rows at its end.
+        above = jnp.where(first > 0, rows(jnp.maximum(first - half, 0), half), 0)
+        met = jnp.concatenate([above, rows(first, size * stride)], axis=1)
+
+        def product(entry: int) -> jax.Array:
+            end = entry + (size - 1) * stride + 1
+            part = jax.lax.slice_in_dim(met, entry, end, stride, axis=1)
+            return jnp.matmul(part, kernel[entry, 0], precision=precision)
+
+        strip = sum(product(entry) for entry in range(stride + 1))
+        return jax.lax.dynamic_update_slice_in_dim(y, strip, start, axis=1)
+
+    y = jnp.zeros_like(x, shape=(batch, outputs, frames, kernel.shape[-1]))
+    return jax.lax.fori_loop(0, outputs // size, convolve_strip, y)
