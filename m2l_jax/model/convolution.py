@@ -154,22 +154,50 @@ def _kernel_gradient(
     pads: Pads,
     precision: jax.lax.PrecisionLike,
 ) -> jax.Array:
-    """Products of the gradient with what each entry of the kernel met, `[..., C, K]`."""
-    padded = jnp.pad(x, [(0, 0), *pads, (0, 0)])
-    outputs = gradient.shape[1:-1]
-    flat = gradient.reshape(-1, gradient.shape[-1])  # [N, K]
+    """One product of inputs and gradient, the narrower of them once for each entry, `[..., C, K]`.
 
-    def product(entry: Sequence[int]) -> jax.Array:
+    The narrower, since that is much less to write to memory.
+    """
+    *sides, inputs, outputs = shape
+    # A zero that XLA cannot know before it has the gradient: else it would prepare what entries
+    # meet long before, and keep it.
+    zero = 0 * gradient[(0,) * gradient.ndim]
+    if inputs > outputs and max(strides) == 1:
+        # Where an entry meets x, its opposite one meets the gradient.
+        pads = [
+            (size - 1 - before, size - 1 - after)
+            for size, (before, after) in zip(sides, pads, strict=True)
+        ]
+        met = _met(gradient, zero, sides, strides, pads, x.shape[1:-1])  # [N, entries·K]
+        products = jnp.matmul(x.reshape(-1, inputs).T, met, precision=precision)
+        return products.reshape(inputs, -1, outputs).swapaxes(0, 1)[::-1].reshape(shape)
+    met = _met(x, zero, sides, strides, pads, gradient.shape[1:-1])  # [N, entries·C]
+    products = jnp.matmul(met.T, gradient.reshape(-1, outputs), precision=precision)
+    return products.reshape(shape)
+
+
+def _met(
+    x: jax.Array,
+    zero: jax.Array,
+    sides: Sequence[int],
+    strides: Sequence[int],
+    pads: Pads,
+    outputs: Sequence[int],
+) -> jax.Array:
+    """What each entry of a kernel meets at each output, `[N, entries·C]`."""
+    config = [(before, after, 0) for before, after in ((0, 0), *pads, (0, 0))]
+    padded = jax.lax.pad(x, zero.astype(x.dtype), config)
+
+    def met(entry: Sequence[int]) -> jax.Array:
         ends = [
             start + (count - 1) * stride + 1
             for start, count, stride in zip(entry, outputs, strides, strict=True)
         ]
-        met = jax.lax.slice(padded, (0, *entry, 0), (len(x), *ends, x.shape[-1]), (1, *strides, 1))
-        met = met.reshape(-1, x.shape[-1])  # [N, C]
-        return jnp.matmul(met.T, flat, precision=precision)
+        return jax.lax.slice(padded, (0, *entry, 0), (len(x), *ends, x.shape[-1]), (1, *strides, 1))
 
-    entries = itertools.product(*map(range, shape[:-2]))
-    return jnp.stack([product(entry) for entry in entries]).reshape(shape)
+    entries = itertools.product(*map(range, sides))
+    joined = jnp.concatenate([met(entry) for entry in entries], axis=-1)
+    return joined.reshape(-1, joined.shape[-1])
 
 
 _convolve.defvjp(_forward, _backward)

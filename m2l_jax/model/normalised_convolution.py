@@ -100,9 +100,10 @@ def _pull_back(x, gain, offset, kernel, lengths, gradient, *, plain, activation,
 
     def strips(x, gain, offset, kernel, lengths, gradient):
         activate = functools.partial(_activate, lengths=lengths, activation=activation)
-        activated, pull_activation_back = jax.vjp(activate, x, gain, offset)
-        of_activated, of_kernel = winograd.pull_back(activated, kernel, gradient, precision)
-        return *pull_activation_back(of_activated), of_kernel
+        of_activated, of_kernel = winograd.pull_back(
+            x, kernel, gradient, lambda rows: activate(rows, gain, offset), precision
+        )
+        return *jax.vjp(activate, x, gain, offset)[1](of_activated), of_kernel
 
     arrays = (x, gain, offset, kernel, lengths, gradient)
     return jax.lax.platform_dependent(*arrays, cpu=strips, default=whole)

@@ -100,47 +100,74 @@ def pull_back(
     x: jax.Array,
     kernel: jax.Array,
     gradient: jax.Array,
+    prepare: Prepare = lambda rows: rows,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Gradients of `convolve`, in a quarter of the multiplications too.
 
+    What is convolved is prepared anew a strip at a time: of the whole, XLA would do that long
+    before it is needed, and keep it.
+
     Args:
-      x: what was convolved, prepared: `[B, F, T, C]`, float32, F a multiple of 4.
+      x: `[B, F, T, C]`, float32, F a multiple of 4.
       kernel: `[3, 3, C, K]`, float32.
       gradient: of the outputs, `[B, F, T, K]`.
+      prepare: what is convolved, given rows `[B, R, T, C]` of `x`.
       precision: of the products, as in `jax.lax`.
 
     Returns:
-      The gradients of `x` and of `kernel`.
+      The gradients of what is convolved and of `kernel`.
     """
     batch, bins, frames, channels = x.shape
     weights = transform_kernel(kernel)
     size = _strip_bins(bins, batch * frames, max(channels, kernel.shape[-1]))
-    x = _pad_time(_pad_rows(x))
-    gradient = jnp.pad(gradient, ((0, 0), (0, 0), (0, -frames % OUTPUTS), (0, 0)))
+    in_place = channels == kernel.shape[-1]  # as in `convolve`
+    # A zero that XLA cannot know before it has the gradient, and so can prepare nothing of x.
+    late = (0 * gradient[0, 0, 0, 0]).astype(jnp.int32)
 
     def pull_strip_back(
         index: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         of_x, of_weights, shared = carry
         start = index * size
-        rows = jax.lax.dynamic_slice_in_dim(x, start, size + OUTPUTS, axis=1)
+        rows = _rows_of_strip(x, start + late, size, prepare)
         inputs = transform_inputs(rows)
-        products = transpose_of_outputs(jax.lax.dynamic_slice_in_dim(gradient, start, size, axis=1))
+        of_strip = jax.lax.dynamic_slice_in_dim(of_x if in_place else gradient, start, size, axis=1)
+        of_strip = jnp.pad(of_strip, ((0, 0), (0, 0), (0, -frames % OUTPUTS), (0, 0)))
+        products = transpose_of_outputs(of_strip)
         of_weights += _products(inputs, products, (1, 1), precision)
         of_inputs = _products(products, weights, (2, 2), precision)
         part = transpose_of_inputs(of_inputs, rows.shape)
         part += jnp.pad(shared, ((0, 0), (0, size), (0, 0), (0, 0)))
-        of_x = jax.lax.dynamic_update_slice_in_dim(of_x, part, start, axis=1)
+        # Its first row is the one before the strip, which is now complete; its last, of the strip,
+        # is not.
+        done = jax.lax.dynamic_slice_in_dim(part, (index == 0).astype(int), size, axis=1)
+        of_x = jax.lax.dynamic_update_slice_in_dim(
+            of_x, done[:, :, 1 : 1 + frames], jnp.maximum(start - 1, 0), axis=1
+        )
         return of_x, of_weights, part[:, size:]
 
     carry = (
-        jnp.zeros_like(x),
+        gradient if in_place else jnp.zeros_like(x),
         jnp.zeros_like(x, shape=weights.shape),
-        jnp.zeros_like(x[:, :OUTPUTS]),
+        jnp.zeros_like(x, shape=(batch, OUTPUTS, _padded(frames), channels)),
     )
-    of_x, of_weights, _ = jax.lax.fori_loop(0, bins // size, pull_strip_back, carry)
-    return of_x[:, 1 : 1 + bins, 1 : 1 + frames], transpose_of_kernel(of_weights)
+    of_x, of_weights, shared = jax.lax.fori_loop(0, bins // size, pull_strip_back, carry)
+    of_x = of_x.at[:, -1].set(shared[:, 0, 1 : 1 + frames])
+    return of_x, transpose_of_kernel(of_weights)
+
+
+def _rows_of_strip(x: jax.Array, start: jax.Array, size: int, prepare: Prepare) -> jax.Array:
+    """All that the tiles of a strip read, prepared and padded: `[B, size + 4, T + 4, C]`."""
+    bins = x.shape[1]
+
+    def rows(first: jax.Array, count: int) -> jax.Array:
+        return prepare(jax.lax.dynamic_slice_in_dim(x, first, count, axis=1))
+
+    above = jnp.where(start > 0, rows(jnp.maximum(start - 1, 0), 1), 0)
+    below = jnp.where(start + size < bins, rows(jnp.minimum(start + size, bins - 1), 1), 0)
+    met = _pad_time(jnp.concatenate([above, rows(start, size), below], axis=1))
+    return jnp.pad(met, ((0, 0), (0, OUTPUTS - TAPS + 1), (0, 0), (0, 0)))
 
 
 def _strip_bins(bins: int, frames: int, channels: int) -> int:
@@ -151,13 +178,13 @@ def _strip_bins(bins: int, frames: int, channels: int) -> int:
 
 def _pad_time(x: jax.Array) -> jax.Array:
     """A zero before, and after as many as the last tile reads, up to whole tiles."""
-    after = -x.shape[2] % OUTPUTS + OUTPUTS - 1
+    after = _padded(x.shape[2]) - x.shape[2] - 1
     return jnp.pad(x, ((0, 0), (0, 0), (1, after), (0, 0)))
 
 
-def _pad_rows(x: jax.Array) -> jax.Array:
-    """The same for frequencies, of which there are whole tiles."""
-    return jnp.pad(x, ((0, 0), (1, OUTPUTS - 1), (0, 0), (0, 0)))
+def _padded(frames: int) -> int:
+    """Frames that `_pad_time` makes of so many."""
+    return -(-frames // OUTPUTS) * OUTPUTS + OUTPUTS
 
 
 def _convolve_padded(

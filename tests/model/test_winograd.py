@@ -35,13 +35,16 @@ def test_is_the_plain_convolution(monkeypatch, outputs, strip_bytes, frames):
     np.testing.assert_allclose(winograd.convolve(x, kernel), _plain(x, kernel), atol=1e-5)
 
 
+@pytest.mark.parametrize('outputs', [5, 7])
 @pytest.mark.parametrize('strip_bytes', [0, 1e9])
 @pytest.mark.parametrize('frames', [1, 8, 13])
-def test_gradients_are_those_of_the_plain_convolution(monkeypatch, strip_bytes, frames):
+def test_gradients_are_those_of_the_plain_convolution(monkeypatch, outputs, strip_bytes, frames):
     monkeypatch.setattr(winograd, '_STRIP_BYTES', strip_bytes)
-    x, kernel, gradient = _random(0, 2, 12, frames, 5), _kernel(5, 7), _random(2, 2, 12, frames, 7)
-    expected = jax.vjp(_plain, x, kernel)[1](gradient)
-    for ours, plain in zip(winograd.pull_back(x, kernel, gradient), expected, strict=True):
+    x, kernel = _random(0, 2, 12, frames, 5), _kernel(5, outputs)
+    gradient = _random(2, 2, 12, frames, outputs)
+    expected = jax.vjp(_plain, 2 * x + 1, kernel)[1](gradient)
+    pulled_back = winograd.pull_back(x, kernel, gradient, lambda rows: 2 * rows + 1)
+    for ours, plain in zip(pulled_back, expected, strict=True):
         np.testing.assert_allclose(ours, plain, atol=1e-5 * np.max(np.abs(plain)))
 
 
