@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from m2l_jax.model import statistics, strided, winograd
 from m2l_jax.model.config import ModelConfig
 
 # They come first: one that began last would run on alone where files are tested side by side.
@@ -74,6 +75,17 @@ def is_part_of(crop, waveform, tolerance):
     for sample in range(len(crop)):  # a few samples leave only one start
         starts = starts[np.abs(waveform[starts + sample] - crop[sample]) <= tolerance]
     return len(starts) > 0
+
+
+@pytest.fixture
+def in_strips(monkeypatch):
+    """Small layers are computed as large ones are on a CPU: in strips, as many as can be."""
+    for module in (winograd, strided, statistics):
+        monkeypatch.setattr(module, '_STRIP_BYTES', 0)
+    for module in (winograd, strided):
+        monkeypatch.setattr(module, '_LEAST_OPERATIONS', 0)
+    monkeypatch.setattr(winograd, '_LEAST_CHANNELS', 0)
+    monkeypatch.setattr(statistics, '_LEAST_BYTES', 0)
 
 
 @pytest.fixture

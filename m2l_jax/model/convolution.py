@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from m2l_jax.model import strided
+from m2l_jax.model.strips import late_zero
 
 _LAYOUTS = {3: ('NHC', 'HIO', 'NHC'), 4: ('NHWC', 'HWIO', 'NHWC')}
 Pads = Sequence[tuple[int, int]]
@@ -21,7 +22,8 @@ def convolve(
     """`jax.lax.conv_general_dilated` in the form in which `nn.Conv` calls it, channels last.
 
     On a CPU a kernel of one entry is a matrix product, large convolutions that shrink frequency
-    alone are sums of products, and so are gradients wherever XLA has no fast convolution for them.
+    alone are sums of products, and gradients are products wherever XLA has no fast convolution for
+    them.
 
     Args:
       x: `[B, ..., C]`.
@@ -154,14 +156,12 @@ def _kernel_gradient(
     pads: Pads,
     precision: jax.lax.PrecisionLike,
 ) -> jax.Array:
-    """One product of inputs and gradient, the narrower of them once for each entry, `[..., C, K]`.
+    """One product of inputs and gradient, `[..., C, K]`, one of them once for each entry.
 
-    The narrower, since that is much less to write to memory.
+    The narrower one, unless it strides: that is much less to write to memory.
     """
     *sides, inputs, outputs = shape
-    # A zero that XLA cannot know before it has the gradient: else it would prepare what entries
-    # meet long before, and keep it.
-    zero = 0 * gradient[(0,) * gradient.ndim]
+    zero = late_zero(gradient)
     if inputs > outputs and max(strides) == 1:
         # Where an entry meets x, its opposite one meets the gradient.
         pads = [

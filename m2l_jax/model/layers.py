@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.model.convolution import convolve
 from m2l_jax.model.masks import mask_time
-from m2l_jax.model.normalised_convolution import Activation, convolve_normalised
+from m2l_jax.model.normalised_convolution import Way, convolve_normalised
 from m2l_jax.model.statistics import channel_means
 from m2l_jax.model.subpixel import convolve_repeated
 
@@ -139,7 +139,7 @@ def normalised_conv(
     channels: int,
     kernel: Sequence[int],
     strides: Sequence[int] | None = None,
-    activation: Activation | None = nn.silu,
+    activation: Callable[[jax.Array], jax.Array] | None = nn.silu,
     zero_init: bool = False,
     name: str | None = None,
 ) -> jax.Array:
@@ -153,8 +153,8 @@ def normalised_conv(
 
     def algorithm(x, kernel, strides, pads, **options):
         pads = tuple(map(tuple, pads))
-        way = (tuple(strides), pads, activation, options['precision'])
-        return convolve_normalised(x, gain, offset, kernel, lengths, *way)
+        way = Way(tuple(strides), pads, activation, options['precision'])
+        return convolve_normalised(x, gain, offset, kernel, lengths, way)
 
     types = (norm.dtype, norm.param_dtype)
     convolution = conv(
@@ -302,16 +302,19 @@ class Downsample(nn.Module):
         norm: GroupNorm | None = None,
         lengths: jax.Array | None = None,
     ) -> jax.Array:
-        """`[B, F, T, C]` to `[B, F/f, T/t, channels]`, after `norm` over `lengths` `[B]` frames."""
+        """`[B, F, T, C]` to `[B, F/f, T/t, channels]`.
+
+        Normalised before by `norm`, if any, in its types, over the first `lengths` `[B]` frames of
+        each row; without it, `lengths` mean nothing.
+        """
         kernel = _resampling_kernel(self.factors)
         if norm is not None:
             return normalised_conv(
                 norm, x, lengths, self.channels, kernel, self.factors, None, name='conv'
             )
         types = (self.dtype, self.param_dtype)
-        return conv(x.shape[-1], self.channels, kernel, *types, strides=self.factors, name='conv')(
-            x
-        )
+        options = {'strides': self.factors, 'name': 'conv'}
+        return conv(x.shape[-1], self.channels, kernel, *types, **options)(x)
 
 
 class Upsample(nn.Module):

@@ -36,7 +36,7 @@ def channel_means(x: jax.Array, lengths: jax.Array | None, terms: Terms = lambda
         return jnp.sum(mask_time(terms(x), lengths), axis=space)
 
     def strips(x: jax.Array) -> jax.Array:
-        # Of the whole, XLA would write all terms to memory before it sums them up.
+        # With a selection among them, XLA would write the terms to memory before it sums them up.
         bins = x.shape[1]
         size = largest_strip(bins, _bytes(x) / bins, _STRIP_BYTES)
 

@@ -1,19 +1,17 @@
 """Convolutions that shrink frequency alone, on a CPU, strip after strip."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from m2l_jax.model.strips import largest_strip
+from m2l_jax.model.strips import Prepare, largest_strip, unprepared
 
 # Of the inputs of a strip: with up to 7 MB, layers of 10 s took as long; with 28 MB, 1.3 times.
 _STRIP_BYTES = 4e6
 # Below, as for one crop in training, strips take as long as XLA's convolution.
 _LEAST_OPERATIONS = 4.5e9
-
-Prepare = Callable[[jax.Array], jax.Array]
 
 
 def pays(
@@ -34,7 +32,7 @@ def pays(
 def convolve(
     x: jax.Array,
     kernel: jax.Array,
-    prepare: Prepare = lambda rows: rows,
+    prepare: Prepare = unprepared,
     precision: jax.lax.PrecisionLike = None,
 ) -> jax.Array:
     """A convolution over frequencies with an even stride, padded by half of that on both sides.

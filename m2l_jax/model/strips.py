@@ -1,4 +1,17 @@
-"""How much of an array a CPU takes at a time, so that it stays near to the processor."""
+"""What layers have in common that a CPU computes a strip at a time, near to the processor."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+# Rows `[B, R, T, C]` of an array to what is to be convolved of them.
+Prepare = Callable[[jax.Array], jax.Array]
+
+
+def unprepared(rows: jax.Array) -> jax.Array:
+    """Rows as they are."""
+    return rows
 
 
 def largest_strip(rows: int, row_bytes: float, most_bytes: float, multiple: int = 1) -> int:
@@ -16,3 +29,12 @@ def largest_strip(rows: int, row_bytes: float, most_bytes: float, multiple: int 
         if rows % size == 0 and size * row_bytes <= most_bytes
     ]
     return max(fitting, default=multiple)
+
+
+def late_zero(gradient: jax.Array) -> jax.Array:
+    """A zero that XLA cannot know before it has the gradient.
+
+    What it is part of is computed after the gradient, and not long before, to be kept.
+    """
+    first = gradient[(0,) * gradient.ndim]
+    return jnp.where(jnp.isfinite(first), 0 * first, 0)

@@ -1,12 +1,12 @@
 """Winograd's minimal filtering for 3 × 3 convolutions on a CPU, strip after strip."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from m2l_jax.model.strips import largest_strip
+from m2l_jax.model.strips import Prepare, largest_strip, late_zero, unprepared
 from m2l_jax.model.winograd_transforms import (
     INPUTS,
     OUTPUTS,
@@ -27,8 +27,6 @@ _LEAST_OPERATIONS = 4.5e9
 # Below, transforms cost more than multiplications save.
 _LEAST_CHANNELS = 64
 
-Prepare = Callable[[jax.Array], jax.Array]
-
 
 def pays(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
@@ -47,7 +45,7 @@ def pays(
 def convolve(
     x: jax.Array,
     kernel: jax.Array,
-    prepare: Prepare = lambda rows: rows,
+    prepare: Prepare = unprepared,
     precision: jax.lax.PrecisionLike = None,
 ) -> jax.Array:
     """A 3 × 3 convolution padded by 1 on each side, in a quarter of the multiplications.
@@ -100,7 +98,7 @@ def pull_back(
     x: jax.Array,
     kernel: jax.Array,
     gradient: jax.Array,
-    prepare: Prepare = lambda rows: rows,
+    prepare: Prepare = unprepared,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Gradients of `convolve`, in a quarter of the multiplications too.
@@ -122,8 +120,7 @@ def pull_back(
     weights = transform_kernel(kernel)
     size = _strip_bins(bins, batch * frames, max(channels, kernel.shape[-1]))
     in_place = channels == kernel.shape[-1]  # as in `convolve`
-    # A zero that XLA cannot know before it has the gradient, and so can prepare nothing of x.
-    late = (0 * gradient[0, 0, 0, 0]).astype(jnp.int32)
+    late = late_zero(gradient).astype(jnp.int32)
 
     def pull_strip_back(
         index: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]
@@ -139,9 +136,9 @@ def pull_back(
         of_inputs = _products(products, weights, (2, 2), precision)
         part = transpose_of_inputs(of_inputs, rows.shape)
         part += jnp.pad(shared, ((0, 0), (0, size), (0, 0), (0, 0)))
-        # Its first row is the one before the strip, which is now complete; its last, of the strip,
-        # is not.
-        done = jax.lax.dynamic_slice_in_dim(part, (index == 0).astype(int), size, axis=1)
+        # The first row of `part` is of the row before the strip, and completes it; that of the
+        # strip's last row the next strip completes, and puts in its place.
+        done = jax.lax.dynamic_slice_in_dim(part, (index == 0).astype(jnp.int32), size, axis=1)
         of_x = jax.lax.dynamic_update_slice_in_dim(
             of_x, done[:, :, 1 : 1 + frames], jnp.maximum(start - 1, 0), axis=1
         )

@@ -202,8 +202,13 @@ def test_a_wrong_config_is_told(field, value, message):
         dataclasses.replace(ModelConfig(), **{field: value})
 
 
-def test_a_row_of_a_batch_is_the_row_alone(model, params, spectrogram):
+@pytest.mark.parametrize('size', ['small', 'large'])
+def test_a_row_of_a_batch_is_the_row_alone(model, params, spectrogram, size, request):
     """Whatever follows its own frames; one row has none, as where a batch is filled up."""
+    if size == 'large':
+        request.getfixturevalue('in_strips')
+        apply.clear_cache()
+        request.addfinalizer(apply.clear_cache)
     rows = jnp.stack([spectrogram[0], spectrogram[1], spectrogram[0]])
     dirty = rows.at[1, :, 8:].set(100.0).at[2].set(-3.0)
     lengths = jnp.array([2, 1, 0])

@@ -51,6 +51,28 @@ def test_convolution_and_its_gradients_are_those_of_jax(shape, kernel, strides, 
     )
 
 
+@pytest.mark.parametrize('outputs', [3, 12])
+def test_gradients_in_bfloat16(outputs):
+    x, kernel = random(2, 7, 5).astype('bfloat16'), random(3, 5, outputs, seed=1).astype('bfloat16')
+    gradient = random(2, 7, outputs, seed=2).astype('bfloat16')
+    ours, expected = (
+        jax.vjp(lambda *inputs, f=function: f(*inputs, (1,), [(1, 1)]), x, kernel)[1](gradient)
+        for function in (convolve, plain)
+    )
+    for one, other in zip(ours, expected, strict=True):
+        assert one.dtype == 'bfloat16'
+        scale = np.max(np.abs(other))
+        np.testing.assert_allclose(one / scale, other / scale, atol=0.02)
+
+
+def test_one_output_that_is_not_finite_spoils_no_other_gradient():
+    x, kernel = random(1, 7, 5), random(3, 5, 6, seed=1)
+    gradient = random(1, 7, 6, seed=2).at[0, 0, 0].set(jnp.inf)
+    convolve_it = lambda kernel: convolve(x, kernel, (1,), [(1, 1)])  # noqa: E731
+    (of_kernel,) = jax.vjp(convolve_it, kernel)[1](gradient)
+    assert np.all(np.isfinite(of_kernel[..., 1:]))
+
+
 @pytest.mark.parametrize('factors', [(2, 2), (4, 1), (2, 4), (1, 2), (1, 1)])
 def test_sub_pixel_convolution_equals_repetition_and_convolution(factors):
     sizes = [factor + 1 if factor > 1 else 1 for factor in factors]

@@ -27,6 +27,10 @@ def perturbed(params, scale=0.3):
     return structure.unflatten([leaf + n for leaf, n in zip(leaves, noise, strict=True)])
 
 
+def to_float32(x):
+    return np.asarray(x, np.float32)
+
+
 @pytest.mark.parametrize(('channels', 'groups'), [(8, 2), (64, 16), (256, 32)])
 def test_group_norm_equals_its_definition(channels, groups):
     x = 3 * random(2, 6, 5, channels) + 1
@@ -95,6 +99,32 @@ def test_conditioning_shifts_a_block():
 def test_resampling_shapes(module, channels_in, expected):
     x = random(2, 16, 8, channels_in)
     assert module.apply(module.init(jax.random.key(0), x), x).shape == expected
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('lengths', [None, [8, 3]])
+@pytest.mark.parametrize('factors', [(4, 1), (2, 2)])
+def test_downsampling_of_what_is_normalised(in_strips, factors, lengths, dtype):
+    lengths = None if lengths is None else jnp.array(lengths)
+    x = random(2, 16, 8, 4).astype(dtype)
+    norm, down = GroupNorm(dtype, 'float32'), Downsample(6, factors, dtype, 'float32')
+    params = perturbed((norm.init(jax.random.key(0), x), down.init(jax.random.key(1), x)))
+
+    def in_one(params, x):
+        return down.apply(params[1], x, norm.bind(params[0]), lengths)
+
+    def apart(params, x):
+        return down.apply(params[1], norm.apply(params[0], x, lengths))
+
+    ours, expected = (jax.vjp(function, params, x) for function in (in_one, apart))
+    tolerance = {'float32': 1e-5, 'bfloat16': 0.05}[dtype]
+    np.testing.assert_allclose(*map(to_float32, (ours[0], expected[0])), atol=tolerance)
+    gradient = random(*expected[0].shape, seed=5).astype(dtype)
+    for one, other in zip(
+        *map(jax.tree.leaves, (ours[1](gradient), expected[1](gradient))), strict=True
+    ):
+        scale = np.max(np.abs(to_float32(other)))
+        np.testing.assert_allclose(to_float32(one), to_float32(other), atol=tolerance * scale)
 
 
 def test_strided_convolution_pads_both_sides():

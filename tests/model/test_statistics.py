@@ -61,7 +61,15 @@ def test_a_gradient_is_that_of_the_mean(strips):
 
 
 @pytest.mark.parametrize(('platform', 'loops'), [('cpu', True), ('tpu', False), ('cuda', False)])
-def test_only_a_cpu_is_given_strips(strips, platform, loops):
-    traced = jax.jit(channel_means).trace(_random(1, 12, 8, 5), jnp.array([8]))
+@pytest.mark.parametrize('way', ['forward', 'backward'])
+def test_only_a_cpu_is_given_strips(monkeypatch, platform, loops, way):
+    monkeypatch.setattr(statistics, '_LEAST_BYTES', 0)
+    monkeypatch.setattr(statistics, '_STRIP_BYTES', 0)
+
+    def total(x, lengths):
+        return jnp.sum(channel_means(x, lengths, jnp.square))
+
+    function = {'forward': channel_means, 'backward': jax.grad(total)}[way]
+    traced = jax.jit(function).trace(_random(1, 12, 8, 5), jnp.array([8]))
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     assert ('stablehlo.while' in text) == loops

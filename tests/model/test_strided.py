@@ -9,7 +9,7 @@ import pytest
 
 from m2l_jax.model import strided
 from m2l_jax.model.convolution import convolve
-from m2l_jax.model.normalised_convolution import convolve_normalised
+from m2l_jax.model.normalised_convolution import Way, convolve_normalised
 
 
 def _random(seed, *shape):
@@ -71,13 +71,6 @@ def test_pays_for_much_work_in_float32(x, kernel, dtype, way, pays):
     assert strided.pays(*shapes, *way) == pays
 
 
-@pytest.fixture
-def strips(monkeypatch):
-    """Small convolutions in several strips, too."""
-    monkeypatch.setattr(strided, '_STRIP_BYTES', 0)
-    monkeypatch.setattr(strided, '_LEAST_OPERATIONS', 0)
-
-
 def _assert_equal_with_gradients(ours, plain, arrays):
     np.testing.assert_allclose(jax.jit(ours)(*arrays), plain(*arrays), atol=3e-5)
     value, pull_back = jax.vjp(ours, *arrays)
@@ -88,14 +81,14 @@ def _assert_equal_with_gradients(ours, plain, arrays):
         np.testing.assert_allclose(of_ours, of_plain, atol=2e-4)
 
 
-def test_has_the_gradients_of_the_plain_convolution(strips):
+def test_has_the_gradients_of_the_plain_convolution(in_strips):
     strides, pads = _way(4)
     ours = functools.partial(convolve, strides=strides, pads=pads)
     _assert_equal_with_gradients(ours, _plain, _inputs(4))
 
 
 @pytest.mark.parametrize('lengths', [None, [7, 3]])
-def test_of_what_is_normalised(strips, lengths):
+def test_of_what_is_normalised(in_strips, lengths):
     lengths = None if lengths is None else jnp.array(lengths)
 
     def plain(x, gain, offset, kernel):
@@ -105,7 +98,7 @@ def test_of_what_is_normalised(strips, lengths):
         return _plain(normalised, kernel)
 
     def ours(*arrays):
-        return convolve_normalised(*arrays, lengths, *_way(4), None)
+        return convolve_normalised(*arrays, lengths, Way(*_way(4), None))
 
     x, kernel = _inputs(4)
     _assert_equal_with_gradients(
@@ -113,8 +106,18 @@ def test_of_what_is_normalised(strips, lengths):
     )
 
 
+def test_what_lies_beyond_a_row_is_not_met(in_strips):
+    x, kernel = _inputs(4)
+    gain, offset, lengths = _random(2, 2, 1, 1, 5), _random(3, 2, 1, 1, 5), jnp.array([7, 3])
+    ours, expected = (
+        convolve_normalised(a, gain, offset, kernel, lengths, Way(*_way(4), None))
+        for a in (x.at[1, :, 3:].set(jnp.nan), x)
+    )
+    np.testing.assert_array_equal(ours, expected)
+
+
 @pytest.mark.parametrize(('platform', 'loops'), [('cpu', True), ('tpu', False), ('cuda', False)])
-def test_only_a_cpu_is_given_strips(strips, platform, loops):
+def test_only_a_cpu_is_given_strips(in_strips, platform, loops):
     strides, pads = _way(4)
     traced = jax.jit(functools.partial(convolve, strides=strides, pads=pads)).trace(*_inputs(4))
     text = traced.lower(lowering_platforms=(platform,)).as_text()

@@ -1,8 +1,9 @@
 """How much is taken at a time."""
 
+import jax.numpy as jnp
 import pytest
 
-from m2l_jax.model.strips import largest_strip
+from m2l_jax.model.strips import largest_strip, late_zero
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,11 @@ from m2l_jax.model.strips import largest_strip
 )
 def test_is_the_most_that_divides_and_fits(rows, most_bytes, multiple, size):
     assert largest_strip(rows, 10, most_bytes, multiple) == size
+
+
+@pytest.mark.parametrize('first', [3.0, -3.0, jnp.inf, jnp.nan])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_a_late_zero_is_zero(first, dtype):
+    gradient = jnp.full((2, 3), 7, dtype).at[0, 0].set(first)
+    zero = late_zero(gradient)
+    assert (zero, zero.dtype, zero.shape) == (0, dtype, ())

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from m2l_jax.model import winograd
-from m2l_jax.model.normalised_convolution import convolve_normalised
+from m2l_jax.model.normalised_convolution import Way, convolve_normalised
 
 _PADS = ((1, 1), (1, 1))
-_WAY = (1, 1), _PADS  # of a convolution
+_WAY = Way((1, 1), _PADS)
 
 
 def _random(seed, *shape):
@@ -94,13 +94,6 @@ def test_is_for_one_way_of_convolving(way):
     assert not winograd.pays(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes), *way)
 
 
-@pytest.fixture
-def strips(monkeypatch):
-    """Small convolutions in several strips, too."""
-    monkeypatch.setattr(winograd, '_STRIP_BYTES', 0)
-    monkeypatch.setattr(winograd, 'pays', lambda x, kernel, *way: way == _WAY)
-
-
 def _normalised_inputs(outputs=6):
     gain, offset = _random(2, 2, 1, 1, 6), _random(3, 2, 1, 1, 6)
     return _random(0, 2, 12, 8, 6), gain, offset, _kernel(6, outputs)
@@ -108,7 +101,7 @@ def _normalised_inputs(outputs=6):
 
 @pytest.mark.parametrize('lengths', [None, [8, 3]])
 @pytest.mark.parametrize('outputs', [6, 9])
-def test_normalised_convolution_is_of_silu(strips, lengths, outputs):
+def test_normalised_convolution_is_of_silu(in_strips, lengths, outputs):
     lengths = None if lengths is None else jnp.array(lengths)
 
     def plain(x, gain, offset, kernel):
@@ -118,7 +111,7 @@ def test_normalised_convolution_is_of_silu(strips, lengths, outputs):
         return _plain(activated, kernel)
 
     def ours(*arrays):
-        return convolve_normalised(*arrays, lengths, *_WAY)
+        return convolve_normalised(*arrays, lengths, _WAY)
 
     arrays = _normalised_inputs(outputs)
     np.testing.assert_allclose(jax.jit(ours)(*arrays), plain(*arrays), atol=3e-5)
@@ -131,21 +124,21 @@ def test_normalised_convolution_is_of_silu(strips, lengths, outputs):
         np.testing.assert_allclose(of_ours, of_plain, atol=2e-4)
 
 
-def test_what_lies_beyond_a_row_is_not_met(strips):
+def test_what_lies_beyond_a_row_is_not_met(in_strips):
     x, *others = _normalised_inputs()
     spoilt = x.at[1, :, 3:].set(jnp.nan)
     lengths = jnp.array([8, 3])
-    ours, expected = (convolve_normalised(a, *others, lengths, *_WAY) for a in (spoilt, x))
+    ours, expected = (convolve_normalised(a, *others, lengths, _WAY) for a in (spoilt, x))
     np.testing.assert_array_equal(ours, expected)
 
 
 @pytest.mark.parametrize('outputs', [6, 9])
-def test_shards_of_a_batch_are_convolved_by_themselves(strips, outputs):
+def test_shards_of_a_batch_are_convolved_by_themselves(in_strips, outputs):
     mesh = jax.sharding.Mesh(jax.devices()[:2], ('data',))
     split, whole = jax.P('data'), jax.P()
 
     def loss(x, gain, offset, kernel):
-        y = convolve_normalised(x, gain, offset, kernel, None, *_WAY)
+        y = convolve_normalised(x, gain, offset, kernel, None, _WAY)
         return jnp.sum(jax.lax.stop_gradient(y) * y)
 
     def differentiate(*arrays):
@@ -167,9 +160,9 @@ def test_shards_of_a_batch_are_convolved_by_themselves(strips, outputs):
 
 @pytest.mark.parametrize(('platform', 'loops'), [('cpu', True), ('tpu', False), ('cuda', False)])
 @pytest.mark.parametrize('way', ['forward', 'backward'])
-def test_only_a_cpu_is_given_strips(strips, platform, loops, way):
+def test_only_a_cpu_is_given_strips(in_strips, platform, loops, way):
     def convolve(*arrays):
-        return convolve_normalised(*arrays, None, *_WAY)
+        return convolve_normalised(*arrays, None, _WAY)
 
     def differentiate(*arrays):
         return jax.vjp(convolve, *arrays)[1](_random(4, 2, 12, 8, 6))
