@@ -111,9 +111,9 @@ def _backward(strides, pads, precision, saved, gradient):
 def _is_fast(kernel: jax.Array, strides: Sequence[int]) -> bool:
     """Whether XLA's own gradient of the kernel is as fast as products of matrices on a CPU.
 
-    Measured at the sizes of this model: 0.9 to 1.5 times as fast for 3 x 3 kernels to 64 or more
-    channels, 2.4 times from two channels. Products are as fast or faster for the others: 1.4 to
-    1.6 times where it strides, 3 to 5 for 1 x 1, 2.5 to two channels, 50 to 200 with an even side.
+    Measured at the sizes of this model: 1.4 to 2.3 times as fast for 3 x 3 kernels to 64 or more
+    channels. Products are as fast or faster for the others: 1.1 to 1.5 times where it strides, 3
+    for 1 x 1, 24 to two channels, 50 to 200 with an even side.
     """
     return kernel.shape[:-2] == (3, 3) and kernel.shape[-1] > 8 and max(strides) == 1
 
@@ -156,9 +156,10 @@ def _kernel_gradient(
     pads: Pads,
     precision: jax.lax.PrecisionLike,
 ) -> jax.Array:
-    """One product of inputs and gradient, `[..., C, K]`, one of them once for each entry.
+    """Products of the gradient with what each entry of the kernel met, `[..., C, K]`.
 
-    The narrower one, unless it strides: that is much less to write to memory.
+    To fewer channels, unless it strides, one product of the inputs with what they met of the
+    gradient: that is much less to write to memory.
     """
     *sides, inputs, outputs = shape
     zero = late_zero(gradient)
@@ -168,12 +169,14 @@ def _kernel_gradient(
             (size - 1 - before, size - 1 - after)
             for size, (before, after) in zip(sides, pads, strict=True)
         ]
-        met = _met(gradient, zero, sides, strides, pads, x.shape[1:-1])  # [N, entries·K]
-        products = jnp.matmul(x.reshape(-1, inputs).T, met, precision=precision)
-        return products.reshape(inputs, -1, outputs).swapaxes(0, 1)[::-1].reshape(shape)
-    met = _met(x, zero, sides, strides, pads, gradient.shape[1:-1])  # [N, entries·C]
-    products = jnp.matmul(met.T, gradient.reshape(-1, outputs), precision=precision)
-    return products.reshape(shape)
+        met = _met(gradient, zero, sides, strides, pads, x.shape[1:-1])
+        joined = jnp.concatenate(met, axis=-1)  # [N, entries·K]
+        product = jnp.matmul(x.reshape(-1, inputs).T, joined, precision=precision)
+        return product.reshape(inputs, -1, outputs).swapaxes(0, 1)[::-1].reshape(shape)
+    met = _met(x, zero, sides, strides, pads, gradient.shape[1:-1])
+    flat = gradient.reshape(-1, outputs)
+    products = [jnp.matmul(values.T, flat, precision=precision) for values in met]
+    return jnp.stack(products).reshape(shape)
 
 
 def _met(
@@ -183,8 +186,8 @@ def _met(
     strides: Sequence[int],
     pads: Pads,
     outputs: Sequence[int],
-) -> jax.Array:
-    """What each entry of a kernel meets at each output, `[N, entries·C]`."""
+) -> list[jax.Array]:
+    """What each entry of a kernel meets at each output: `[N, C]` of `x`, padded with `zero`."""
     config = [(before, after, 0) for before, after in ((0, 0), *pads, (0, 0))]
     padded = jax.lax.pad(x, zero.astype(x.dtype), config)
 
@@ -196,8 +199,7 @@ def _met(
         return jax.lax.slice(padded, (0, *entry, 0), (len(x), *ends, x.shape[-1]), (1, *strides, 1))
 
     entries = itertools.product(*map(range, sides))
-    joined = jnp.concatenate([met(entry) for entry in entries], axis=-1)
-    return joined.reshape(-1, joined.shape[-1])
+    return [met(entry).reshape(-1, x.shape[-1]) for entry in entries]
 
 
 _convolve.defvjp(_forward, _backward)
