@@ -1,23 +1,22 @@
 """Means over the frames of rows of which only the first count."""
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from m2l_jax.model.masks import mask_time
-from m2l_jax.model.strips import largest_strip
+from m2l_jax.model.strips import Prepare, largest_strip, unprepared
 
 # Of the inputs of a strip.
 _STRIP_BYTES = 2e6
 # Below, a strip after another saves less than its compilation costs.
 _LEAST_BYTES = 25e6
 
-Terms = Callable[[jax.Array], jax.Array]
 
-
-def channel_means(x: jax.Array, lengths: jax.Array | None, terms: Terms = lambda x: x) -> jax.Array:
+def channel_means(
+    x: jax.Array, lengths: jax.Array | None, terms: Prepare = unprepared
+) -> jax.Array:
     """Means of terms over space, for each row and channel.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-# Rows `[B, R, T, C]` of an array to what is to be convolved of them.
+# Rows `[B, R, T, C]` of an array to what is to be convolved, or summed up, of them.
 Prepare = Callable[[jax.Array], jax.Array]
 
 

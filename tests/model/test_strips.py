@@ -1,5 +1,6 @@
 """How much is taken at a time."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -28,3 +29,8 @@ def test_a_late_zero_is_zero(first, dtype):
     gradient = jnp.full((2, 3), 7, dtype).at[0, 0].set(first)
     zero = late_zero(gradient)
     assert (zero, zero.dtype, zero.shape) == (0, dtype, ())
+
+
+def test_a_late_zero_is_not_known_before_the_gradient():
+    compiled = jax.jit(late_zero).lower(jnp.ones((2, 3))).compile().as_text()
+    assert 'is-finite' in compiled
