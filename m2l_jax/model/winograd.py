@@ -1,5 +1,6 @@
 """Winograd's minimal filtering for 3 × 3 convolutions on a CPU, strip after strip."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from m2l_jax.model.winograd_transforms import (
     INPUTS,
     OUTPUTS,
     TAPS,
+    Transformed,
     transform_inputs,
     transform_kernel,
     transform_outputs,
@@ -19,9 +21,12 @@ from m2l_jax.model.winograd_transforms import (
     transpose_of_outputs,
 )
 
-# Of the transformed inputs or products of a strip. Smaller ones leave too little for two cores:
-# with 8 MB, layers took 1.1 to 4 times as long.
-_STRIP_BYTES = 25e6
+# Of the transformed inputs or products of a strip: near enough to the processor. With 10 MB, layers
+# took up to 1.3 times as long.
+_STRIP_BYTES = 5e6
+# Two rows of tiles: of a single one XLA looks through what joins its rows, reads them in several
+# places, and for that copies all that is convolved in each turn.
+_LEAST_BINS = 2 * OUTPUTS
 # Below, a layer gains less in all that a process does with it than its compilation costs.
 _LEAST_OPERATIONS = 4.5e9
 # Below, transforms cost more than multiplications save.
@@ -32,7 +37,7 @@ def pays(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
 ) -> bool:
     """Whether `convolve` is the faster way for `x` `[B, ..., C]` and `kernel` `[..., C, K]`."""
-    if kernel.shape[:-2] != (TAPS, TAPS) or x.shape[1] % OUTPUTS or max(strides) > 1:
+    if kernel.shape[:-2] != (TAPS, TAPS) or x.shape[1] % _LEAST_BINS or max(strides) > 1:
         return False
     if any(tuple(pad) != (1, 1) for pad in pads):
         return False
@@ -55,7 +60,7 @@ def convolve(
     transformed back before the next.
 
     Args:
-      x: `[B, F, T, C]`, float32, F a multiple of 4.
+      x: `[B, F, T, C]`, float32, F a multiple of 8.
       kernel: `[3, 3, C, K]`, float32.
       prepare: what is convolved, given rows `[B, R, T, C]` of `x`.
       precision: of the products, as in `jax.lax`.
@@ -107,7 +112,7 @@ def pull_back(
     before it is needed, and keep it.
 
     Args:
-      x: `[B, F, T, C]`, float32, F a multiple of 4.
+      x: `[B, F, T, C]`, float32, F a multiple of 8.
       kernel: `[3, 3, C, K]`, float32.
       gradient: of the outputs, `[B, F, T, K]`.
       prepare: what is convolved, given rows `[B, R, T, C]` of `x`.
@@ -132,7 +137,9 @@ def pull_back(
         of_strip = jax.lax.dynamic_slice_in_dim(of_x if in_place else gradient, start, size, axis=1)
         of_strip = jnp.pad(of_strip, ((0, 0), (0, 0), (0, -frames % OUTPUTS), (0, 0)))
         products = transpose_of_outputs(of_strip)
-        of_weights += _products(inputs, products, (1, 1), precision)
+        of_weights = jax.tree.map(
+            jnp.add, of_weights, _products(inputs, products, (1, 1), precision)
+        )
         of_inputs = _products(products, weights, (2, 2), precision)
         part = transpose_of_inputs(of_inputs, rows.shape)
         part += jnp.pad(shared, ((0, 0), (0, size), (0, 0), (0, 0)))
@@ -146,8 +153,8 @@ def pull_back(
 
     carry = (
         gradient if in_place else jnp.zeros_like(x),
-        jnp.zeros_like(x, shape=weights.shape),
-        jnp.zeros_like(x, shape=(batch, OUTPUTS, _padded(frames), channels)),
+        jax.tree.map(jnp.zeros_like, weights),
+        jnp.zeros_like(x, shape=(batch, OUTPUTS, frames + -frames % OUTPUTS + OUTPUTS, channels)),
     )
     of_x, of_weights, shared = jax.lax.fori_loop(0, bins // size, pull_strip_back, carry)
     of_x = of_x.at[:, -1].set(shared[:, 0, 1 : 1 + frames])
@@ -155,7 +162,7 @@ def pull_back(
 
 
 def _rows_of_strip(x: jax.Array, start: jax.Array, size: int, prepare: Prepare) -> jax.Array:
-    """All that the tiles of a strip read, prepared and padded: `[B, size + 4, T + 4, C]`."""
+    """All that the tiles of a strip read, prepared and padded: `[B, size + 2, T + 2, C]`."""
     bins = x.shape[1]
 
     def rows(first: jax.Array, count: int) -> jax.Array:
@@ -163,41 +170,39 @@ def _rows_of_strip(x: jax.Array, start: jax.Array, size: int, prepare: Prepare) 
 
     above = jnp.where(start > 0, rows(jnp.maximum(start - 1, 0), 1), 0)
     below = jnp.where(start + size < bins, rows(jnp.minimum(start + size, bins - 1), 1), 0)
-    met = _pad_time(jnp.concatenate([above, rows(start, size), below], axis=1))
-    return jnp.pad(met, ((0, 0), (0, OUTPUTS - TAPS + 1), (0, 0), (0, 0)))
+    return _pad_time(jnp.concatenate([above, rows(start, size), below], axis=1))
 
 
 def _strip_bins(bins: int, frames: int, channels: int) -> int:
     """How many bins are transformed at a time, whole tiles of them."""
     tiles = -(-frames // OUTPUTS) / OUTPUTS
-    return largest_strip(bins, 4 * channels * INPUTS**2 * tiles, _STRIP_BYTES, OUTPUTS)
+    return largest_strip(bins, 4 * channels * INPUTS**2 * tiles, _STRIP_BYTES, _LEAST_BINS)
 
 
 def _pad_time(x: jax.Array) -> jax.Array:
-    """A zero before, and after as many as the last tile reads, up to whole tiles."""
-    after = _padded(x.shape[2]) - x.shape[2] - 1
-    return jnp.pad(x, ((0, 0), (0, 0), (1, after), (0, 0)))
-
-
-def _padded(frames: int) -> int:
-    """Frames that `_pad_time` makes of so many."""
-    return -(-frames // OUTPUTS) * OUTPUTS + OUTPUTS
+    """A zero before, and after as many as the last tile reads."""
+    return jnp.pad(x, ((0, 0), (0, 0), (1, 1 + -x.shape[2] % OUTPUTS), (0, 0)))
 
 
 def _convolve_padded(
-    x: jax.Array, weights: jax.Array, precision: jax.lax.PrecisionLike
+    x: jax.Array, weights: Transformed, precision: jax.lax.PrecisionLike
 ) -> jax.Array:
-    """Padded rows `[B, R + 2, T + 4, C]`, weights `[36, C, K]`: `[B, R, T, K]`."""
-    x = jnp.pad(x, ((0, 0), (0, OUTPUTS - TAPS + 1), (0, 0), (0, 0)))
+    """Padded rows `[B, R + 2, T + 2, C]` and transformed weights to `[B, R, T, K]`."""
     products = _products(transform_inputs(x), weights, (2, 1), precision)
     batch, rows, frames, _ = x.shape
-    shape = (batch, rows - OUTPUTS, frames - OUTPUTS, weights.shape[-1])
+    margin = TAPS - 1
+    shape = (batch, rows - margin, frames - margin, weights[0][0].shape[-1])
     return transform_outputs(products, shape)
 
 
 def _products(
-    x: jax.Array, y: jax.Array, contracted: tuple[int, int], precision: jax.lax.PrecisionLike
-) -> jax.Array:
+    x: Transformed,
+    y: Transformed,
+    contracted: tuple[int, int],
+    precision: jax.lax.PrecisionLike,
+) -> Transformed:
     """Of each of the 36 pairs of matrices, along the given axis of each."""
     axes = (((contracted[0],), (contracted[1],)), ((0,), (0,)))
-    return jax.lax.dot_general(x, y, axes, precision=precision)
+    return jax.tree.map(
+        functools.partial(jax.lax.dot_general, dimension_numbers=axes, precision=precision), x, y
+    )

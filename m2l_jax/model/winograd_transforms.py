@@ -1,13 +1,13 @@
 """The linear maps of Winograd's F(4 × 4, 3 × 3), and their transposes.
 
 Lavin & Gray 2015, with the points 0, ±1, 1/2 and -2. A tile is 6 inputs by 6, which give 4 outputs
-by 4; neighbours share two inputs. Transformed, its 36 numbers come first, those along time before
-those along frequency.
+by 4; neighbours share two inputs. Transformed, it has 36 numbers.
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,64 +18,90 @@ OUTPUTS = 4
 TAPS = 3
 INPUTS = OUTPUTS + TAPS - 1
 
+# Rows of six arrays `[3, tiles, channels]`: two along frequency of three each, six along time. So
+# there are twelve products to be made side by side.
+Transformed = list[list[jax.Array]]
+_ROWS = 3
+
 
 @jax.jit
-def transform_inputs(x: jax.Array) -> jax.Array:
-    """Padded rows `[B, 4·R + 4, 4·N + 4, C]`, of which the last two go unread: `[36, B·R·N, C]`."""
+def transform_inputs(x: jax.Array) -> Transformed:
+    """Of padded rows `[B, 4·R + 2, 4·N + 2, C]`, R·N tiles each."""
     to_input, _, _ = _matrices()
-    x = jnp.stack(_combine(to_input, _overlapping(x, 1)))  # [6, B, R, 4·N + 4, C]
-    x = jnp.stack(_combine(to_input, _overlapping(x, 3)))  # [6, 6, B, R, N, C]
-    return x.reshape(INPUTS**2, -1, x.shape[-1])
+    along_frequency = _combine(to_input, _overlapping(x, 1))  # six of [B, R, 4·N + 2, C]
+    return [
+        _flattened(_combine(to_input, _overlapping(row, 3))) for row in _stacked(along_frequency)
+    ]
 
 
 @functools.partial(jax.jit, static_argnames='shape')
-def transpose_of_inputs(gradient: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """What `transform_inputs` pulls `[36, B·R·N, C]` back to; `shape` is that of its input."""
+def transpose_of_inputs(gradient: Transformed, shape: tuple[int, ...]) -> jax.Array:
+    """What `transform_inputs` pulls a gradient back to, and two zeros after each axis.
+
+    Args:
+      gradient: of what was transformed.
+      shape: of the padded rows.
+
+    Returns:
+      `[B, 4·R + 4, 4·N + 4, C]`.
+    """
     to_input, _, _ = _matrices()
     batch, rows, frames, channels = shape
-    tiles = rows // OUTPUTS - 1, frames // OUTPUTS - 1
-    gradient = gradient.reshape(INPUTS, INPUTS, batch, *tiles, channels)
-    gradient = _add_overlapping(_combine(to_input.T, gradient), 3)  # [6, B, R, 4·N + 4, C]
-    return _add_overlapping(_combine(to_input.T, gradient), 1)
+    tiles = (-1, batch, rows // OUTPUTS, frames // OUTPUTS, channels)
+    along_frequency = [
+        _add_overlapping(_combine(to_input.T, [part.reshape(tiles) for part in row]), 3)
+        for row in gradient
+    ]  # [3, B, R, 4·N + 4, C]
+    return _add_overlapping(_combine(to_input.T, itertools.chain(*along_frequency)), 1)
 
 
 @jax.jit
-def transform_kernel(kernel: jax.Array) -> jax.Array:
-    """`[3, 3, C, K]` to `[36, C, K]`."""
+def transform_kernel(kernel: jax.Array) -> Transformed:
+    """Of `[3, 3, C, K]`, as `[3, C, K]` in place of tiles and channels."""
     _, to_kernel, _ = _matrices()
-    kernel = jnp.stack(_combine(to_kernel, kernel), axis=1)  # [3, 6, C, K]
-    kernel = jnp.stack(_combine(to_kernel, kernel))  # [6, 6, C, K]
-    return kernel.reshape(-1, *kernel.shape[2:])
+    along_frequency = _combine(to_kernel, kernel)  # six of [3, C, K]
+    return [_combine(to_kernel, row.swapaxes(0, 1)) for row in _stacked(along_frequency)]
 
 
 @jax.jit
-def transpose_of_kernel(gradient: jax.Array) -> jax.Array:
-    """What `transform_kernel` pulls `[36, C, K]` back to."""
+def transpose_of_kernel(gradient: Transformed) -> jax.Array:
+    """What `transform_kernel` pulls a gradient back to, `[3, 3, C, K]`."""
     _, to_kernel, _ = _matrices()
-    gradient = gradient.reshape(INPUTS, INPUTS, *gradient.shape[1:])
-    gradient = jnp.stack(_combine(to_kernel.T, gradient), axis=1)  # [6, 3, C, K]
-    return jnp.stack(_combine(to_kernel.T, gradient))
+    along_frequency = [jnp.stack(_combine(to_kernel.T, row), axis=1) for row in gradient]
+    return jnp.stack(_combine(to_kernel.T, itertools.chain(*along_frequency)))
 
 
 @functools.partial(jax.jit, static_argnames='shape')
-def transform_outputs(products: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Products `[36, B·R·N, K]` to outputs of the given shape, `[B, 4·R, 4·N, K]`."""
+def transform_outputs(products: Transformed, shape: tuple[int, ...]) -> jax.Array:
+    """Products of tiles to outputs of the given shape, `[B, 4·R, 4·N, K]`."""
     _, _, to_output = _matrices()
     batch, rows, frames, channels = shape
-    tiles = rows // OUTPUTS, frames // OUTPUTS
-    products = products.reshape(INPUTS, INPUTS, batch, *tiles, channels)
-    y = jnp.stack(_combine(to_output, products), axis=4)  # [6, B, R, N, 4, K]
-    y = jnp.stack(_combine(to_output, y), axis=2)  # [B, R, 4, N, 4, K]
+    tiles = (-1, batch, rows // OUTPUTS, frames // OUTPUTS, channels)
+    along_frequency = [
+        jnp.stack(_combine(to_output, [part.reshape(tiles) for part in row]), axis=4)
+        for row in products
+    ]  # [3, B, R, N, 4, K]
+    y = jnp.stack(_combine(to_output, itertools.chain(*along_frequency)), axis=2)
     return y.reshape(shape)
 
 
 @jax.jit
-def transpose_of_outputs(gradient: jax.Array) -> jax.Array:
+def transpose_of_outputs(gradient: jax.Array) -> Transformed:
     """What `transform_outputs` pulls `[B, 4·R, 4·N, K]` back to."""
     _, _, to_output = _matrices()
-    gradient = jnp.stack(_combine(to_output.T, _split(gradient, 1)))  # [6, B, R, 4·N, K]
-    gradient = jnp.stack(_combine(to_output.T, _split(gradient, 3)))  # [6, 6, B, R, N, K]
-    return gradient.reshape(INPUTS**2, -1, gradient.shape[-1])
+    along_frequency = _combine(to_output.T, _split(gradient, 1))  # six of [B, R, 4·N, K]
+    return [_flattened(_combine(to_output.T, _split(row, 3))) for row in _stacked(along_frequency)]
+
+
+def _stacked(along_frequency: Sequence[jax.Array]) -> list[jax.Array]:
+    """The six along frequency in rows."""
+    size = INPUTS // _ROWS
+    return [jnp.stack(along_frequency[row * size : (row + 1) * size]) for row in range(_ROWS)]
+
+
+def _flattened(parts: Sequence[jax.Array]) -> list[jax.Array]:
+    """`[3, B, R, N, C]` to `[3, B·R·N, C]`."""
+    return [part.reshape(len(part), -1, part.shape[-1]) for part in parts]
 
 
 def _split(x: jax.Array, axis: int) -> list[jax.Array]:
@@ -87,11 +113,8 @@ def _split(x: jax.Array, axis: int) -> list[jax.Array]:
 
 def _overlapping(x: jax.Array, axis: int) -> list[jax.Array]:
     """For each of a tile's 6 inputs along an axis, its values over all tiles."""
-    places = _split(x, axis)
-    tiles = places[0].shape[axis] - 1
-    own = [jax.lax.slice_in_dim(place, 0, tiles, axis=axis) for place in places]
-    shared = [jax.lax.slice_in_dim(place, 1, None, axis=axis) for place in places]
-    return own + shared[: INPUTS - OUTPUTS]
+    last = x.shape[axis] - INPUTS + 1
+    return [jax.lax.slice_in_dim(x, place, place + last, OUTPUTS, axis) for place in range(INPUTS)]
 
 
 def _add_overlapping(inputs: Sequence[jax.Array], axis: int) -> jax.Array:
@@ -109,8 +132,9 @@ def _add_overlapping(inputs: Sequence[jax.Array], axis: int) -> jax.Array:
     return joined.reshape(*joined.shape[:axis], -1, *joined.shape[axis + 2 :])
 
 
-def _combine(matrix: np.ndarray, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+def _combine(matrix: np.ndarray, arrays: Iterable[jax.Array]) -> list[jax.Array]:
     """The sums of `arrays` that the rows of the matrix ask for."""
+    arrays = list(arrays)
 
     def combine(row: np.ndarray) -> jax.Array:
         terms = [value * array for value, array in zip(row, arrays, strict=True) if value]
