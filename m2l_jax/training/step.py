@@ -1,6 +1,7 @@
 """One training step: from a batch to new parameters, on every device at once."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -162,16 +163,23 @@ def make_train_step(
         updates = state.step - state.skipped
         gradient_norm = _norm(mean['gradient'])
 
-        def update(state: TrainState) -> tuple[TrainState, jax.Array]:
+        def move(state: TrainState) -> tuple[Params, optax.OptState]:
             moved, opt_state = optimizer.update(mean['gradient'], state.opt_state, state.params)
             if shard_optimizer:
                 # Else moments would be gathered rather than the move, which is half of them.
                 moved = jax.lax.with_sharding_constraint(moved, shared_out(mesh, moved))
-            updated = _apply(state, moved, opt_state, ema_rate(updates, ema_decay))
-            return updated, _norm(moved)
+            return moved, opt_state
 
-        finite = jnp.isfinite(mean['loss']) & jnp.isfinite(gradient_norm)
-        after, update_norm = jax.lax.cond(finite, update, _skip, state)
+        def update(state: TrainState) -> TrainState:
+            return _apply(state, *move(state), ema_rate(updates, ema_decay))
+
+        # Whether there is an update waits for its norm, and so for all that reads the old moments:
+        # else XLA copies them before new ones take their place.
+        update_norm = _norm(move(state)[0])
+        finite = functools.reduce(
+            jnp.logical_and, map(jnp.isfinite, (mean['loss'], gradient_norm, update_norm))
+        )
+        after = jax.lax.cond(finite, update, _skip, state)
         metrics = {
             'loss': mean['loss'],
             'learning_rate': learning_rate(updates),
@@ -179,7 +187,7 @@ def make_train_step(
             'skipped_updates': after.skipped,
             'skipped_in_row': after.skipped_in_row,
             'gradient_norm': gradient_norm,
-            'update_norm': update_norm,
+            'update_norm': jnp.where(finite, update_norm, 0.0),
             **_latent_metrics(mean['moments']),
         }
         return jax.lax.with_sharding_constraint(
@@ -281,14 +289,13 @@ def _apply(
     )
 
 
-def _skip(state: TrainState) -> tuple[TrainState, jax.Array]:
-    """The state after an update that was left out, and the norm of that."""
-    skipped = state.replace(
+def _skip(state: TrainState) -> TrainState:
+    """The state after an update that was left out."""
+    return state.replace(
         step=state.step + 1,
         skipped=state.skipped + 1,
         skipped_in_row=state.skipped_in_row + 1,
     )
-    return skipped, jnp.zeros(())
 
 
 def _norm(tree: Params) -> jax.Array:
