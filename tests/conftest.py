@@ -84,6 +84,7 @@ def in_strips(monkeypatch):
         monkeypatch.setattr(module, '_STRIP_BYTES', 0)
     for module in (winograd, strided):
         monkeypatch.setattr(module, '_LEAST_OPERATIONS', 0)
+    monkeypatch.setattr(winograd, '_GRADIENT_STRIP_BYTES', 0)
     monkeypatch.setattr(winograd, '_LEAST_CHANNELS', 0)
     monkeypatch.setattr(statistics, '_LEAST_BYTES', 0)
 

@@ -21,9 +21,12 @@ from m2l_jax.model.winograd_transforms import (
     transpose_of_outputs,
 )
 
-# Of the transformed inputs or products of a strip: near enough to the processor. With 10 MB, layers
-# took up to 1.3 times as long.
-_STRIP_BYTES = 5e6
+# Of the transformed inputs or products of a strip. What encodes and decodes is ordered to need
+# little memory, and so makes products one after another: with 5 MB, it took 1.1 times as long.
+_STRIP_BYTES = 25e6
+# Gradients are made where there is room to make products side by side, and then what stays nearer
+# to the processor is 1.1 times as fast.
+_GRADIENT_STRIP_BYTES = 5e6
 # Two rows of tiles: of a single one XLA looks through what joins its rows, reads them in several
 # places, and for that copies all that is convolved in each turn.
 _LEAST_BINS = 2 * OUTPUTS
@@ -71,7 +74,7 @@ def convolve(
     batch, bins, frames, channels = x.shape
     outputs = kernel.shape[-1]
     weights = transform_kernel(kernel)
-    size = _strip_bins(bins, batch * frames, max(channels, outputs))
+    size = _strip_bins(bins, batch * frames, max(channels, outputs), _STRIP_BYTES)
     # Where an output takes no more room than its input, it takes its place, unless something else
     # needs the input: then XLA copies it.
     in_place = channels == outputs
@@ -123,7 +126,8 @@ def pull_back(
     """
     batch, bins, frames, channels = x.shape
     weights = transform_kernel(kernel)
-    size = _strip_bins(bins, batch * frames, max(channels, kernel.shape[-1]))
+    wider = max(channels, kernel.shape[-1])
+    size = _strip_bins(bins, batch * frames, wider, _GRADIENT_STRIP_BYTES)
     in_place = channels == kernel.shape[-1]  # as in `convolve`
     late = late_zero(gradient).astype(jnp.int32)
 
@@ -173,10 +177,10 @@ def _rows_of_strip(x: jax.Array, start: jax.Array, size: int, prepare: Prepare) 
     return _pad_time(jnp.concatenate([above, rows(start, size), below], axis=1))
 
 
-def _strip_bins(bins: int, frames: int, channels: int) -> int:
+def _strip_bins(bins: int, frames: int, channels: int, most_bytes: float) -> int:
     """How many bins are transformed at a time, whole tiles of them."""
     tiles = -(-frames // OUTPUTS) / OUTPUTS
-    return largest_strip(bins, 4 * channels * INPUTS**2 * tiles, _STRIP_BYTES, _LEAST_BINS)
+    return largest_strip(bins, 4 * channels * INPUTS**2 * tiles, most_bytes, _LEAST_BINS)
 
 
 def _pad_time(x: jax.Array) -> jax.Array:

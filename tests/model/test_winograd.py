@@ -39,7 +39,7 @@ def test_is_the_plain_convolution(monkeypatch, outputs, strip_bytes, frames):
 @pytest.mark.parametrize('strip_bytes', [0, 1e9])
 @pytest.mark.parametrize('frames', [1, 8, 13])
 def test_gradients_are_those_of_the_plain_convolution(monkeypatch, outputs, strip_bytes, frames):
-    monkeypatch.setattr(winograd, '_STRIP_BYTES', strip_bytes)
+    monkeypatch.setattr(winograd, '_GRADIENT_STRIP_BYTES', strip_bytes)
     x, kernel = _random(0, 2, 24, frames, 5), _kernel(5, outputs)
     gradient = _random(2, 2, 24, frames, outputs)
     expected = jax.vjp(_plain, 2 * x + 1, kernel)[1](gradient)
@@ -48,10 +48,10 @@ def test_gradients_are_those_of_the_plain_convolution(monkeypatch, outputs, stri
         np.testing.assert_allclose(ours, plain, atol=1e-5 * np.max(np.abs(plain)))
 
 
-def test_strips_are_of_whole_tiles_that_fit(monkeypatch):
-    monkeypatch.setattr(winograd, '_STRIP_BYTES', 4 * 64 * 36 * 5 * 10)  # five rows of ten tiles
-    assert winograd._strip_bins(bins=48, frames=40, channels=64) == 16
-    assert winograd._strip_bins(bins=16, frames=400, channels=64) == 8
+def test_strips_are_of_whole_tiles_that_fit():
+    most_bytes = 4 * 64 * 36 * 5 * 10  # five rows of ten tiles
+    assert winograd._strip_bins(48, 40, 64, most_bytes) == 16
+    assert winograd._strip_bins(16, 400, 64, most_bytes) == 8
 
 
 @pytest.mark.parametrize('outputs', [6, 9])
