@@ -22,8 +22,8 @@ class LoopConfig:
       checkpoint_every: steps between two checkpoints; the last step is always saved.
       keep_checkpoints: how many of the newest are kept.
       accumulate: parts in which each device takes its rows, to save memory.
-      stop_after_skipped: updates skipped in a row, for a loss or gradient that is not finite, after
-        which training stops.
+      stop_after_skipped: updates skipped in a row, for a loss, gradient or update that is not
+        finite, after which training stops.
       best_metric: figure of the held-out clips by which one more checkpoint is kept, the best:
         'si_sdr', 'lsd' or 'mr_stft'.
       shard_optimizer: whether the optimiser's moments and the average are shared out over the

@@ -186,8 +186,8 @@ class _Run:
         draws = draw(key, rows, (), model, settings.consistency.density)
         sigma = np.asarray(settings.model.noise.sigma(draws.index))
         raise InputError(
-            f'{skipped} updates in a row were skipped, for loss or gradient were not finite, up to '
-            f'step {done} (loss {float(metrics["loss"])}, sigma {sigma.min():.4g} to '
+            f'{skipped} updates in a row were skipped, for loss, gradient or update were not '
+            f'finite, up to step {done} (loss {float(metrics["loss"])}, sigma {sigma.min():.4g} to '
             f'{sigma.max():.4g}, batch from {_listed(self.feed.items(step))}): training has '
             'diverged; go on from the last checkpoint with a lower '
             'config.optimizer.learning_rate, or set config.optimizer.clip_norm'

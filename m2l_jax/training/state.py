@@ -48,8 +48,8 @@ class OptimizerConfig:
 class TrainState:
     """Everything a checkpoint needs for training to go on as if it had not stopped.
 
-    `step` counts batches. Those whose gradient was not finite changed nothing but the counts:
-    `skipped` has all of them, `skipped_in_row` those since the last update.
+    `step` counts batches. Those whose loss, gradient or update was not finite changed nothing but
+    the counts: `skipped` has all of them, `skipped_in_row` those since the last update.
     """
 
     step: jax.Array

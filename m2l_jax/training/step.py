@@ -142,8 +142,8 @@ def make_train_step(
 ) -> TrainStep:
     """Compiles (state, data) -> (state, metrics) for the mesh; the state's buffers are donated.
 
-    The state lives where `state_shardings` says, the metrics on every device. Where loss or
-    gradient are not finite, the state keeps all but its counts.
+    The state lives where `state_shardings` says, the metrics on every device. Where loss,
+    gradient or update are not finite, the state keeps all but its counts.
 
     Args:
       accumulate: parts in which each device takes its rows, one after another, to save memory; the
