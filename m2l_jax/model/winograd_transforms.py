@@ -18,10 +18,10 @@ OUTPUTS = 4
 TAPS = 3
 INPUTS = OUTPUTS + TAPS - 1
 
-# Rows of six arrays `[3, tiles, channels]`: two along frequency of three each, six along time. So
-# there are twelve products to be made side by side.
+# Three groups of two along frequency, each six arrays `[2, tiles, channels]` along time: XLA runs
+# operations on a CPU side by side if more than eight are ready, and 18 products of these are.
 Transformed = list[list[jax.Array]]
-_ROWS = 3
+_GROUP = 2
 
 
 @jax.jit
@@ -30,7 +30,8 @@ def transform_inputs(x: jax.Array) -> Transformed:
     to_input, _, _ = _matrices()
     along_frequency = _combine(to_input, _overlapping(x, 1))  # six of [B, R, 4·N + 2, C]
     return [
-        _flattened(_combine(to_input, _overlapping(row, 3))) for row in _stacked(along_frequency)
+        _flattened(_combine(to_input, _overlapping(group, 3)))
+        for group in _stacked(along_frequency)
     ]
 
 
@@ -49,25 +50,25 @@ def transpose_of_inputs(gradient: Transformed, shape: tuple[int, ...]) -> jax.Ar
     batch, rows, frames, channels = shape
     tiles = (-1, batch, rows // OUTPUTS, frames // OUTPUTS, channels)
     along_frequency = [
-        _add_overlapping(_combine(to_input.T, [part.reshape(tiles) for part in row]), 3)
-        for row in gradient
-    ]  # [3, B, R, 4·N + 4, C]
+        _add_overlapping(_combine(to_input.T, [part.reshape(tiles) for part in group]), 3)
+        for group in gradient
+    ]  # [2, B, R, 4·N + 4, C] each
     return _add_overlapping(_combine(to_input.T, itertools.chain(*along_frequency)), 1)
 
 
 @jax.jit
 def transform_kernel(kernel: jax.Array) -> Transformed:
-    """Of `[3, 3, C, K]`, as `[3, C, K]` in place of tiles and channels."""
+    """Of `[3, 3, C, K]`: arrays `[2, C, K]`."""
     _, to_kernel, _ = _matrices()
     along_frequency = _combine(to_kernel, kernel)  # six of [3, C, K]
-    return [_combine(to_kernel, row.swapaxes(0, 1)) for row in _stacked(along_frequency)]
+    return [_combine(to_kernel, group.swapaxes(0, 1)) for group in _stacked(along_frequency)]
 
 
 @jax.jit
 def transpose_of_kernel(gradient: Transformed) -> jax.Array:
     """What `transform_kernel` pulls a gradient back to, `[3, 3, C, K]`."""
     _, to_kernel, _ = _matrices()
-    along_frequency = [jnp.stack(_combine(to_kernel.T, row), axis=1) for row in gradient]
+    along_frequency = [jnp.stack(_combine(to_kernel.T, group), axis=1) for group in gradient]
     return jnp.stack(_combine(to_kernel.T, itertools.chain(*along_frequency)))
 
 
@@ -78,9 +79,9 @@ def transform_outputs(products: Transformed, shape: tuple[int, ...]) -> jax.Arra
     batch, rows, frames, channels = shape
     tiles = (-1, batch, rows // OUTPUTS, frames // OUTPUTS, channels)
     along_frequency = [
-        jnp.stack(_combine(to_output, [part.reshape(tiles) for part in row]), axis=4)
-        for row in products
-    ]  # [3, B, R, N, 4, K]
+        jnp.stack(_combine(to_output, [part.reshape(tiles) for part in group]), axis=4)
+        for group in products
+    ]  # [2, B, R, N, 4, K] each
     y = jnp.stack(_combine(to_output, itertools.chain(*along_frequency)), axis=2)
     return y.reshape(shape)
 
@@ -90,17 +91,19 @@ def transpose_of_outputs(gradient: jax.Array) -> Transformed:
     """What `transform_outputs` pulls `[B, 4·R, 4·N, K]` back to."""
     _, _, to_output = _matrices()
     along_frequency = _combine(to_output.T, _split(gradient, 1))  # six of [B, R, 4·N, K]
-    return [_flattened(_combine(to_output.T, _split(row, 3))) for row in _stacked(along_frequency)]
+    return [
+        _flattened(_combine(to_output.T, _split(group, 3))) for group in _stacked(along_frequency)
+    ]
 
 
 def _stacked(along_frequency: Sequence[jax.Array]) -> list[jax.Array]:
-    """The six along frequency in rows."""
-    size = INPUTS // _ROWS
-    return [jnp.stack(along_frequency[row * size : (row + 1) * size]) for row in range(_ROWS)]
+    """The six along frequency in groups."""
+    starts = range(0, INPUTS, _GROUP)
+    return [jnp.stack(along_frequency[start : start + _GROUP]) for start in starts]
 
 
 def _flattened(parts: Sequence[jax.Array]) -> list[jax.Array]:
-    """`[3, B, R, N, C]` to `[3, B·R·N, C]`."""
+    """`[2, B, R, N, C]` to `[2, B·R·N, C]`."""
     return [part.reshape(len(part), -1, part.shape[-1]) for part in parts]
 
 

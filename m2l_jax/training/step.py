@@ -1,7 +1,6 @@
 """One training step: from a batch to new parameters, on every device at once."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -176,9 +175,7 @@ def make_train_step(
         # Whether there is an update waits for its norm, and so for all that reads the old moments:
         # else XLA copies them before new ones take their place.
         update_norm = _norm(move(state)[0])
-        finite = functools.reduce(
-            jnp.logical_and, map(jnp.isfinite, (mean['loss'], gradient_norm, update_norm))
-        )
+        finite = jnp.all(jnp.isfinite(jnp.stack([mean['loss'], gradient_norm, update_norm])))
         after = jax.lax.cond(finite, update, _skip, state)
         metrics = {
             'loss': mean['loss'],

@@ -54,6 +54,11 @@ def test_strips_are_of_whole_tiles_that_fit():
     assert winograd._strip_bins(16, 400, 64, most_bytes) == 8
 
 
+def test_products_are_enough_to_be_made_side_by_side():
+    shapes = jax.ShapeDtypeStruct((1, 8, 4, 5), jnp.float32), _kernel(5, 5)
+    assert str(jax.make_jaxpr(winograd.convolve)(*shapes)).count('dot_general') == 18
+
+
 @pytest.mark.parametrize('outputs', [6, 9])
 def test_prepares_each_row_once(monkeypatch, outputs):
     monkeypatch.setattr(winograd, '_STRIP_BYTES', 0)  # three strips
