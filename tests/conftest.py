@@ -11,9 +11,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
-# Many tests compile the same step; so does the next run.
+# What is compiled is small and run a few times only: compiling is what takes the time.
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = 'true'
+# Many tests and commands compile the same, if only a sum; so does the next run.
 CACHE = pathlib.Path(__file__).parents[1] / 'build' / 'test-cache'
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE)
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 
 import numpy as np
 import pytest

@@ -20,7 +20,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
 def run(module, *flags):
-    environment = {**os.environ, 'XLA_FLAGS': tiny.XLA_FLAGS}
+    environment = {**os.environ, 'XLA_FLAGS': ''}
     return subprocess.run(
         [sys.executable, '-m', f'm2l_jax.{module}', *flags],
         cwd=REPOSITORY,
@@ -146,7 +146,7 @@ def test_the_demo_begins_with_the_pretrained_model(tmp_path):
     result = subprocess.run(
         [sys.executable, '-c', code],
         cwd=REPOSITORY,
-        env={**os.environ, 'XLA_FLAGS': tiny.XLA_FLAGS},
+        env={**os.environ, 'XLA_FLAGS': ''},
         capture_output=True,
         text=True,
     )

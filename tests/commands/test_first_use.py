@@ -43,7 +43,7 @@ def clip(tmp_path):
 
 
 def observe(cache, module, *more, **flags):
-    environment = {**os.environ, 'XLA_FLAGS': tiny.XLA_FLAGS, 'M2L_JAX_CACHE': str(cache)}
+    environment = {**os.environ, 'XLA_FLAGS': '', 'M2L_JAX_CACHE': str(cache)}
     environment.pop('JAX_COMPILATION_CACHE_DIR', None)
     result = subprocess.run(
         [

@@ -207,29 +207,23 @@ def test_a_row_of_a_batch_is_the_row_alone(model, params, spectrogram, size, req
     """Whatever follows its own frames; one row has none, as where a batch is filled up."""
     if size == 'large':
         request.getfixturevalue('in_strips')
-        apply.clear_cache()
-        request.addfinalizer(apply.clear_cache)
     rows = jnp.stack([spectrogram[0], spectrogram[1], spectrogram[0]])
     dirty = rows.at[1, :, 8:].set(100.0).at[2].set(-3.0)
     lengths = jnp.array([2, 1, 0])
     sigma = jnp.array([0.5, 3.0, 80.0])
 
-    def run(spectrogram, sigma, lengths=None):
-        latents = apply(model, params, 'encode', spectrogram, lengths)
-        features = apply(model, params, 'features', spectrogram, lengths)
-        pyramid = apply(model, params, 'pyramid', latents, lengths)
-        noisy = spectrogram + 0.3
-        return (
-            latents,
-            features,
-            *pyramid,
-            apply(model, params, 'denoise', noisy, sigma, pyramid, lengths),
-        )
+    @jax.jit
+    def run(params, spectrogram, sigma, lengths=None):
+        bound = model.bind({'params': params})
+        latents = bound.encode(spectrogram, lengths)
+        pyramid = bound.pyramid(latents, lengths)
+        denoised = bound.denoise(spectrogram + 0.3, sigma, pyramid, lengths)
+        return (latents, bound.features(spectrogram, lengths), *pyramid, denoised)
 
-    batched = run(dirty, sigma, lengths)
+    batched = run(params, dirty, sigma, lengths)
     assert all(np.all(np.isfinite(array)) for array in batched)
     for row, frames in ((0, 16), (1, 8)):
-        alone = run(rows[row : row + 1, :, :frames], sigma[row : row + 1])
+        alone = run(params, rows[row : row + 1, :, :frames], sigma[row : row + 1])
         for together, single in zip(batched, alone, strict=True):
             time = 1 if single.ndim == 3 else 2
             part = jax.lax.slice_in_dim(together[row : row + 1], 0, single.shape[time], axis=time)

@@ -22,9 +22,10 @@ def random(*shape, seed=0):
 
 def perturbed(params, scale=0.3):
     """Random values instead of the zeros and ones of initialisation, which hide mistakes."""
-    leaves, structure = jax.tree.flatten(params)
-    noise = [scale * random(*leaf.shape, seed=number) for number, leaf in enumerate(leaves)]
-    return structure.unflatten([leaf + n for leaf, n in zip(leaves, noise, strict=True)])
+    generator = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: leaf + scale * generator.standard_normal(leaf.shape, leaf.dtype), params
+    )
 
 
 def to_float32(x):
