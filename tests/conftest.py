@@ -102,6 +102,11 @@ def music_folder(tmp_path):
     return folder
 
 
+def on_one_device() -> dict[str, str]:
+    """The environment of a command that sees what the tests set, but for their four devices."""
+    return {**os.environ, 'XLA_FLAGS': ''}
+
+
 @contextlib.contextmanager
 def largest_file(size: int):
     """The system refuses to write files beyond so many bytes, as a full disk would."""

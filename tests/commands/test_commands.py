@@ -1,7 +1,6 @@
 """Every command as a user meets it: in a process of its own."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -13,18 +12,17 @@ from m2l_jax.codec.packaged import packaged_path
 from m2l_jax.corpus.store import read_latents
 from m2l_jax.torch_weights.conversion import save_torch_model
 from tests.commands import tiny
-from tests.conftest import make_music
+from tests.conftest import make_music, on_one_device
 from tests.torch_weights.test_conversion import UNEVEN, random_params
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
 def run(module, *flags):
-    environment = {**os.environ, 'XLA_FLAGS': ''}
     return subprocess.run(
         [sys.executable, '-m', f'm2l_jax.{module}', *flags],
         cwd=REPOSITORY,
-        env=environment,
+        env=on_one_device(),
         capture_output=True,
         text=True,
         timeout=600,
@@ -146,7 +144,7 @@ def test_the_demo_begins_with_the_pretrained_model(tmp_path):
     result = subprocess.run(
         [sys.executable, '-c', code],
         cwd=REPOSITORY,
-        env={**os.environ, 'XLA_FLAGS': ''},
+        env=on_one_device(),
         capture_output=True,
         text=True,
     )

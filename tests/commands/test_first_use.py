@@ -1,5 +1,4 @@
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -10,7 +9,7 @@ import soundfile
 
 from m2l_jax.torch_weights.conversion import save_torch_model
 from tests.commands import tiny
-from tests.conftest import make_music
+from tests.conftest import make_music, on_one_device
 from tests.torch_weights.test_conversion import UNEVEN, random_params
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -43,7 +42,7 @@ def clip(tmp_path):
 
 
 def observe(cache, module, *more, **flags):
-    environment = {**os.environ, 'XLA_FLAGS': '', 'M2L_JAX_CACHE': str(cache)}
+    environment = {**on_one_device(), 'M2L_JAX_CACHE': str(cache)}
     environment.pop('JAX_COMPILATION_CACHE_DIR', None)
     result = subprocess.run(
         [

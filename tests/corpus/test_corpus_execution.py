@@ -1,7 +1,6 @@
 """A job from its beginning to its end, in this process and in processes that are killed."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from benchmarks import small_model
 from benchmarks.small_corpus import write_audio
 from m2l_jax.corpus.execution import RunOptions, run_job, verify_job
 from m2l_jax.interface.errors import InputError
+from tests.conftest import on_one_device
 from tests.corpus.fake_job import SETTINGS, FakeJob, plan, results
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def start(module, *flags):
     return subprocess.Popen(
         [sys.executable, '-m', f'm2l_jax.{module}', *flags, '--shard_files=2', '--dtype=float32'],
         cwd=ROOT,
-        env={**os.environ, 'XLA_FLAGS': ''},
+        env=on_one_device(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
