@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import resource
+import shutil
 import signal
 
 # A shell has what it runs in the background ignore Ctrl-C, and so would all that tests start.
@@ -92,14 +93,19 @@ def in_strips(monkeypatch):
     monkeypatch.setattr(statistics, '_LEAST_BYTES', 0)
 
 
-@pytest.fixture
-def music_folder(tmp_path):
-    """A folder with a mono and a stereo file of three seconds."""
-    folder = tmp_path / 'music'
-    folder.mkdir()
+@pytest.fixture(scope='session')
+def music(tmp_path_factory):
+    """A folder with a mono and a stereo file of three seconds, which no test changes."""
+    folder = tmp_path_factory.mktemp('music')
     soundfile.write(folder / 'mono.wav', make_music(3, seed=1).T, 44_100)
     soundfile.write(folder / 'stereo.flac', make_music(3, channels=2, seed=2).T, 44_100)
     return folder
+
+
+@pytest.fixture
+def music_folder(music, tmp_path):
+    """A copy of it, to change."""
+    return shutil.copytree(music, tmp_path / 'music')
 
 
 def on_one_device() -> dict[str, str]:

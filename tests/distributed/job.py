@@ -1,5 +1,6 @@
-"""The training command in several processes, each with two fake devices."""
+"""Training in several processes, each with two fake devices."""
 
+import json
 import os
 import pathlib
 import socket
@@ -49,6 +50,31 @@ def start_two(folder, workdir, *flags):
     address = free_address()
     places = [f'--coordinator={address}', '--num_processes=2']
     return [start(folder, workdir, *places, f'--process_id={i}', *flags) for i in range(2)]
+
+
+def run_two_workers(folder, output):
+    """What each of two processes of two devices tells of its batches and its training there."""
+    address = free_address()
+    workers = [
+        subprocess.Popen(
+            [
+                *(sys.executable, '-m', 'tests.distributed.worker'),
+                *(address, '2', str(i), str(folder), str(output)),
+            ],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
+                'JAX_CPU_COLLECTIVES_IMPLEMENTATION': 'gloo',
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    results = [finish(worker, timeout=600) for worker in workers]
+    assert [code for code, _ in results] == [0, 0], results
+    return [json.loads((output / f'{i}.json').read_text()) for i in range(2)]
 
 
 def finish(process, timeout=300):

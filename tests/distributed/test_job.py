@@ -5,19 +5,18 @@ import time
 import jax
 import numpy as np
 import pytest
-import soundfile
 
 from m2l_jax.training.loop import train_and_evaluate
-from tests.conftest import make_music
-from tests.distributed.job import finish, make_job_config, read_losses, start, start_two, wait_for
-
-
-@pytest.fixture(scope='module')
-def music(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('music')
-    soundfile.write(folder / 'mono.wav', make_music(3, seed=1).T, 44_100)
-    soundfile.write(folder / 'stereo.flac', make_music(3, channels=2, seed=2).T, 44_100)
-    return folder
+from tests.distributed.job import (
+    finish,
+    make_job_config,
+    read_losses,
+    run_two_workers,
+    start,
+    start_two,
+    wait_for,
+)
+from tests.distributed.worker import hash_rows
 
 
 @pytest.fixture(scope='module')
@@ -81,6 +80,26 @@ def test_one_device_trains_as_four_do(music, whole, tmp_path):
     assert code == 0, errors
     assert_same_losses(read_losses(tmp_path / 'one'), whole[0])
     assert_same_state(train_and_evaluate(make_job_config(music), tmp_path / 'one'), whole[1])
+
+
+def test_batches_and_stops_are_the_same_however_devices_are_spread(music, whole, tmp_path):
+    two_processes = run_two_workers(music, tmp_path)
+    assert [result['devices'] for result in two_processes] == [4, 4]
+    for name in ('host', 'resident'):
+        config = make_job_config(music, name == 'resident')
+        one = hash_rows(config, range(3), jax.devices()[:1])
+        assert len(set(one.values())) == 24
+        assert hash_rows(config, range(3)) == one
+        first, second = (result['hashes'][name] for result in two_processes)
+        assert len(first) == len(second) == 12
+        assert first | second == one
+
+    # Only one was asked to stop; both did, at the same step, and one process can go on.
+    stopped = {result['training'] for result in two_processes}
+    assert len(stopped) == 1
+    assert stopped.pop().startswith('stopped and saved at step ')
+    resumed = train_and_evaluate(make_job_config(music), tmp_path / 'run')
+    assert_same_state(resumed, whole[1])
 
 
 @pytest.mark.parametrize('victim', [0, 1])

@@ -1,6 +1,6 @@
 """One of several processes that train together; run by the tests, with fake devices.
 
-python -m tests.distributed.worker ADDRESS PROCESSES PROCESS TASK ARGUMENTS
+python -m tests.distributed.worker ADDRESS PROCESSES PROCESS FOLDER OUTPUT
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.feed import open_feed
 from m2l_jax.training.loop import train_and_evaluate
-from m2l_jax.training.monitor import Monitor
 from tests.distributed.job import make_job_config
+from tests.training.runs import watched
 
 
 def hash_rows(config, steps, devices=None):
@@ -45,16 +45,14 @@ def hash_rows(config, steps, devices=None):
 
 def train_until_signalled(config, workdir):
     """Trains; process 1 alone is asked to stop, after step 2."""
-    after_step = Monitor.after_step
 
-    def send(self, step, metrics):
-        after_step(self, step, metrics)
+    def send(step):
         if step == 2 and jax.process_index() == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    Monitor.after_step = send
     try:
-        train_and_evaluate(config, workdir)
+        with watched(send):
+            train_and_evaluate(config, workdir)
     except Interrupted as error:
         return str(error)
     return 'finished'

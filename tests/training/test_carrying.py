@@ -9,45 +9,17 @@ from m2l_jax.training import loop
 from m2l_jax.training.carrying import pack, unpack
 from m2l_jax.training.curves import read_curves
 from m2l_jax.training.loop import train_and_evaluate
-from m2l_jax.training.monitor import Monitor
-from tests.conftest import make_music
 from tests.small_training import make_config
-
-
-class Killed(Exception):
-    pass
+from tests.training.runs import assert_identical, killed_after
 
 
 @pytest.fixture(scope='module')
-def music(tmp_path_factory):
-    import soundfile
-
-    folder = tmp_path_factory.mktemp('music')
-    soundfile.write(folder / 'mono.wav', make_music(3).T, 44_100)
-    return folder
-
-
-@pytest.fixture(scope='module')
-def halfway(music, tmp_path_factory):
+def halfway(corpus, tmp_path_factory):
     """A run of six steps that ended after the fourth, with a checkpoint of the third."""
     workdir = tmp_path_factory.mktemp('runs') / 'halfway'
-
-    def after_step(self, step, metrics):
-        write_metrics(self, step, metrics)
-        if step == 4:
-            raise Killed
-
-    write_metrics = Monitor.after_step
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Monitor, 'after_step', after_step)
-        with pytest.raises(Killed):
-            train_and_evaluate(make_config(music), workdir)
+    with killed_after(4):
+        train_and_evaluate(make_config(corpus), workdir)
     return workdir
-
-
-def assert_identical(ours, theirs):
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def first_state(config, workdir, monkeypatch):
@@ -63,14 +35,13 @@ def first_state(config, workdir, monkeypatch):
     return states[0]
 
 
-def test_what_is_carried_exactly_goes_on_to_the_last_bit(music, halfway, tmp_path, caplog):
+def test_what_is_carried_exactly_goes_on_to_the_last_bit(corpus, halfway, whole, tmp_path, caplog):
     content, about = pack(halfway, 'exact')
     assert (about['form'], about['step']) == ('exact', 3)
     unpack(content, about, tmp_path / 'there')
-    carried = train_and_evaluate(make_config(music), tmp_path / 'there')
-    whole = train_and_evaluate(make_config(music), tmp_path / 'whole')
+    carried = train_and_evaluate(make_config(corpus), tmp_path / 'there')
     assert int(carried.step) == 6
-    assert_identical(carried, whole)
+    assert_identical(carried, whole.state)
     assert not [record for record in caplog.records if 'not what' in record.message]
     # The curves come along.
     curves = read_curves(tmp_path / 'there')
@@ -79,14 +50,14 @@ def test_what_is_carried_exactly_goes_on_to_the_last_bit(music, halfway, tmp_pat
     assert curves['loss'][2] == before[2]
 
 
-def test_what_is_carried_lightly_goes_on_from_the_average(music, halfway, tmp_path, monkeypatch):
-    exact = first_state(make_config(music), halfway, monkeypatch)
+def test_what_is_carried_lightly_goes_on_from_the_average(corpus, halfway, tmp_path, monkeypatch):
+    exact = first_state(make_config(corpus), halfway, monkeypatch)
     content, about = pack(halfway, 'light')
     size = sum(leaf.size for leaf in jax.tree.leaves(exact.params))
     assert 2 * size < len(content) < 2 * size + 20_000  # names, shapes and curves are the rest
     unpack(content, about, tmp_path / 'there')
 
-    light = first_state(make_config(music), tmp_path / 'there', monkeypatch)
+    light = first_state(make_config(corpus), tmp_path / 'there', monkeypatch)
     rounded = jax.tree.map(
         lambda leaf: np.asarray(leaf).astype(np.float16).astype(np.float32), exact.ema_params
     )

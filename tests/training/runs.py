@@ -1,0 +1,46 @@
+"""Training runs that are looked at, and ended, from the inside."""
+
+import contextlib
+
+import jax
+import numpy as np
+import pytest
+
+from m2l_jax.training.monitor import Monitor
+
+
+class Killed(Exception):
+    """Ends a run as an error would that nothing catches."""
+
+
+@contextlib.contextmanager
+def watched(after_step=lambda step: None):
+    """The metrics of each step trained meanwhile, `{step: {name: value}}`; calls what is given."""
+    steps = {}
+    write_metrics = Monitor.after_step
+
+    def watch(monitor, step, metrics):
+        write_metrics(monitor, step, metrics)
+        steps[step] = {name: float(value) for name, value in metrics.items()}
+        after_step(step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Monitor, 'after_step', watch)
+        yield steps
+
+
+@contextlib.contextmanager
+def killed_after(last):
+    """Expects that training is killed once so many steps are done; gives their metrics."""
+
+    def kill(step):
+        if step == last:
+            raise Killed
+
+    with watched(kill) as steps, pytest.raises(Killed):
+        yield steps
+
+
+def assert_identical(ours, theirs):
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
