@@ -22,7 +22,7 @@ from m2l_jax.corpus.runners import run_local
 from m2l_jax.corpus.summary import ShardSummary
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.json_files import write_json
-from m2l_jax.interface.paths import make_folder
+from m2l_jax.interface.paths import new_folder
 from m2l_jax.interface.progress import ProgressBar
 
 _logger = logging.getLogger(__name__)
@@ -161,14 +161,14 @@ def run_single(worker: Worker, path: str, folder: str | os.PathLike[str]) -> str
     Raises:
       InputError: if it cannot be done.
     """
-    make_folder(folder)
     if is_claimed(folder):
         raise InputError(f'{folder} holds a corpus, with its settings: choose another --output')
     begin = time.monotonic()
     item = Item(os.path.basename(path), path, os.path.getsize(path))
-    summary = worker.work(Shard(0, (item,)), lambda seconds: None)
-    for _, reason in summary.failures:
-        raise InputError(reason if path in reason else f'{path}: {reason}')
+    with new_folder(folder):
+        summary = worker.work(Shard(0, (item,)), lambda seconds: None)
+        for _, reason in summary.failures:
+            raise InputError(reason if path in reason else f'{path}: {reason}')
     output = pathlib.Path(folder, summary.outputs[0].name)
     seconds = time.monotonic() - begin
     return f'{path} -> {output}: {summary.seconds:.1f} s of audio in {seconds:.1f} s'

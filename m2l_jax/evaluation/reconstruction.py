@@ -11,7 +11,7 @@ from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.metrics import LEAST_SAMPLES, log_spectral_distance, si_sdr
 from m2l_jax.evaluation.report import draw_comparison, save_picture
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import make_folder
+from m2l_jax.interface.paths import new_folder
 
 
 def reconstruct_file(
@@ -39,25 +39,26 @@ def reconstruct_file(
     """
     sample_rate = codec.config.spectrogram.sample_rate
     stem = pathlib.Path(audio_path).stem
-    wav_path = make_folder(output) / f'{stem}.wav'
+    wav_path = pathlib.Path(output, f'{stem}.wav')
     if wav_path.resolve() == pathlib.Path(audio_path).resolve():
         raise InputError(f'{wav_path} would be overwritten: choose another output folder')
     original = files.read(audio_path, sample_rate)
     _check(original, audio_path)
-    begin = time.monotonic()
-    reconstruction = codec.reconstruct(original, denoising_steps, seed)
-    seconds = time.monotonic() - begin
-    files.write(wav_path, reconstruction, sample_rate)
-    figures = {
-        'si_sdr': si_sdr(original, reconstruction),
-        'lsd': log_spectral_distance(original, reconstruction),
-        'seconds': seconds,
-        'real_time_factor': original.shape[1] / sample_rate / seconds,
-    }
-    title = f'{stem}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB'
-    figure = draw_comparison(original, reconstruction, sample_rate, title)
-    save_picture(wav_path.parent / f'{stem}.png', figure)
-    return figures
+    with new_folder(output) as folder:
+        begin = time.monotonic()
+        reconstruction = codec.reconstruct(original, denoising_steps, seed)
+        seconds = time.monotonic() - begin
+        files.write(wav_path, reconstruction, sample_rate)
+        figures = {
+            'si_sdr': si_sdr(original, reconstruction),
+            'lsd': log_spectral_distance(original, reconstruction),
+            'seconds': seconds,
+            'real_time_factor': original.shape[1] / sample_rate / seconds,
+        }
+        title = f'{stem}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB'
+        figure = draw_comparison(original, reconstruction, sample_rate, title)
+        save_picture(folder / f'{stem}.png', figure)
+        return figures
 
 
 def _check(waveform: np.ndarray, path: str | os.PathLike[str]) -> None:

@@ -52,6 +52,24 @@ def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 @contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Yields a folder as `make_folder` makes it; what it made and is empty goes after an error.
+
+    Raises:
+      InputError: if it cannot be made or written into.
+    """
+    path = pathlib.Path(path)
+    made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
+    try:
+        yield make_folder(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def replaced_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yields a name to write to; the file takes `path` once the block has ended without an error.
 

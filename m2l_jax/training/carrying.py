@@ -78,9 +78,9 @@ def unpack(content: bytes, about: dict[str, Any], workdir: str | os.PathLike[str
     Raises:
       InputError: if it holds checkpoints already, or what is carried is of another version.
     """
-    folder = make_folder(workdir)
     arrays = safetensors.numpy.load(content)
     state = _complete(arrays, about['form'], _state_shapes(about['config'], 'what is carried'))
+    folder = make_folder(workdir)
     with contextlib.closing(CheckpointStore(folder)) as store:
         if store.latest_step() is not None:
             raise InputError(f'{workdir} holds checkpoints already: choose another folder')

@@ -225,6 +225,7 @@ def test_encode_and_decode_a_folder(converted, tmp_path, kind):
     flags = (f'--checkpoint={tmp_path / "other.safetensors"}', f'--output={tmp_path / "no"}')
     result = run('decode', f'--input={tmp_path / "out" / "deep" / f"b.{kind}"}', *flags)
     assert_told(result, 'pass the one that it was encoded with')
+    assert not (tmp_path / 'no').exists()
 
 
 def test_compare_wants_one_model():

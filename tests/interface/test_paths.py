@@ -8,7 +8,13 @@ import pytest
 
 from m2l_jax.interface import paths
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import create_file, make_folder, remove_leftovers, replaced_file
+from m2l_jax.interface.paths import (
+    create_file,
+    make_folder,
+    new_folder,
+    remove_leftovers,
+    replaced_file,
+)
 
 WRITER = """\
 import sys, time
@@ -120,3 +126,22 @@ def test_a_file_is_created_once(tmp_path, monkeypatch, has_links):
     assert [path.name for path in tmp_path.iterdir()] == ['a']
     with pytest.raises(InputError, match=r'none/a cannot be written \(No such file'):
         create_file(tmp_path / 'none' / 'a', '')
+
+
+def test_a_folder_made_in_vain_is_taken_away(tmp_path):
+    (tmp_path / 'there').mkdir()
+
+    def fail(path, name=None):
+        with new_folder(tmp_path / path) as folder:
+            assert folder.is_dir()
+            if name:
+                (folder / name).touch()
+            raise KeyboardInterrupt
+
+    for path in ('there', 'there/deep/deeper', 'new'):
+        with pytest.raises(KeyboardInterrupt):
+            fail(path)
+    assert [path.name for path in tmp_path.rglob('*')] == ['there']
+    with pytest.raises(KeyboardInterrupt):
+        fail('new', 'a.txt')
+    assert (tmp_path / 'new' / 'a.txt').exists()

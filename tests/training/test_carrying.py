@@ -87,3 +87,4 @@ def test_parts_of_another_version_are_told(halfway, tmp_path):
     about['config']['model']['latent_channels'] = 8
     with pytest.raises(InputError, match='it was packed by another version of m2l_jax'):
         unpack(content, about, tmp_path / 'there')
+    assert not (tmp_path / 'there').exists()
