@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from m2l_jax.model.strips import Prepare, largest_strip, unprepared
+from m2l_jax.model.strips import Prepare, largest_strip, padded_rows, unprepared
 
 # Of the inputs of a strip: with up to 7 MB, layers of 10 s took as long; with 28 MB, 1.3 times.
 _STRIP_BYTES = 4e6
@@ -58,14 +58,8 @@ def convolve(
 
     def convolve_strip(index: jax.Array, y: jax.Array) -> jax.Array:
         start = index * size
-        first = start * stride
-
-        def rows(first: jax.Array, count: int) -> jax.Array:
-            return prepare(jax.lax.dynamic_slice_in_dim(x, first, count, axis=1))
-
         # No output of a strip reaches beyond the strip's own rows at its end.
-        above = jnp.where(first > 0, rows(jnp.maximum(first - half, 0), half), 0)
-        met = jnp.concatenate([above, rows(first, size * stride)], axis=1)
+        met = padded_rows(x, start * stride - half, half + size * stride, prepare)
 
         def product(entry: int) -> jax.Array:
             end = entry + (size - 1) * stride + 1

@@ -31,6 +31,20 @@ def largest_strip(rows: int, row_bytes: float, most_bytes: float, multiple: int 
     return max(fitting, default=multiple)
 
 
+def padded_rows(
+    x: jax.Array, first: jax.Array, count: int, prepare: Prepare = unprepared
+) -> jax.Array:
+    """Rows of `[B, F, T, C]` from `first` on, prepared, `[B, count, T, C]`; beyond F, zeros.
+
+    They are gathered: a slice, of which XLA makes a part of what is computed next, looks up its
+    place for each value, which takes several times as long as the values themselves.
+    """
+    rows = first + jnp.arange(count)
+    inside = (rows >= 0) & (rows < x.shape[1])
+    part = prepare(jnp.take(x, rows, axis=1, mode='clip'))
+    return jnp.where(inside[:, None, None], part, 0)
+
+
 def late_zero(gradient: jax.Array) -> jax.Array:
     """A zero that XLA cannot know before it has the gradient.
 

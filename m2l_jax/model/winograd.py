@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from m2l_jax.model.strips import Prepare, largest_strip, late_zero, unprepared
+from m2l_jax.model.strips import Prepare, largest_strip, late_zero, padded_rows, unprepared
 from m2l_jax.model.winograd_transforms import (
     INPUTS,
     OUTPUTS,
@@ -84,14 +84,10 @@ def convolve(
     ) -> tuple[jax.Array, jax.Array]:
         y, previous = carry
         start = index * size
-
-        def rows(first: jax.Array, count: int) -> jax.Array:
-            """Prepared, zeros where there are none."""
-            part = jax.lax.dynamic_slice_in_dim(y if in_place else x, first, count, axis=1)
-            return _pad_time(jnp.where(first < bins, prepare(part), 0))
-
+        padded = _pad_time(padded_rows(y if in_place else x, start - 1, size + TAPS - 1, prepare))
+        # The row before may be overwritten by now.
         above = jnp.where(start > 0, previous[:, -2:-1], 0)
-        padded = jnp.concatenate([above, rows(start, size), rows(start + size, 1)], axis=1)
+        padded = jax.lax.dynamic_update_slice_in_dim(padded, above, 0, axis=1)
         strip = _convolve_padded(padded, weights, precision)[:, :, :frames]
         # The strip is handed on whole: its last row alone XLA would prepare once more, and for
         # that copy all of y in each turn.
@@ -136,9 +132,9 @@ def pull_back(
     ) -> tuple[jax.Array, Transformed, jax.Array]:
         of_x, of_weights, shared = carry
         start = index * size
-        rows = _rows_of_strip(x, start + late, size, prepare)
+        rows = _pad_time(padded_rows(x, start - 1 + late, size + TAPS - 1, prepare))
         inputs = transform_inputs(rows)
-        of_strip = jax.lax.dynamic_slice_in_dim(of_x if in_place else gradient, start, size, axis=1)
+        of_strip = padded_rows(of_x if in_place else gradient, start, size)
         of_strip = jnp.pad(of_strip, ((0, 0), (0, 0), (0, -frames % OUTPUTS), (0, 0)))
         products = transpose_of_outputs(of_strip)
         of_weights = jax.tree.map(
@@ -163,18 +159,6 @@ def pull_back(
     of_x, of_weights, shared = jax.lax.fori_loop(0, bins // size, pull_strip_back, carry)
     of_x = of_x.at[:, -1].set(shared[:, 0, 1 : 1 + frames])
     return of_x, transpose_of_kernel(of_weights)
-
-
-def _rows_of_strip(x: jax.Array, start: jax.Array, size: int, prepare: Prepare) -> jax.Array:
-    """All that the tiles of a strip read, prepared and padded: `[B, size + 2, T + 2, C]`."""
-    bins = x.shape[1]
-
-    def rows(first: jax.Array, count: int) -> jax.Array:
-        return prepare(jax.lax.dynamic_slice_in_dim(x, first, count, axis=1))
-
-    above = jnp.where(start > 0, rows(jnp.maximum(start - 1, 0), 1), 0)
-    below = jnp.where(start + size < bins, rows(jnp.minimum(start + size, bins - 1), 1), 0)
-    return _pad_time(jnp.concatenate([above, rows(start, size), below], axis=1))
 
 
 def _strip_bins(bins: int, frames: int, channels: int, most_bytes: float) -> int:
