@@ -1,10 +1,11 @@
-"""How much is taken at a time."""
+"""How much is taken at a time, and what is."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from m2l_jax.model.strips import largest_strip, late_zero
+from m2l_jax.model.strips import largest_strip, late_zero, padded_rows
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,20 @@ from m2l_jax.model.strips import largest_strip, late_zero
 )
 def test_is_the_most_that_divides_and_fits(rows, most_bytes, multiple, size):
     assert largest_strip(rows, 10, most_bytes, multiple) == size
+
+
+@pytest.mark.parametrize(('first', 'count'), [(2, 3), (-1, 4), (4, 3), (-2, 10)])
+def test_rows_beyond_the_ends_are_zeros(first, count):
+    x = jnp.arange(1.0, 13).reshape(1, 6, 2, 1)
+    rows = jax.jit(padded_rows, static_argnums=2)(x, first, count)
+    padded = np.pad(x, ((0, 0), (2, 4), (0, 0), (0, 0)))
+    np.testing.assert_array_equal(rows, padded[:, first + 2 : first + 2 + count])
+
+
+def test_what_rows_beyond_the_ends_are_prepared_to_does_not_matter():
+    x = jnp.zeros((1, 2, 1, 1)).at[0, 1].set(3.0)
+    rows = padded_rows(x, jnp.int32(-1), 4, lambda rows: 1 / rows)
+    np.testing.assert_array_equal(rows.ravel(), [0, jnp.inf, 1 / jnp.float32(3), 0])
 
 
 @pytest.mark.parametrize('first', [3.0, -3.0, jnp.inf, jnp.nan])
