@@ -32,7 +32,7 @@ def main() -> None:
     source, target = pathlib.Path(_FROM.value), pathlib.Path(_TO.value)
     if (source / MANIFEST).exists():
         content, about = read_parts(source)
-        unpack(content, about, target)
+        unpack(content, about, _TO.value)
         print(f'{source} -> {target}: step {about["step"]}, {about["form"]}')
         return
     content, about = pack(source, _FORM.value)

@@ -37,18 +37,7 @@ def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     Raises:
       InputError: if it cannot be made or written into.
     """
-    if '://' in os.fspath(path):
-        raise InputError(
-            f'{path} is no folder: mount the bucket, with gcsfuse or the like, and pass that folder'
-        )
-    folder = pathlib.Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'{path} cannot be made a folder ({error.strerror})') from None
-    if not os.access(folder, os.W_OK):
-        raise InputError(f'{path} cannot be written into: choose another folder')
-    return folder
+    return _make_folder(path, [])
 
 
 @contextlib.contextmanager
@@ -58,15 +47,37 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     Raises:
       InputError: if it cannot be made or written into.
     """
-    path = pathlib.Path(path)
-    made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
+    made: list[pathlib.Path] = []
     try:
-        yield make_folder(path)
+        yield _make_folder(path, made)
     except BaseException:
-        with contextlib.suppress(OSError):
-            for folder in made:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
+
+
+def _make_folder(path: str | os.PathLike[str], made: list[pathlib.Path]) -> pathlib.Path:
+    """Appends to `made` each folder that was not there before."""
+    if '://' in os.fspath(path):
+        raise InputError(
+            f'{path} is no folder: mount the bucket, with gcsfuse or the like, and pass that folder'
+        )
+    folder = pathlib.Path(path)
+    try:
+        for each in (*reversed(folder.parents), folder):
+            try:
+                each.mkdir()
+            except OSError:
+                if not each.is_dir():
+                    raise
+            else:
+                made.append(each)
+    except OSError as error:
+        raise InputError(f'{path} cannot be made a folder ({error.strerror})') from None
+    if not os.access(folder, os.W_OK):
+        raise InputError(f'{path} cannot be written into: choose another folder')
+    return folder
 
 
 @contextlib.contextmanager

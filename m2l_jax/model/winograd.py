@@ -27,8 +27,8 @@ _STRIP_BYTES = 25e6
 # Gradients are made where there is room to make products side by side: then what stays nearer to
 # the processor is 1.02 to 1.2 times as fast as with 10 MB.
 _GRADIENT_STRIP_BYTES = 5e6
-# Two rows of tiles: of a single one XLA looks through what joins its rows, reads them in several
-# places, and for that copies all that is convolved in each turn.
+# Two rows of tiles: of a single one XLA looked through what joined its rows, read them in several
+# places, and for that copied all that is convolved in each turn (measured before they were gathered).
 _LEAST_BINS = 2 * OUTPUTS
 # Below, a layer gains less in all that a process does with it than its compilation costs.
 _LEAST_OPERATIONS = 4.5e9
@@ -85,12 +85,12 @@ def convolve(
         y, previous = carry
         start = index * size
         padded = _pad_time(padded_rows(y if in_place else x, start - 1, size + TAPS - 1, prepare))
-        # The row before may be overwritten by now.
+        # The row before is overwritten by now, if outputs take their inputs' place.
         above = jnp.where(start > 0, previous[:, -2:-1], 0)
         padded = jax.lax.dynamic_update_slice_in_dim(padded, above, 0, axis=1)
         strip = _convolve_padded(padded, weights, precision)[:, :, :frames]
-        # The strip is handed on whole: its last row alone XLA would prepare once more, and for
-        # that copy all of y in each turn.
+        # The strip is handed on whole: its last row alone XLA prepared once more, when rows were
+        # sliced, and for that copied all of y in each turn.
         return jax.lax.dynamic_update_slice_in_dim(y, strip, start, axis=1), padded
 
     y = x if in_place else jnp.zeros_like(x, shape=(batch, bins, frames, outputs))

@@ -80,11 +80,12 @@ def unpack(content: bytes, about: dict[str, Any], workdir: str | os.PathLike[str
     """
     arrays = safetensors.numpy.load(content)
     state = _complete(arrays, about['form'], _state_shapes(about['config'], 'what is carried'))
+    curves = json.loads(arrays[_CURVES].tobytes())
     folder = make_folder(workdir)
     with contextlib.closing(CheckpointStore(folder)) as store:
         if store.latest_step() is not None:
             raise InputError(f'{workdir} holds checkpoints already: choose another folder')
-        _write_curves(folder, json.loads(arrays[_CURVES].tobytes()))
+        _write_curves(folder, curves)
         average = state.ema_params
         store.save(about['step'], state.replace(ema_params=None), average, about['config'])
 

@@ -90,6 +90,8 @@ def test_batches_and_stops_are_the_same_however_devices_are_spread(music, whole,
         one = hash_rows(config, range(3), jax.devices()[:1])
         assert len(set(one.values())) == 24
         assert hash_rows(config, range(3)) == one
+        last = {place: row for place, row in one.items() if place.startswith('2 ')}
+        assert hash_rows(config, range(2, 3)) == last  # as where training goes on
         first, second = (result['hashes'][name] for result in two_processes)
         assert len(first) == len(second) == 12
         assert first | second == one

@@ -145,3 +145,23 @@ def test_a_folder_made_in_vain_is_taken_away(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fail('new', 'a.txt')
     assert (tmp_path / 'new' / 'a.txt').exists()
+
+
+def test_only_folders_that_were_made_are_taken_away(tmp_path):
+    (tmp_path / 'users').mkdir()
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / 'missing' / '..' / 'users'):
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ['users']
+    with (
+        pytest.raises(InputError, match='cannot be made a folder'),
+        new_folder(tmp_path / 'new' / ('a' * 300)),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ['users']
+
+
+def test_a_bucket_is_no_new_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match='mount the bucket'), new_folder('gs://bucket/run'):
+        pass
+    assert not list(tmp_path.iterdir())
