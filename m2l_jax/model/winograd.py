@@ -27,8 +27,8 @@ _STRIP_BYTES = 25e6
 # Gradients are made where there is room to make products side by side: then what stays nearer to
 # the processor is 1.02 to 1.2 times as fast as with 10 MB.
 _GRADIENT_STRIP_BYTES = 5e6
-# Two rows of tiles: of a single one XLA looked through what joined its rows, read them in several
-# places, and for that copied all that is convolved in each turn (measured before they were gathered).
+# Two rows of tiles: of a single one, when rows were sliced, XLA looked through what joined them,
+# read them in several places, and for that copied all that is convolved in each turn.
 _LEAST_BINS = 2 * OUTPUTS
 # Below, a layer gains less in all that a process does with it than its compilation costs.
 _LEAST_OPERATIONS = 4.5e9
