@@ -44,7 +44,7 @@ def main() -> None:
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
     from m2l_jax.evaluation import metrics, quality
     from m2l_jax.interface.json_files import write_json
-    from m2l_jax.interface.paths import make_folder
+    from m2l_jax.interface.paths import new_folder
     from m2l_jax.model.autoencoder import Music2Latent
     from m2l_jax.training.state import compute_once
 
@@ -52,30 +52,32 @@ def main() -> None:
     codec = EncoderDecoder(_CHECKPOINT.value)
     rate = codec.config.spectrogram.sample_rate
     clips = quality.cut_clips(_INPUT.value, rate, _SECONDS.value)
-    folder = make_folder(_OUTPUT.value)
     model, key = Music2Latent(codec.config), jax.random.key(_SEED.value)
     untrained = codec.with_params(compute_once(lambda: model.init_params(key)))
     options = {'denoising_steps': _STEPS.value, 'seed': _SEED.value}
+    with new_folder(_OUTPUT.value) as folder:
+        rows = []
+        for number, result in enumerate(quality.reconstruct_clips(codec, clips, **options)):
+            rows.append(result.figures)
+            if number < _MEDIA.value:
+                _write_media(folder, result, rate)
+        untrained_results = quality.reconstruct_clips(untrained, clips, **options)
+        report = {
+            'checkpoint': _CHECKPOINT.value,
+            'model': codec.model_id,
+            'config': dataclasses.asdict(codec.config),
+            **options,
+            'seconds': _SECONDS.value,
+            'mean': metrics.mean_figures(rows),
+            'untrained_mean': metrics.mean_figures([each.figures for each in untrained_results]),
+            'clips': {clip.name: row for clip, row in zip(clips, rows, strict=True)},
+        }
+        write_json(folder / 'report.json', report)
+    _print_means(report)
 
-    rows, untrained_rows = [], []
-    for number, result in enumerate(quality.reconstruct_clips(codec, clips, **options)):
-        rows.append(result.figures)
-        if number < _MEDIA.value:
-            _write_media(folder, result, rate)
-    for result in quality.reconstruct_clips(untrained, clips, **options):
-        untrained_rows.append(result.figures)
-    report = {
-        'checkpoint': _CHECKPOINT.value,
-        'model': codec.model_id,
-        'config': dataclasses.asdict(codec.config),
-        **options,
-        'seconds': _SECONDS.value,
-        'mean': metrics.mean_figures(rows),
-        'untrained_mean': metrics.mean_figures(untrained_rows),
-        'clips': {clip.name: row for clip, row in zip(clips, rows, strict=True)},
-    }
-    write_json(folder / 'report.json', report)
-    print(f'{len(clips)} pieces of {_SECONDS.value:g} s, seed {_SEED.value}')
+
+def _print_means(report: dict) -> None:
+    print(f'{len(report["clips"])} pieces of {report["seconds"]:g} s, seed {report["seed"]}')
     for name in ('mean', 'untrained_mean'):
         figures = report[name]
         print(

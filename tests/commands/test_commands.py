@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 import soundfile
 
@@ -168,6 +170,16 @@ def test_evaluate_reports_each_piece_and_the_untrained_model(tmp_path):
     written = {path.name for path in (tmp_path / 'out').iterdir()}
     assert written == {'report.json', '00_a_00.wav', '00_a_00.original.wav', '00_a_00.png'}
     assert_told(run('evaluate', *flags, '--seconds=0.01'), 'pieces of 0.01 s are too short')
+
+
+def test_evaluate_leaves_no_folder_of_a_diverged_model(tmp_path):
+    params = jax.tree.map(lambda leaf: leaf * np.nan, random_params(UNEVEN))
+    save_torch_model(tmp_path / 'model.safetensors', UNEVEN, params)
+    soundfile.write(tmp_path / 'a.wav', make_music(0.4).T, 44_100)
+    flags = (f'--checkpoint={tmp_path / "model.safetensors"}', f'--input={tmp_path / "a.wav"}')
+    result = run('evaluate', *flags, '--seconds=0.4', f'--output={tmp_path / "deep" / "out"}')
+    assert_told(result, 'the model gives NaN: its training diverged')
+    assert not (tmp_path / 'deep').exists()
 
 
 def test_convert_there_and_back_is_exact(converted, tmp_path):
