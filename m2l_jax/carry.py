@@ -27,16 +27,18 @@ flags.mark_flags_as_required(['from', 'to'])
 def main() -> None:
     """Packs a run, or unpacks one, whichever --from is."""
     from m2l_jax.checkpoint.parts import MANIFEST, read_parts, write_parts
+    from m2l_jax.interface.paths import new_folder
     from m2l_jax.training.carrying import pack, unpack
 
-    source, target = pathlib.Path(_FROM.value), pathlib.Path(_TO.value)
+    source = pathlib.Path(_FROM.value)
     if (source / MANIFEST).exists():
         content, about = read_parts(source)
         unpack(content, about, _TO.value)
-        print(f'{source} -> {target}: step {about["step"]}, {about["form"]}')
+        print(f'{source} -> {_TO.value}: step {about["step"]}, {about["form"]}')
         return
-    content, about = pack(source, _FORM.value)
-    paths = write_parts(target, content, int(_MEGABYTES.value * 1e6), about)
+    with new_folder(_TO.value) as target:
+        content, about = pack(_FROM.value, _FORM.value)
+        paths = write_parts(target, content, int(_MEGABYTES.value * 1e6), about)
     size = sum(path.stat().st_size for path in paths)
     print(f'{source} -> {target}: step {about["step"]}, {size / 1e6:.1f} MB in {len(paths)} files')
 
