@@ -52,8 +52,6 @@ def main() -> None:
     codec = EncoderDecoder(_CHECKPOINT.value)
     rate = codec.config.spectrogram.sample_rate
     clips = quality.cut_clips(_INPUT.value, rate, _SECONDS.value)
-    model, key = Music2Latent(codec.config), jax.random.key(_SEED.value)
-    untrained = codec.with_params(compute_once(lambda: model.init_params(key)))
     options = {'denoising_steps': _STEPS.value, 'seed': _SEED.value}
     with new_folder(_OUTPUT.value) as folder:
         rows = []
@@ -61,6 +59,8 @@ def main() -> None:
             rows.append(result.figures)
             if number < _MEDIA.value:
                 _write_media(folder, result, rate)
+        model, key = Music2Latent(codec.config), jax.random.key(_SEED.value)
+        untrained = codec.with_params(compute_once(lambda: model.init_params(key)))
         untrained_results = quality.reconstruct_clips(untrained, clips, **options)
         report = {
             'checkpoint': _CHECKPOINT.value,
