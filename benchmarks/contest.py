@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -43,6 +44,10 @@ class Way:
         """Does it once, and returns the seconds."""
         return remote.call('run', *self.arguments)
 
+    def turn(self, remote: Remote) -> float:
+        """Does it for long enough, and returns the mean seconds."""
+        return rounds.lasting(lambda: self.run(remote))
+
 
 Trials = dict[Way, float | str]
 
@@ -72,8 +77,8 @@ class Contest:
 
         Returns:
           What can be written as JSON: `tried`, seconds or a failure of each way; and of those that
-          ran, by their group, `DEFAULT` or `BEST`: `ways`, median `seconds`, `facts`, and
-          `times_as_fast` of ours over both of the package's.
+          ran, by their group, `DEFAULT` or `BEST`: `ways`, median `seconds`, `seconds_by_round`,
+          `facts`, and `times_as_fast` of ours over both of the package's.
 
         Raises:
           InputError: if no way of a group of ours comes to an end, or the default does not.
@@ -91,6 +96,10 @@ class Contest:
             'tried': {way.name: outcome for way, outcome in trials.items()},
             'ways': {name: way.name for name, way in entrants.items()},
             'seconds': rounds.medians(seconds),
+            'seconds_by_round': {
+                name: [rounds.rounded(value) for value in values]
+                for name, values in seconds.items()
+            },
             'facts': facts,
             'times_as_fast': {
                 f'{name} over {other}': rounds.times_as_fast(seconds, name, other)
@@ -149,23 +158,19 @@ def compete(
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, Any]]]:
     """Seconds of each entrant's turns, and its facts; a way that stands there twice runs once.
 
+    All wait in memory for their turns; where they cannot, on a GPU that is too small, each turn is
+    of a process of its own.
+
     Raises:
-      InputError: if one fails.
+      InputError: if one fails by itself too.
     """
     ways = dict.fromkeys(entrants.values())
     try:
-        with contextlib.ExitStack() as stack:
-            remotes = {way: stack.enter_context(way.start()) for way in ways}
-            first = {}
-            for way, remote in remotes.items():
-                first[way] = {'first_turn_seconds': way.run(remote)}  # compiles
-                remote.call('forget_peak')
-            runs = {
-                way: lambda way=way, remote=remote: way.run(remote)
-                for way, remote in remotes.items()
-            }
-            seconds = rounds.alternate(runs, turns)
-            facts = {way: first[way] | remote.call('facts') for way, remote in remotes.items()}
+        try:
+            seconds, facts = _side_by_side(ways, turns)
+        except Failed as failure:
+            print(f'not side by side: {failure}', file=sys.stderr, flush=True)
+            seconds, facts = _one_at_a_time(ways, turns)
     except Failed as failure:
         names = ', '.join(way.name for way in ways)
         raise InputError(f'of {names}, one cannot run: {failure}') from None
@@ -173,3 +178,34 @@ def compete(
         {name: seconds[way] for name, way in entrants.items()},
         {name: facts[way] for name, way in entrants.items()},
     )
+
+
+Facts = dict[Way, dict[str, Any]]
+
+
+def _side_by_side(ways: Iterable[Way], turns: int) -> tuple[dict[Way, list[float]], Facts]:
+    with contextlib.ExitStack() as stack:
+        remotes = {way: stack.enter_context(way.start()) for way in ways}
+        first = {way: _warm_up(way, remote) for way, remote in remotes.items()}
+        runs = {way: functools.partial(way.turn, remote) for way, remote in remotes.items()}
+        seconds = rounds.alternate(runs, turns)
+        return seconds, {way: first[way] | remote.call('facts') for way, remote in remotes.items()}
+
+
+def _one_at_a_time(ways: Iterable[Way], turns: int) -> tuple[dict[Way, list[float]], Facts]:
+    facts = {}
+
+    def run_alone(way: Way) -> float:
+        with way.start() as remote:
+            first = _warm_up(way, remote)
+            seconds = way.turn(remote)
+            facts[way] = first | remote.call('facts') | {'alone': True}
+        return seconds
+
+    return rounds.alternate({way: functools.partial(run_alone, way) for way in ways}, turns), facts
+
+
+def _warm_up(way: Way, remote: Remote) -> dict[str, float]:
+    first = {'first_turn_seconds': way.run(remote)}  # compiles
+    remote.call('forget_peak')
+    return first

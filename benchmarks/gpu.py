@@ -1,13 +1,16 @@
 """All that is to be known of one GPU, in one command: numbers, then speed.
 
-    python -m benchmarks.gpu --output=build/gpu.json
+    python -m benchmarks.gpu
     python -m benchmarks.gpu --parts=codec --codec='--seconds=10 --pieces=16 --styles=eager'
 
 Compares the numbers with the PyTorch package's, stage by stage, and bfloat16 with float32; then
-runs `benchmarks.codec` and `benchmarks.training`, in float32 and bfloat16 both. What has come to an
-end is in the file at once. Needs what the package and this project's codec and training import, of
-which TensorFlow is none. Compiling everything that the package can be takes the most of the time:
-`--codec` and `--training` pass flags on, such as fewer `--styles`.
+runs `benchmarks.training` and `benchmarks.codec`, in float32 and bfloat16 both. What has come to an
+end is in the file at once, and a part that fails, or takes longer than `--minutes`, is told there,
+with what it came to, and at the end; the others run. Where all is killed, what the part had come to
+is beside the file, in one whose name ends in `.part.json`. Beside JAX, Flax and Optax it needs
+ml_collections, soundfile, soxr, orbax-checkpoint, torch and music2latent, but not TensorFlow.
+Compiling everything that the package can be takes the most of the time: `--codec` and `--training`
+pass flags on, such as fewer `--styles`.
 """
 
 import json
@@ -15,7 +18,6 @@ import pathlib
 import shlex
 import subprocess
 import sys
-import tempfile
 from typing import Any
 
 from absl import flags
@@ -30,9 +32,10 @@ _DEVICE = flags.DEFINE_enum('device', 'cuda', ['cpu', 'cuda'], "'cpu' tries the 
 _MODEL = define_size()
 _PARTS = flags.DEFINE_list('parts', ['numbers', 'training', 'codec'], 'Which, and in what order.')
 _SECONDS = flags.DEFINE_float('seconds', 3.0, 'Of the audio that the numbers are compared on.')
+_MINUTES = flags.DEFINE_float('minutes', None, 'That codec, and training, may take.', lower_bound=0)
 _CODEC = flags.DEFINE_string('codec', '', 'Flags for benchmarks.codec.')
 _TRAINING = flags.DEFINE_string('training', '', 'Flags for benchmarks.training.')
-_OUTPUT = report.define_output()
+_OUTPUT = report.define_output('build/gpu.json')
 
 _DTYPES = '--dtypes=float32,bfloat16'
 _FLAGS = {
@@ -55,19 +58,27 @@ def main() -> None:
         else:
             figures[part] = _benchmark(part, shlex.split(passed_on[part]))
         report.write(figures, _OUTPUT.value)
-    failed = [
-        name
-        for name, stage in figures.get('numbers', {}).get('float32_against_the_package', {}).items()
-        if not stage['passed']
-    ]
+    failed = [f'{part}: {figures[part]["failed"]}' for part in figures if 'failed' in figures[part]]
     if failed:
-        raise InputError(f'too far from the package in float32: {", ".join(failed)}')
+        raise InputError('; '.join(failed))
 
 
 def _numbers() -> dict[str, Any]:
     arguments = {'config': model_config(_MODEL.value), 'seconds': _SECONDS.value}
-    with Remote('benchmarks.numbers:Numbers', arguments) as remote:
-        numbers = remote.call('compare')
+    try:
+        with Remote('benchmarks.numbers:Numbers', arguments) as remote:
+            numbers = remote.call('compare')
+    except InputError as error:
+        return {'failed': str(error)}
+    _print_numbers(numbers)
+    stages = numbers['float32_against_the_package']
+    far = [name for name, stage in stages.items() if not stage['passed']]
+    if far:
+        numbers['failed'] = f'too far from the package in float32: {", ".join(far)}'
+    return numbers
+
+
+def _print_numbers(numbers: dict[str, Any]) -> None:
     rows = [('float32 against the package', 'SNR dB', 'at least')]
     for name, stage in numbers['float32_against_the_package'].items():
         rows.append((name, stage['snr'], stage['at_least']))
@@ -77,19 +88,24 @@ def _numbers() -> dict[str, Any]:
     rows = [('bfloat16 against float32, dB', *names)]
     rows += [(weights, *(ratios[name] for name in names)) for weights, ratios in halved.items()]
     print(report.table(rows), flush=True)
-    return numbers
 
 
 def _benchmark(part: str, more: list[str]) -> dict[str, Any]:
-    """Runs a benchmark, and returns what it writes."""
-    with tempfile.TemporaryDirectory() as folder:
-        output = pathlib.Path(folder) / 'figures.json'
-        own = [f'--device={_DEVICE.value}', f'--model={_MODEL.value}', f'--output={output}']
-        arguments = [*_FLAGS[part], *more, *own]
-        ended = subprocess.run([sys.executable, '-m', f'benchmarks.{part}', *arguments])
-        if ended.returncode:
-            return {'failed': f'exit code {ended.returncode}', 'flags': arguments}
-        return json.loads(output.read_text())
+    """Runs a benchmark, and returns what it writes, and why it failed if it did."""
+    output = pathlib.Path(_OUTPUT.value).with_suffix('.part.json')
+    output.unlink(missing_ok=True)
+    own = [f'--device={_DEVICE.value}', f'--model={_MODEL.value}', f'--output={output}']
+    arguments = [sys.executable, '-m', f'benchmarks.{part}', *_FLAGS[part], *more, *own]
+    failed = {}
+    try:
+        subprocess.run(arguments, check=True, timeout=_MINUTES.value and 60 * _MINUTES.value)
+    except subprocess.CalledProcessError as error:
+        failed = {'failed': f'exit code {error.returncode}'}
+    except subprocess.TimeoutExpired:
+        failed = {'failed': f'took more than {_MINUTES.value:g} minutes'}
+    figures = json.loads(output.read_text()) if output.exists() else {}
+    output.unlink(missing_ok=True)
+    return figures | failed
 
 
 if __name__ == '__main__':

@@ -93,7 +93,7 @@ class OurMatrixProducts:
         multiply = jax.jit(jnp.matmul)
 
         def product(size: int):
-            matrix = jnp.full((size, size), 0.5, self._dtype)
+            matrix = jax.random.normal(jax.random.key(0), (size, size), self._dtype)
             return lambda: multiply(matrix, matrix).block_until_ready()
 
         return fastest_product(product, matrix_sizes(self._device))

@@ -22,12 +22,16 @@ class Style:
     Attributes:
       compiled: by `torch.compile`, for the very shapes.
       channels_last: whether its weights, and so what it computes, lie channels last.
-      autocast: whether a GPU computes in the precision that the recipe mixes in.
+      autocast: whether a GPU computes in the precision that is mixed in: float16 in the package's
+        codec, by its own choice; bfloat16 in training.
+      tuned: whether cuDNN tries its algorithms, and products of matrices in float32 are in
+        TensorFloat-32 on a GPU, as its convolutions are anyway.
     """
 
     compiled: bool = False
     channels_last: bool = False
     autocast: bool = False
+    tuned: bool = False
 
     @property
     def name(self) -> str:
@@ -35,6 +39,7 @@ class Style:
         words = ['compiled' if self.compiled else 'eager']
         words += ['channels last'] if self.channels_last else []
         words += ['autocast'] if self.autocast else []
+        words += ['tuned'] if self.tuned else []
         return ' '.join(words)
 
 
@@ -45,14 +50,23 @@ def define_styles() -> flags.FlagHolder:
     )
 
 
+def default_style(device: str) -> Style:
+    """What a user of the package meets on a 'cpu' or 'cuda' device."""
+    return Style(autocast=device == 'cuda')
+
+
 def chosen_styles(names: Sequence[str] | None, device: str) -> list[Style]:
     """Those of the given names, or all that a 'cpu' or 'cuda' device has; the quickest first.
 
     Raises:
       InputError: for a name that is none of them.
     """
-    autocast = (False, True) if device == 'cuda' else (False,)
-    every = [Style(*values) for values in itertools.product((False, True), (False, True), autocast)]
+    either = (False, True)
+    if device == 'cuda':
+        tuned = [Style(*values, tuned=True) for values in itertools.product(either, repeat=3)]
+        every = [default_style(device), *tuned]
+    else:
+        every = [Style(*values) for values in itertools.product(either, repeat=2)]
     known = {style.name: style for style in every}
     for name in names or ():
         if name not in known:
@@ -102,8 +116,17 @@ def peak_bytes() -> int:
 
 
 def facts(device: str) -> dict[str, Any]:
-    """Where it ran, and the peak of memory in GB."""
-    return {'device': device_name(device), 'peak_memory_gb': peak_bytes() / 1e9}
+    """Where it ran, the peak of memory in GB, and what float32 means on a GPU."""
+    import torch
+
+    return {
+        'device': device_name(device),
+        'peak_memory_gb': peak_bytes() / 1e9,
+        'tensor_float_32': {
+            'convolutions': device == 'cuda' and torch.backends.cudnn.allow_tf32,
+            'products': device == 'cuda' and torch.backends.cuda.matmul.allow_tf32,
+        },
+    }
 
 
 def device_name(device: str) -> str:
@@ -114,9 +137,15 @@ def device_name(device: str) -> str:
 
 
 def lay_out(network: Any, style: Style, device: str) -> Any:
-    """The network on the device, with its weights as the style has them."""
+    """The network on the device, with its weights as the style has them.
+
+    What is tuned is tuned for the whole process.
+    """
     import torch
 
+    if style.tuned:
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision('high')
     network = network.to(device)
     return network.to(memory_format=torch.channels_last) if style.channels_last else network
 

@@ -63,7 +63,7 @@ class PackageCodec:
         package.forget_peak()
 
     def facts(self) -> dict[str, Any]:
-        """Where it ran, and the peak of memory in GB."""
+        """Where it ran, the peak of memory in GB, and what float32 means; see `package`."""
         return package.facts(self._device)
 
 

@@ -88,7 +88,7 @@ class PackageTraining:
         package.forget_peak()
 
     def facts(self) -> dict[str, Any]:
-        """Where it ran, and the peak of memory in GB."""
+        """Where it ran, the peak of memory in GB, and what float32 means; see `package`."""
         return package.facts(self._device)
 
     def mean_loss(
@@ -145,7 +145,7 @@ class PackageMatrixProducts:
         """Floating-point operations a second."""
 
         def product(size: int):
-            matrix = torch.full((size, size), 0.5, dtype=self._dtype, device=self._device)
+            matrix = torch.randn((size, size), dtype=self._dtype, device=self._device)
 
             def run() -> None:
                 torch.matmul(matrix, matrix)

@@ -16,8 +16,8 @@ from m2l_jax.interface.errors import InputError, first_line
 _GRACE = 10  # seconds
 
 
-class Failed(Exception):
-    """What went wrong in the other process, in a line."""
+class Failed(InputError):
+    """What went wrong in the other process, in a line: most often the machine has too little."""
 
 
 def use_device(device: str) -> None:
@@ -32,7 +32,7 @@ class Remote:
     Args:
       make: 'module:class', imported over there.
       arguments: of the class, by name.
-      budget: seconds for each call; None for no end.
+      budget: seconds for making it and for each call; None for no end.
 
     Raises:
       Failed: if it cannot be made.
@@ -48,8 +48,8 @@ class Remote:
         self._process.start()
         other.close()
         try:
-            self._answer(budget=None)
-        except (Failed, InputError):
+            self._answer(budget)
+        except InputError:
             self.close()
             raise
         self._budget = budget
@@ -100,9 +100,9 @@ def _serve(connection: Connection, make: str, arguments: dict[str, Any]) -> None
     while served is not None:
         try:
             method, positional = connection.recv()
-        except EOFError:
+            _attempt(connection, lambda: getattr(served, method)(*positional), True)  # noqa: B023
+        except (EOFError, BrokenPipeError):  # nobody waits for it any more
             return
-        _attempt(connection, lambda: getattr(served, method)(*positional), True)  # noqa: B023
 
 
 def _attempt(connection: Connection, function: Any, sends_result: bool) -> Any:

@@ -1,18 +1,17 @@
 """What a benchmark came to: a table for the eye, and JSON to be kept."""
 
-import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from benchmarks import machine
+from m2l_jax.interface.json_files import write_json
 
 
-def define_output() -> flags.FlagHolder:
+def define_output(default: str | None = None) -> flags.FlagHolder:
     """The flag `--output=FILE`."""
-    return flags.DEFINE_string('output', None, 'JSON file to write the figures to.')
+    return flags.DEFINE_string('output', default, 'JSON file to write the figures to.')
 
 
 def publish(figures: Mapping[str, Any], rows: Sequence[Sequence[Any]], path: str | None) -> None:
@@ -24,11 +23,9 @@ def publish(figures: Mapping[str, Any], rows: Sequence[Sequence[Any]], path: str
 
 
 def write(figures: Mapping[str, Any], path: str | None) -> None:
-    """Writes figures with date, hardware and versions to a file, whose folder is made; or not."""
+    """Writes figures with what `machine.describe` tells to a file, whose folder is made; or not."""
     if path:
-        file = pathlib.Path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({**machine.describe(), **figures}, indent=2) + '\n')
+        write_json(path, {**machine.describe(), **figures})
 
 
 def table(rows: Sequence[Sequence[Any]]) -> str:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+_LEAST_TURN = 1.0  # seconds
+
 
 def alternate(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Runs each way once a round; each returns the seconds that it took. They are warm already."""
@@ -13,6 +15,15 @@ def alternate(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str,
         for name, run in ways.items():
             seconds[name].append(run())
     return seconds
+
+
+def lasting(run: Callable[[], float]) -> float:
+    """Mean seconds of a run that is repeated until a turn is long enough to be told from noise."""
+    total, runs = 0.0, 0
+    while total < _LEAST_TURN:
+        total += run()
+        runs += 1
+    return total / runs
 
 
 def times(run: Callable[[], Any]) -> Callable[[], float]:

@@ -9,9 +9,9 @@ from tests.conftest import on_one_device
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def run(name: str, *arguments: str) -> str:
+def run(name: str, *arguments: str, exit_code: int = 0) -> str:
     """What it prints."""
     command = [sys.executable, '-m', f'benchmarks.{name}', *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=on_one_device())
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == exit_code, done.stderr
     return done.stdout

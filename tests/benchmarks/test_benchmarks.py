@@ -1,6 +1,7 @@
 """Each benchmark runs at the smallest size, and writes what is asked of it."""
 
 import json
+import socket
 import subprocess
 import sys
 import types
@@ -14,10 +15,10 @@ from m2l_jax.interface.errors import InputError
 from tests.benchmarks.running import ROOT, run
 from tests.parity.small import require_reference
 
-MACHINE = {'date', 'hardware', 'versions'}
+MACHINE = {'date', 'command', 'hardware', 'versions'}
 
 
-def test_codec_by_the_gpu_command(tmp_path):
+def test_codec_by_the_gpu_command_where_another_part_fails(tmp_path):
     require_reference()
     output = tmp_path / 'new' / 'gpu.json'
     codec = '--seconds=0.5 --channels=2 --pieces=1 --batches=8 --directions=decode --rounds=2'
@@ -25,11 +26,15 @@ def test_codec_by_the_gpu_command(tmp_path):
         'gpu',
         '--device=cpu',
         '--model=small',
-        '--parts=codec',
+        '--parts=training,codec',
+        '--training=--styles=quick',
         f'--codec={codec} --styles=eager',
         f'--output={output}',
+        exit_code=1,
     )
     whole = json.loads(output.read_text())
+    assert whole['training'] == {'failed': 'exit code 1'}
+    assert list(output.parent.iterdir()) == [output]
     figures = whole['codec']
     assert whole.keys() >= MACHINE
     assert figures.keys() >= MACHINE | {'device', 'model', 'rounds'}
@@ -116,12 +121,20 @@ def test_ratios_are_of_one_round():
     assert rounds.medians(seconds) == {'ours': 2.0, 'theirs': 3.0}
 
 
-class Sleeper:
-    """Takes as long as it is told to, unless it fails."""
+def test_a_turn_lasts_a_second():
+    runs = iter([0.25, 0.5, 0.75, 0.25])
+    assert rounds.lasting(lambda: next(runs)) == 0.5
+    assert next(runs) == 0.25
 
-    def __init__(self, fails):
+
+class Sleeper:
+    """Takes as long as it is told to, unless it fails, or another holds the same port."""
+
+    def __init__(self, fails, port=None):
         if fails:
             raise fails
+        if port:
+            self._only_one = socket.create_server(('localhost', port))
 
     def run(self, seconds):
         if seconds > 100:
@@ -162,6 +175,20 @@ def test_what_fails_or_takes_too_long_is_told_and_the_fastest_runs():
     assert result['ways'] == {'ours': 'fast', 'package default': 'slow', 'package best': 'slow'}
 
 
+def test_turns_of_those_that_do_not_fit_together(capfd):
+    with socket.create_server(('localhost', 0)) as free:
+        port = free.getsockname()[1]
+    ours, theirs = (
+        contest.Way(name, MAKE, (('fails', None), ('port', port)), (seconds,))
+        for name, seconds in (('ours', 1.0), ('theirs', 3.0))
+    )
+    result = contest.Contest({'ours': [ours]}, [theirs], theirs).hold(2, 1.0)
+    assert result['seconds_by_round']['ours'] == [1.0, 1.0]
+    assert result['times_as_fast']['ours over package best']['by_round'] == [3.0, 3.0]
+    assert result['facts']['ours'] == {'first_turn_seconds': 1.0, 'alone': True}
+    assert 'not side by side: OSError' in capfd.readouterr().err
+
+
 def test_ours_and_the_default_must_run():
     broken, fast = sleeper('broken', 1.0, OSError('no memory')), sleeper('fast', 1.0)
     other = sleeper('other', 2.0, OSError('none at all'))
@@ -182,9 +209,9 @@ def test_unknown_style():
     with pytest.raises(InputError, match="'quick': on cpu there are eager, "):
         package.chosen_styles(['eager', 'quick'], 'cpu')
     names = [style.name for style in package.chosen_styles(None, 'cuda')]
-    assert len(names) == 8
-    assert names[0] == 'eager'
-    assert 'compiled channels last autocast' in names
+    assert len(names) == 9
+    assert names[0] == package.default_style('cuda').name == 'eager autocast'
+    assert 'compiled channels last autocast tuned' in names
 
 
 @pytest.mark.parametrize(
