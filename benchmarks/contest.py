@@ -50,6 +50,7 @@ class Way:
 
 
 Trials = dict[Way, float | str]
+Facts = dict[Way, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,9 +179,6 @@ def compete(
         {name: seconds[way] for name, way in entrants.items()},
         {name: facts[way] for name, way in entrants.items()},
     )
-
-
-Facts = dict[Way, dict[str, Any]]
 
 
 def _side_by_side(ways: Iterable[Way], turns: int) -> tuple[dict[Way, list[float]], Facts]:
