@@ -1,21 +1,24 @@
 """All that is to be known of one GPU, in one command: numbers, then speed.
 
     python -m benchmarks.gpu
-    python -m benchmarks.gpu --parts=codec --codec='--seconds=10 --pieces=16 --styles=eager'
+    python -m benchmarks.gpu --parts=codec --codec='--seconds=10 --styles="eager autocast"'
 
 Compares the numbers with the PyTorch package's, stage by stage, and bfloat16 with float32; then
 runs `benchmarks.training` and `benchmarks.codec`, in float32 and bfloat16 both. What has come to an
-end is in the file at once, and a part that fails, or takes longer than `--minutes`, is told there,
-with what it came to, and at the end; the others run. Where all is killed, what the part had come to
-is beside the file, in one whose name ends in `.part.json`. Beside JAX, Flax and Optax it needs
-ml_collections, soundfile, soxr, orbax-checkpoint, torch and music2latent, but not TensorFlow.
+end is in the file at once: a part, a case of the codec. A part that fails, or takes longer than
+`--minutes`, is told there, and at the end; the others run. Where all is killed, the cases of its
+part are beside the file, in one whose name ends in `.part.json`. Beside JAX, Flax and Optax it
+needs ml_collections, soundfile, soxr, orbax-checkpoint, torch and music2latent, but not TensorFlow.
 Compiling everything that the package can be takes the most of the time: `--codec` and `--training`
 pass flags on, such as fewer `--styles`.
 """
 
+import contextlib
 import json
+import os
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -23,6 +26,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import report
+from benchmarks.choices import words
 from benchmarks.remote import Remote, use_device
 from benchmarks.sizes import define_size, model_config
 from m2l_jax.interface import command
@@ -32,7 +36,7 @@ _DEVICE = flags.DEFINE_enum('device', 'cuda', ['cpu', 'cuda'], "'cpu' tries the 
 _MODEL = define_size()
 _PARTS = flags.DEFINE_list('parts', ['numbers', 'training', 'codec'], 'Which, and in what order.')
 _SECONDS = flags.DEFINE_float('seconds', 3.0, 'Of the audio that the numbers are compared on.')
-_MINUTES = flags.DEFINE_float('minutes', None, 'That codec, and training, may take.', lower_bound=0)
+_MINUTES = flags.DEFINE_float('minutes', None, 'That each part may take.', lower_bound=0)
 _CODEC = flags.DEFINE_string('codec', '', 'Flags for benchmarks.codec.')
 _TRAINING = flags.DEFINE_string('training', '', 'Flags for benchmarks.training.')
 _OUTPUT = report.define_output('build/gpu.json')
@@ -47,12 +51,9 @@ _FLAGS = {
 def main() -> None:
     """Runs the parts, one after another."""
     use_device(_DEVICE.value)
-    unknown = set(_PARTS.value) - {'numbers', *_FLAGS}
-    if unknown:
-        raise InputError(f'--parts has {", ".join(unknown)}: there are numbers, codec, training')
     passed_on = {'codec': _CODEC.value, 'training': _TRAINING.value}
     figures = {}
-    for part in _PARTS.value:
+    for part in words(_PARTS, ('numbers', *_FLAGS)):
         if part == 'numbers':
             figures[part] = _numbers()
         else:
@@ -66,7 +67,7 @@ def main() -> None:
 def _numbers() -> dict[str, Any]:
     arguments = {'config': model_config(_MODEL.value), 'seconds': _SECONDS.value}
     try:
-        with Remote('benchmarks.numbers:Numbers', arguments) as remote:
+        with Remote('benchmarks.numbers:Numbers', arguments, _budget()) as remote:
             numbers = remote.call('compare')
     except InputError as error:
         return {'failed': str(error)}
@@ -96,16 +97,29 @@ def _benchmark(part: str, more: list[str]) -> dict[str, Any]:
     output.unlink(missing_ok=True)
     own = [f'--device={_DEVICE.value}', f'--model={_MODEL.value}', f'--output={output}']
     arguments = [sys.executable, '-m', f'benchmarks.{part}', *_FLAGS[part], *more, *own]
-    failed = {}
-    try:
-        subprocess.run(arguments, check=True, timeout=_MINUTES.value and 60 * _MINUTES.value)
-    except subprocess.CalledProcessError as error:
-        failed = {'failed': f'exit code {error.returncode}'}
-    except subprocess.TimeoutExpired:
-        failed = {'failed': f'took more than {_MINUTES.value:g} minutes'}
+    failed = _run(arguments)
     figures = json.loads(output.read_text()) if output.exists() else {}
     output.unlink(missing_ok=True)
-    return figures | failed
+    return failed | figures  # it may know the reason better
+
+
+def _run(arguments: list[str]) -> dict[str, str]:
+    """Runs a command, ends with it all that it started, and tells under `failed` why it failed."""
+    process = subprocess.Popen(arguments, start_new_session=True)
+    try:
+        code = process.wait(_budget())
+    except subprocess.TimeoutExpired:
+        return {'failed': f'took more than {_MINUTES.value:g} minutes'}
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what goes on computing would hold the GPU
+        process.wait()
+    return {'failed': f'exit code {code}'} if code else {}
+
+
+def _budget() -> float | None:
+    """Seconds that a part may take."""
+    return None if _MINUTES.value is None else 60 * _MINUTES.value
 
 
 if __name__ == '__main__':

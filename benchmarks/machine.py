@@ -22,9 +22,11 @@ _PACKAGES = (
     'triton',
     'music2latent',
 )
-_ENVIRONMENT = (
+ENVIRONMENT = (
     'GLIBC_TUNABLES',
+    'JAX_DEFAULT_MATMUL_PRECISION',
     'LD_PRELOAD',
+    'NVIDIA_TF32_OVERRIDE',
     'OMP_NUM_THREADS',
     'XLA_FLAGS',
     'XLA_PYTHON_CLIENT_MEM_FRACTION',
@@ -39,7 +41,9 @@ def describe() -> dict[str, str]:
     installed = {name: _version(name) for name in _PACKAGES}
     versions = [f'{name} {version}' for name, version in installed.items() if version]
     memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30
-    environment = [f'{name}={os.environ[name]}' for name in _ENVIRONMENT if name in os.environ]
+    environment = [
+        f'{name}={shlex.quote(os.environ[name])}' for name in ENVIRONMENT if name in os.environ
+    ]
     return {
         'date': datetime.date.today().isoformat(),
         'command': ' '.join([*environment, _command()]),
@@ -50,7 +54,7 @@ def describe() -> dict[str, str]:
 
 def _command() -> str:
     """What was run, but for where its results go."""
-    given = [argument for argument in sys.argv[1:] if not argument.startswith('--output')]
+    given = [argument for argument in sys.argv[1:] if not argument.startswith('--output=')]
     return shlex.join(['python', '-m', f'benchmarks.{pathlib.Path(sys.argv[0]).stem}', *given])
 
 

@@ -46,7 +46,10 @@ class Style:
 def define_styles() -> flags.FlagHolder:
     """The flag `--styles` of those that are to be tried."""
     return flags.DEFINE_list(
-        'styles', None, 'Of the package, to be tried: eager, "compiled channels last", …; or all.'
+        'styles',
+        None,
+        'Of the package, to be tried: eager, "compiled channels last", …; on a GPU "eager '
+        'autocast", "compiled autocast tuned", …; or all.',
     )
 
 
@@ -56,7 +59,7 @@ def default_style(device: str) -> Style:
 
 
 def chosen_styles(names: Sequence[str] | None, device: str) -> list[Style]:
-    """Those of the given names, or all that a 'cpu' or 'cuda' device has; the quickest first.
+    """Those of the given names, or all of a 'cpu' or 'cuda' device; what compiles nothing first.
 
     Raises:
       InputError: for a name that is none of them.

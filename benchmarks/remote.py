@@ -7,6 +7,7 @@ takes too long can be ended.
 import importlib
 import multiprocessing
 import os
+import traceback
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
@@ -17,7 +18,7 @@ _GRACE = 10  # seconds
 
 
 class Failed(InputError):
-    """What went wrong in the other process, in a line: most often the machine has too little."""
+    """What went wrong in the other process, in a line."""
 
 
 def use_device(device: str) -> None:
@@ -66,7 +67,10 @@ class Remote:
         Raises:
           Failed: if it raises, its process ends, or it takes too long; the latter ends the process.
         """
-        self._connection.send((method, arguments))
+        try:
+            self._connection.send((method, arguments))
+        except OSError:
+            raise self._ended() from None
         return self._answer(self._budget)
 
     def close(self, grace: float = _GRACE) -> None:
@@ -83,12 +87,15 @@ class Remote:
                 self.close(grace=0)
                 raise Failed(f'took more than {budget:.0f} s')
             kind, value = self._connection.recv()
-        except EOFError:
-            self.close()
-            raise Failed(f'its process ended with code {self._process.exitcode}') from None
+        except (EOFError, OSError):
+            raise self._ended() from None
         if kind == 'result':
             return value
         raise InputError(value) if kind == 'mistake' else Failed(value)
+
+    def _ended(self) -> Failed:
+        self.close()
+        return Failed(f'its process ended with code {self._process.exitcode}')
 
 
 def _serve(connection: Connection, make: str, arguments: dict[str, Any]) -> None:
@@ -111,6 +118,7 @@ def _attempt(connection: Connection, function: Any, sends_result: bool) -> Any:
     except InputError as error:
         connection.send(('mistake', str(error)))
     except Exception as error:  # whatever it is, the other process tells it
+        traceback.print_exc()
         connection.send(('failure', f'{type(error).__name__}: {first_line(error)}'))
     else:
         connection.send(('result', result if sends_result else None))

@@ -3,9 +3,9 @@
     python -m benchmarks.training --output=training.json
     python -m benchmarks.training --device=cuda --batch=16 --dtypes=bfloat16 --steps=10
 
-Every way that the package has is tried, ours is compiled from nothing, and then ours, the package
+The package's ways are tried, ours is compiled from nothing, and then ours, the package
 as it comes (layer by layer; on a CPU in float32, on a GPU with autocast), and the package in its
-fastest way take turns, warm. Weights are random in all layers. Several steps a turn (`--steps`) are
+fastest way take turns, warm. Weights are random in all layers. Several steps a run (`--steps`) are
 nearer to training: where a pause makes memory dearer, the first after the other's turn is slower.
 Model FLOP utilisation takes the operations of the model's definition, 0.98 TFLOP a crop at full
 size, against the fastest product of matrices, in float32 on a CPU and bfloat16 on a GPU, that
@@ -28,13 +28,14 @@ from benchmarks.contest import Contest, Way
 from benchmarks.remote import Remote, use_device
 from benchmarks.sizes import define_size, model_config
 from m2l_jax.interface import command
+from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
 
 _DEVICE = flags.DEFINE_enum('device', 'cpu', ['cpu', 'cuda'], 'Of both sides.')
 _MODEL = define_size()
 _BATCH = flags.DEFINE_integer('batch', 1, 'Crops a step.', lower_bound=1)
 _FRAMES = flags.DEFINE_integer('frames', 64, 'Of a crop.', lower_bound=8)
-_STEPS = flags.DEFINE_integer('steps', 1, 'In a turn.', lower_bound=1)
+_STEPS = flags.DEFINE_integer('steps', 1, 'In a run.', lower_bound=1)
 _DTYPES = flags.DEFINE_list('dtypes', ['float32'], 'Of this project: float32, bfloat16.')
 _STYLES = package.define_styles()
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Turns of each.', lower_bound=1)
@@ -49,38 +50,43 @@ def main() -> None:
     use_device(_DEVICE.value)
     config = model_config(_MODEL.value)
     peak_dtype = 'float32' if _DEVICE.value == 'cpu' else 'bfloat16'
-    peaks = {
-        name: _matrix_peak(make, peak_dtype)
-        for name, make in {
-            'ours': 'benchmarks.our_training:OurMatrixProducts',
-            'package': 'benchmarks.package_training:PackageMatrixProducts',
-        }.items()
-    }
     flop = operations.training_step(config, _FRAMES.value)
     figures = {
         'device': _DEVICE.value,
         'model': _MODEL.value,
         'batch': _BATCH.value,
         'frames': _FRAMES.value,
-        'steps_in_a_turn': _STEPS.value,
+        'steps_in_a_run': _STEPS.value,
         'rounds': _ROUNDS.value,
         'tflop_a_crop': flop / 1e12,
-        'matrix_peak_tflop_a_second': {name: peak / 1e12 for name, peak in peaks.items()},
         'matrix_dtype': peak_dtype,
     }
     report.write(figures, _OUTPUT.value)  # for who does not wait for the rest
+    peaks = _matrix_peaks(peak_dtype)
+    figures['matrix_peak_tflop_a_second'] = {name: peak / 1e12 for name, peak in peaks.items()}
     with tempfile.TemporaryDirectory() as folder:
         tensors = str(pathlib.Path(folder) / 'tensors.npz')
         arguments = {'config': config, 'path': tensors}
         Remote('benchmarks.package_codec:RandomWeights', arguments).close()
-        figures |= _contest(config, tensors, dtypes, styles).hold(_ROUNDS.value, _BUDGET.value)
+        try:
+            figures |= _contest(config, tensors, dtypes, styles).hold(_ROUNDS.value, _BUDGET.value)
+        except InputError as error:
+            report.write({**figures, 'failed': str(error)}, _OUTPUT.value)
+            raise
     figures['steps'] = _step_figures(figures['seconds'], flop, max(peaks.values()))
     report.publish(figures, _rows(figures), _OUTPUT.value)
 
 
-def _matrix_peak(make: str, dtype: str) -> float:
-    with Remote(make, {'device': _DEVICE.value, 'dtype': dtype}) as remote:
-        return remote.call('peak')
+def _matrix_peaks(dtype: str) -> dict[str, float]:
+    """Operations a second of either framework's products of matrices."""
+    peaks = {}
+    for name, make in {
+        'ours': 'benchmarks.our_training:OurMatrixProducts',
+        'package': 'benchmarks.package_training:PackageMatrixProducts',
+    }.items():
+        with Remote(make, {'device': _DEVICE.value, 'dtype': dtype}) as remote:
+            peaks[name] = remote.call('peak')
+    return peaks
 
 
 def _contest(

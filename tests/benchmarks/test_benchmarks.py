@@ -1,6 +1,7 @@
 """Each benchmark runs at the smallest size, and writes what is asked of it."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import types
 
 import pytest
 
-from benchmarks import contest, package, rounds
+from benchmarks import contest, machine, package, rounds
 from benchmarks.choices import numbers, precisions
 from benchmarks.remote import Failed, Remote
 from m2l_jax.interface.errors import InputError
@@ -137,6 +138,8 @@ class Sleeper:
             self._only_one = socket.create_server(('localhost', port))
 
     def run(self, seconds):
+        if seconds < 0:
+            os._exit(3)
         if seconds > 100:
             import time
 
@@ -203,6 +206,34 @@ def test_a_mistake_over_there_is_one_here():
         Remote(MAKE, {'fails': InputError('of the user')})
     with pytest.raises(Failed, match='ZeroDivisionError'):
         Remote(MAKE, {'fails': ZeroDivisionError()})
+
+
+def test_a_process_that_ends_fails_this_call_and_the_next():
+    with Remote(MAKE, {'fails': None}) as remote:
+        for _ in range(2):
+            with pytest.raises(Failed, match='its process ended with code 3'):
+                remote.call('run', -1)
+
+
+def test_a_part_that_takes_too_long_leaves_what_it_came_to(tmp_path):
+    require_reference()
+    output = tmp_path / 'gpu.json'
+    arguments = ('--device=cpu', '--model=small', '--parts=training', '--minutes=0.25')
+    run('gpu', *arguments, '--training=--steps=100000', f'--output={output}', exit_code=1)
+    training = json.loads(output.read_text())['training']
+    assert training['failed'] == 'took more than 0.25 minutes'
+    assert training['batch'] == 16
+
+
+def test_the_command_that_is_kept(monkeypatch):
+    for name in machine.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('XLA_FLAGS', '--a --b')
+    arguments = ['--styles=compiled channels last', '--output=/home/me/codec.json']
+    monkeypatch.setattr(sys, 'argv', ['/home/me/benchmarks/codec.py', *arguments])
+    assert machine.describe()['command'] == (
+        "XLA_FLAGS='--a --b' python -m benchmarks.codec '--styles=compiled channels last'"
+    )
 
 
 def test_unknown_style():
