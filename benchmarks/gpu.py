@@ -50,10 +50,12 @@ _FLAGS = {
 
 def main() -> None:
     """Runs the parts, one after another."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # parts end with it
+    parts = words(_PARTS, ('numbers', *_FLAGS))
     use_device(_DEVICE.value)
     passed_on = {'codec': _CODEC.value, 'training': _TRAINING.value}
     figures = {}
-    for part in words(_PARTS, ('numbers', *_FLAGS)):
+    for part in parts:
         if part == 'numbers':
             figures[part] = _numbers()
         else:

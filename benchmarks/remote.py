@@ -22,9 +22,15 @@ class Failed(InputError):
 
 
 def use_device(device: str) -> None:
-    """Has processes that are made from now on compute on 'cpu' or 'cuda'; several share a GPU."""
+    """Has processes that are made from now on compute on 'cpu' or 'cuda'; several share a GPU.
+
+    Raises:
+      InputError: if there is no GPU for 'cuda'.
+    """
     os.environ['JAX_PLATFORMS'] = 'cpu' if device == 'cpu' else f'{device},cpu'
     os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
+    if device == 'cuda':
+        Remote('benchmarks.cuda:Gpu', {}).close()
 
 
 class Remote:

@@ -260,8 +260,29 @@ def test_values_of_flags(read, given, message):
         read(flag)
 
 
-def test_a_mistake_is_told_in_a_line():
-    command = [sys.executable, '-m', 'benchmarks.codec', '--seconds=0.1']
+@pytest.mark.parametrize(
+    ('name', 'argument', 'error'),
+    [
+        ('codec', '--seconds=0.1', '--seconds has 0.1: the model takes 0.13 s at least'),
+        (
+            'gpu',
+            '--parts=speed',
+            "--parts='speed' must be of numbers, codec, training, commas between",
+        ),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(name, argument, error):
+    command = [sys.executable, '-m', f'benchmarks.{name}', argument]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    expected = 'error: --seconds has 0.1: the model takes 0.13 s at least\n'
-    assert (done.returncode, done.stderr) == (1, expected)
+    assert (done.returncode, done.stderr) == (1, f'error: {error}\n')
+
+
+def test_without_a_gpu_nothing_runs_on_one(tmp_path):
+    require_reference()
+    output = tmp_path / 'gpu.json'
+    command = [sys.executable, '-m', 'benchmarks.gpu', '--model=small', f'--output={output}']
+    none = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=none)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith('error: --device=cuda: JAX finds no GPU; ')
+    assert not output.exists()
