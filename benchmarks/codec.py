@@ -85,12 +85,13 @@ def main() -> None:
             report.write(figures, _OUTPUT.value)  # for who does not wait for the others
     ended = [case for case in figures['cases'] if 'failed' not in case]
     report.publish(figures, _rows(ended), _OUTPUT.value)
-    failed = [case for case in figures['cases'] if 'failed' in case]
+    failed = [
+        f'{case["direction"]} {_told(case)}: {case["failed"]}'
+        for case in figures['cases']
+        if 'failed' in case
+    ]
     if failed:
-        reasons = '; '.join(
-            f'{case["direction"]} {_told(case)}: {case["failed"]}' for case in failed
-        )
-        raise InputError(f'not measured: {reasons}')
+        raise InputError(f'not measured: {"; ".join(failed)}')
 
 
 def _workloads(config: ModelConfig) -> list[Workload]:

@@ -15,6 +15,6 @@ class Gpu:
 
     def __init__(self):
         if jax.default_backend() != 'gpu':
-            raise InputError('--device=cuda: JAX finds no GPU; is jax[cuda12] installed?')
+            raise InputError("--device=cuda: JAX finds no GPU: pip install -e '.[cuda]'")
         if not torch.cuda.is_available():
             raise InputError('--device=cuda: PyTorch finds no GPU; is its CUDA build installed?')

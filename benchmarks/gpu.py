@@ -36,7 +36,7 @@ _DEVICE = flags.DEFINE_enum('device', 'cuda', ['cpu', 'cuda'], "'cpu' tries the 
 _MODEL = define_size()
 _PARTS = flags.DEFINE_list('parts', ['numbers', 'training', 'codec'], 'Which, and in what order.')
 _SECONDS = flags.DEFINE_float('seconds', 3.0, 'Of the audio that the numbers are compared on.')
-_MINUTES = flags.DEFINE_float('minutes', None, 'That each part may take.', lower_bound=0)
+_MINUTES = command.define_finite_float('minutes', None, 'That each part may take.')
 _CODEC = flags.DEFINE_string('codec', '', 'Flags for benchmarks.codec.')
 _TRAINING = flags.DEFINE_string('training', '', 'Flags for benchmarks.training.')
 _OUTPUT = report.define_output('build/gpu.json')

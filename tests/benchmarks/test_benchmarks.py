@@ -56,6 +56,25 @@ def test_codec_by_the_gpu_command_where_another_part_fails(tmp_path):
     assert 'over default' in printed
 
 
+def test_a_case_that_fails_is_told_and_the_next_is_tried(tmp_path):
+    require_reference()
+    output = tmp_path / 'codec.json'
+    sizes = ('--seconds=0.5,1', '--channels=1', '--pieces=2', '--batches=1,2', '--styles=eager')
+    run(
+        'codec',
+        '--model=small',
+        '--directions=encode',
+        '--budget=0.01',  # shorter than a process takes to begin
+        *sizes,
+        f'--output={output}',
+        exit_code=1,
+    )
+    cases = json.loads(output.read_text())['cases']
+    assert [case['seconds_of_a_piece'] for case in cases] == [0.5, 1.0]
+    for case in cases:
+        assert case['failed'].startswith('ours float32 cannot run (ours float32, batch 1: took')
+
+
 def test_training(tmp_path):
     require_reference()
     output = tmp_path / 'training.json'
@@ -284,5 +303,5 @@ def test_without_a_gpu_nothing_runs_on_one(tmp_path):
     none = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=none)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith('error: --device=cuda: JAX finds no GPU; ')
+    assert done.stderr.splitlines()[-1].startswith('error: --device=cuda: JAX finds no GPU: ')
     assert not output.exists()
