@@ -25,9 +25,7 @@ flags.DEFINE_string(
 flags.DEFINE_string('output', None, 'Folder for the audio: new, or of an earlier run of the same.')
 _FORMAT = flags.DEFINE_enum('format', 'wav', ['wav', 'flac', 'ogg'], 'Of the files written.')
 _STEPS = flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)
-_SEED = flags.DEFINE_integer(
-    'seed', 0, 'Seed of the decoding noise.', lower_bound=0, upper_bound=2**32 - 1
-)
+_SEED = command.define_seed()
 _OVERLAP = flags.DEFINE_float(
     'overlap',
     2.0,

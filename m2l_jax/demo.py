@@ -29,11 +29,11 @@ def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
     the same training crops, with the same noise and at the same Δ: the schedule moves Δ while it
     trains, so that the losses of its first and last steps cannot be compared.
     """
-    import jax
 
     from m2l_jax.audio import files
     from m2l_jax.checkpoint.store import load_model
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
+    from m2l_jax.consistency.keys import random_key
     from m2l_jax.evaluation.metrics import log_spectral_distance, si_sdr
     from m2l_jax.evaluation.reconstruction import reconstruct_file
     from m2l_jax.interface.json_files import write_json
@@ -48,7 +48,7 @@ def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
     settings = build(TrainingConfig, config)
     model, params = load_model(output)
     trained = EncoderDecoder.from_params(model, params)
-    untrained_params = compute_once(lambda: model.init_params(jax.random.key(settings.seed)))
+    untrained_params = compute_once(lambda: model.init_params(random_key(settings.seed)))
     untrained = trained.with_params(untrained_params)
 
     figures = reconstruct_file(trained, _HELD_OUT, output)

@@ -26,22 +26,16 @@ _OUTPUT = flags.DEFINE_string('output', None, 'Folder for report, audio and pict
 _SECONDS = command.define_finite_float('seconds', 4.0, 'Of each piece.')
 _MEDIA = flags.DEFINE_integer('media', 5, 'Pieces to write as audio and pictures.', lower_bound=0)
 _STEPS = flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)
-_SEED = flags.DEFINE_integer(
-    'seed',
-    0,
-    'Of the decoding noise, and of the untrained model.',
-    lower_bound=0,
-    upper_bound=2**32 - 1,
-)
+_SEED = command.define_seed('Of the decoding noise, and of the untrained model.')
 flags.mark_flags_as_required(['checkpoint', 'output'])
 
 
 def main() -> None:
     """Parses the flags, writes the report, and prints the means."""
-    import jax
 
     from m2l_jax.codec.compile_cache import use_compile_cache
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
+    from m2l_jax.consistency.keys import random_key
     from m2l_jax.evaluation import metrics, quality
     from m2l_jax.interface.json_files import write_json
     from m2l_jax.interface.paths import new_folder
@@ -59,7 +53,7 @@ def main() -> None:
             rows.append(result.figures)
             if number < _MEDIA.value:
                 _write_media(folder, result, rate)
-        model, key = Music2Latent(codec.config), jax.random.key(_SEED.value)
+        model, key = Music2Latent(codec.config), random_key(_SEED.value)
         untrained = codec.with_params(compute_once(lambda: model.init_params(key)))
         untrained_results = quality.reconstruct_clips(untrained, clips, **options)
         report = {

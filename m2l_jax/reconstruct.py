@@ -13,7 +13,7 @@ _CHECKPOINT = command.define_checkpoint()
 _INPUT = flags.DEFINE_string('input', None, 'Audio file.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the WAV and the PNG.')
 _STEPS = flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the decoding noise.')
+_SEED = command.define_seed()
 flags.mark_flags_as_required(['checkpoint', 'input', 'output'])
 
 

@@ -13,12 +13,16 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
+from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError, first_line
+from m2l_jax.interface.logs import root_logger_kept
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
+
+with root_logger_kept():
+    import orbax.checkpoint as ocp
 
 _FOLDER = 'checkpoints'
 _SYSTEM_ERROR = 'os_error_code'  # in TensorStore's messages
@@ -44,6 +48,7 @@ class CheckpointStore:
         keep: int | None = None,
         score: Callable[[Mapping[str, float]], float] | None = None,
     ):
+        self._quiet = contextlib.ExitStack()
         folder = pathlib.Path(workdir).absolute() / _FOLDER
         if keep is not None and folder.is_dir() and jax.process_index() == 0:
             _remove_unfinished(folder)
@@ -56,9 +61,8 @@ class CheckpointStore:
             ),
             item_names=('state', 'ema', 'config'),
         )
-        # For good: threads of a save that failed may speak after the store is closed.
-        logging.getLogger('absl').addFilter(_is_news)
-        sys.unraisablehook = _tell_unraisable
+        if keep is not None:
+            self._quiet.enter_context(_only_news())
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint, or None."""
@@ -145,7 +149,7 @@ class CheckpointStore:
 
     def close(self) -> None:
         """Waits for what is still being written; raises InputError if that fails."""
-        with self._told():
+        with self._quiet, self._told():
             try:
                 self._manager.wait_until_finished()
             except Exception:
@@ -208,15 +212,21 @@ def _remove_unfinished(folder: pathlib.Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _tell_unraisable(unraisable: Any) -> None:
-    """Python's own hook, but for what Orbax had still meant to write when a save failed."""
-    if str(unraisable.exc_value) != 'Event loop is closed':
-        sys.__unraisablehook__(unraisable)
+@contextlib.contextmanager
+def _only_news() -> Iterator[None]:
+    """Keeps Orbax from logging errors that it raises as well, and missing figures."""
 
+    def is_news(record: logging.LogRecord) -> bool:
+        if 'orbax' not in pathlib.Path(record.pathname).parts:
+            return True
+        return record.exc_info is None and not record.getMessage().startswith('Requested `tracked')
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """False for errors of Orbax's threads, which it raises as well, and for missing figures."""
-    return record.exc_info is None and not record.getMessage().startswith('Requested `tracked')
+    logger = logging.getLogger('absl')
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
 
 
 def _cause(error: Exception) -> str:
@@ -242,6 +252,8 @@ def save_model(path: str | os.PathLike[str], config: ModelConfig, params: Params
         store.save_model(config, params)
 
 
+@standard_jax()
+@root_logger_kept()
 def load_model(path: str | os.PathLike[str]) -> tuple[Music2Latent, Params]:
     """A checkpoint's model and averaged parameters.
 

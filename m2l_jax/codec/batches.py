@@ -12,7 +12,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from m2l_jax.codec.chunks import Chunk, bucket
 from m2l_jax.codec.compiler_options import inference_options
+from m2l_jax.codec.placement import Names, find_devices, names_of
 from m2l_jax.codec.rows import channel_key, decode_waveforms, encode_waveforms, waveform_samples
+from m2l_jax.interface.devices import standard_jax
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
 Row = TypeVar('Row', 'AudioRow', 'LatentRow')
@@ -67,7 +69,9 @@ class RowRunner:
     """
 
     def __init__(self, model: Music2Latent, devices: Sequence[jax.Device] | None = None):
-        self._config = model.config
+        self._model, self._config = model, model.config
+        self._devices = devices
+        self.devices = 1 if devices is None else len(devices)
         self._lock = threading.Lock()
         self._mesh = None if devices is None else Mesh(np.asarray(devices), ('data',))
         platform = jax.default_backend() if devices is None else devices[0].platform
@@ -83,10 +87,15 @@ class RowRunner:
             compiler_options=options,
         )
 
+    def __reduce__(self):
+        return _reopen, (self._model, names_of(self._devices))
+
+    @standard_jax()
     def place(self, params: Params) -> Params:
         """The parameters, on the devices."""
         return self._put(params, PartitionSpec())
 
+    @standard_jax()
     def encode(
         self, params: Params, rows: Sequence[AudioRow], latents: int, count: int, method: str
     ) -> list[np.ndarray]:
@@ -100,6 +109,7 @@ class RowRunner:
         encoded = self._run(program, params, waveforms, splits, lengths)
         return [array[:, : row.chunk.length] for array, row in zip(encoded, rows, strict=False)]
 
+    @standard_jax()
     def decode(
         self,
         params: Params,
@@ -136,6 +146,12 @@ class RowRunner:
 
     def _put(self, tree: Any, spec: PartitionSpec) -> Any:
         return jax.device_put(tree, None if self._mesh is None else NamedSharding(self._mesh, spec))
+
+
+@standard_jax()
+def _reopen(model: Music2Latent, names: Names | None) -> RowRunner:
+    """The same in another process, where the devices of these names may be others' or missing."""
+    return RowRunner(model, find_devices(names))
 
 
 def in_batches(

@@ -1,6 +1,5 @@
 """Waveforms in, latents out, and back."""
 
-import copy
 import dataclasses
 import functools
 import hashlib
@@ -11,13 +10,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from m2l_jax.codec.arrays import as_latents, as_waveform
+from m2l_jax.codec.arrays import as_latents, as_pieces, as_waveform, as_whole
 from m2l_jax.codec.batches import AudioRow, LatentRow, RowRunner, in_batches, latent_rows
 from m2l_jax.codec.chunks import Chunk, Chunking
+from m2l_jax.codec.placement import choose_devices
 from m2l_jax.codec.seams import join_latents, join_waveforms
 from m2l_jax.codec.weights import open_weights
+from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.settings import differences
+from m2l_jax.interface.settings import LARGEST_SEED, differences
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
 
@@ -30,30 +31,42 @@ class EncoderDecoder:
     A drop-in for the class of that name in the PyTorch package: `encode` and `decode` have the same
     arguments, shapes, scale, cropping and chunks. Audio channels are independent rows. Audio longer
     than a chunk is cut, with hard seams, and the last chunk completed from the start of the audio;
-    what that adds is cut off again. Padding is masked and changes nothing. Threads may share it.
+    what that adds is cut off again. Padding is masked and changes nothing. Threads may share it;
+    other processes get a copy by pickling, where they are spawned and not forked.
 
     Args:
       checkpoint: folder of a training run or a conversion, `.pt` or `.safetensors` file, or 'small'
         for the model that comes with this package (`./small` is a folder). Without one the authors'
         released weights are fetched once; these are CC BY-NC 4.0.
+      device: one of JAX's, or a name as PyTorch has it: 'cpu', 'cuda', 'cuda:1'; None for JAX's
+        default one.
       dtype: of the computation, whatever the model was trained in: 'float32', in full on
         accelerators too, or 'bfloat16', much faster there.
-      devices: rows are shared out among them; None for JAX's default one.
+      devices: rows are shared out among them, in place of `device`.
+      load_path_inference: the PyTorch package's name of `checkpoint`.
 
     Raises:
-      InputError: if the checkpoint cannot be read, or not be fetched.
+      InputError: if the checkpoint cannot be read, or not be fetched, or a device is not there.
     """
 
+    @standard_jax()
     def __init__(
         self,
         checkpoint: str | os.PathLike[str] | None = None,
+        device: Any = None,
         *,
         dtype: str = 'float32',
         devices: Sequence[jax.Device] | None = None,
+        load_path_inference: str | os.PathLike[str] | None = None,
     ):
-        self._set_model(*open_weights(checkpoint), dtype, devices)
+        if checkpoint is not None and load_path_inference is not None:
+            raise InputError('load_path_inference and checkpoint are one: pass only one of them')
+        chosen = choose_devices(device, devices)
+        weights = open_weights(load_path_inference if checkpoint is None else checkpoint)
+        self._set_model(*weights, dtype, chosen)
 
     @classmethod
+    @standard_jax()
     def from_params(
         cls,
         model: Music2Latent,
@@ -64,15 +77,30 @@ class EncoderDecoder:
     ) -> 'EncoderDecoder':
         """Of a model in memory."""
         codec = cls.__new__(cls)
-        codec._set_model(model, params, dtype, devices)
+        codec._set_model(model, params, dtype, choose_devices(None, devices))
         return codec
 
     def with_params(self, params: Params) -> 'EncoderDecoder':
         """The same model with other parameters; what is compiled is shared."""
-        other = copy.copy(self)
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
         other.params = self._runner.place(params)
         other.__dict__.pop('model_id', None)
         return other
+
+    def __copy__(self) -> 'EncoderDecoder':
+        return self.with_params(self.params)
+
+    def __deepcopy__(self, memo: dict) -> 'EncoderDecoder':
+        return self.with_params(self.params)
+
+    @standard_jax()
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, 'params': jax.device_get(self.params)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.params = self._runner.place(self.params)
 
     def _set_model(
         self,
@@ -82,9 +110,13 @@ class EncoderDecoder:
         devices: Sequence[jax.Device] | None,
     ) -> None:
         self.config = dataclasses.replace(model.config, dtype=dtype)
-        self.devices = 1 if devices is None else len(devices)
         self._runner = RowRunner(Music2Latent(self.config), devices)
         self.params = self._runner.place(params)
+
+    @property
+    def devices(self) -> int:
+        """Devices that share the rows."""
+        return self._runner.devices
 
     @property
     def samples_per_latent(self) -> int:
@@ -102,19 +134,24 @@ class EncoderDecoder:
         return self.samples_per_latent + self.reach
 
     @functools.cached_property
+    @standard_jax()
     def model_id(self) -> str:
         """A fingerprint of sizes and parameters, to tell which model latents are of."""
-        # Only what is not the default, so that a field added later leaves old fingerprints as they
-        # are; and not the precision, in which the same model can be computed.
-        default = ModelConfig(dtype=self.config.dtype)
-        digest = hashlib.sha256('; '.join(differences(default, self.config)).encode())
+        # Only what is not the default: a field added later leaves old fingerprints as they are.
+        sizes = differences(ModelConfig(), self.config.defining)
+        digest = hashlib.sha256('; '.join(sizes).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.ascontiguousarray(leaf, np.float32))
         return digest.hexdigest()[:16]
 
-    def pad(self, waveform: np.ndarray) -> np.ndarray:
-        """Appends the silence that lets `encode` drop nothing of `[channels, samples]`."""
+    def pad(self, path_or_audio: Any) -> np.ndarray:
+        """Appends the silence that lets `encode` drop nothing: `[channels, samples]`.
+
+        Args:
+          path_or_audio: see `encode`.
+        """
+        waveform = self._open(path_or_audio)
         samples = waveform.shape[1]
         return np.pad(waveform, ((0, 0), (0, self.padded_samples(samples) - samples)))
 
@@ -123,13 +160,18 @@ class EncoderDecoder:
         return -(-samples // self.samples_per_latent) * self.samples_per_latent + self.reach
 
     def reconstruct(
-        self, waveform: np.ndarray, denoising_steps: int = 1, seed: int = 0
+        self, path_or_audio: Any, denoising_steps: int = 1, seed: int = 0
     ) -> np.ndarray:
-        """Encodes and decodes `[channels, samples]`, padded and cut so that none is lost.
+        """Encodes and decodes, padded and cut so that none is lost: `[channels, samples]`.
+
+        Args:
+          path_or_audio: see `encode`.
+          denoising_steps, seed: see `decode`.
 
         Raises:
           InputError: see `encode` and `decode`.
         """
+        waveform = self._open(path_or_audio)
         latents = self.encode(self.pad(waveform))
         return self.decode(latents, denoising_steps, seed=seed)[:, : waveform.shape[1]]
 
@@ -144,8 +186,9 @@ class EncoderDecoder:
         """Encodes audio; samples after the last whole latent vector are dropped.
 
         Args:
-          path_or_audio: a file (resampled if its rate is not the model's), or `[channels, samples]`
-            or `[samples]`, floating point, at the model's sample rate, of NumPy, JAX or PyTorch.
+          path_or_audio: a path or a binary file (resampled if its rate is not the model's);
+            `[channels, samples]` or `[samples]`, floating point, at the model's sample rate, of
+            NumPy, JAX or PyTorch; or such an array and its rate in Hz, resampled like a file.
           max_waveform_length: samples in a chunk; a minute if None. It changes the latents:
             normalisation pools over the chunk.
           max_batch_size: rows (chunks times channels) that are encoded at once; one a device if
@@ -189,7 +232,7 @@ class EncoderDecoder:
           InputError: see `encode`.
         """
         chunking = self.chunking(max_waveform_length, overlap)
-        audio = [self._open(path_or_audio) for path_or_audio in paths_or_audio]
+        audio = [self._open(path_or_audio) for path_or_audio in as_pieces(paths_or_audio)]
         cuts = [chunking.cut(self.latents_in(waveform.shape[1])) for waveform in audio]
         step = self.samples_per_latent
         rows = [
@@ -237,13 +280,13 @@ class EncoderDecoder:
             itself gives NaN.
         """
         latents = as_latents(latent, self.config.latent_channels)
-        if denoising_steps < 1:
-            raise InputError(f'denoising_steps={denoising_steps} must be at least 1')
+        steps = as_whole('denoising_steps', denoising_steps, 1)
+        seed = as_whole('seed', seed, 0, LARGEST_SEED)
         chunking = self.chunking(max_waveform_length, overlap)
         chunks = chunking.cut(latents.shape[2])
         rows = latent_rows(latents, chunks)
         count = self._limit(max_batch_size, len(rows))
-        decoded = self.decode_rows(rows, chunking, count, denoising_steps, seed)
+        decoded = self.decode_rows(rows, chunking, count, steps, seed)
         parts = (check_finite(np.stack([next(decoded) for _ in latents])) for _ in chunks)
         return np.concatenate(list(self.join(parts, chunks, chunking)), axis=1)
 
@@ -315,15 +358,9 @@ class EncoderDecoder:
         if max_waveform_length is None:
             max_waveform_length = _CHUNK_SECONDS * self.config.spectrogram.sample_rate
         step = self.samples_per_latent
-        if max_waveform_length < step:
-            raise InputError(
-                f'max_waveform_length={max_waveform_length} must be at least {step} samples'
-            )
-        size = max_waveform_length // step
-        if not 0 <= overlap <= size // 2 * step:
-            raise InputError(
-                f'overlap={overlap} must be from 0 to {size // 2 * step} samples, half a chunk'
-            )
+        size = as_whole('max_waveform_length', max_waveform_length, step, unit=' samples') // step
+        most = size // 2 * step
+        overlap = as_whole('overlap', overlap, 0, most, ' samples, half a chunk')
         if not overlap:
             return Chunking(size)
         # A fade begins where the frames of both chunks are complete.
@@ -348,9 +385,7 @@ class EncoderDecoder:
         return (samples - self.reach) // self.samples_per_latent
 
     def _open(self, path_or_audio: Any) -> np.ndarray:
-        waveform = as_waveform(path_or_audio, self.config.spectrogram.sample_rate)
-        self.latents_in(waveform.shape[1])  # says so if they are too few
-        return waveform
+        return as_waveform(path_or_audio, self.config.spectrogram.sample_rate)
 
     def _encode_all(
         self, rows: Sequence[AudioRow], chunking: Chunking, count: int, extract_features: bool
@@ -364,9 +399,9 @@ class EncoderDecoder:
 
     def _limit(self, max_batch_size: int | None, rows: int) -> int:
         """Rows at once, a multiple of the devices, of so many in all."""
-        size = self.devices if max_batch_size is None else max_batch_size
-        if size < 1:
-            raise InputError(f'max_batch_size={max_batch_size} must be at least 1')
+        size = self.devices
+        if max_batch_size is not None:
+            size = as_whole('max_batch_size', max_batch_size, 1)
         return -(-min(size, rows) // self.devices) * self.devices
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from m2l_jax.audio.spectrogram import synthesise, to_spectrogram
+from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.sampler import sample
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
@@ -148,7 +149,7 @@ def decoding_noise(
 
 def channel_key(seed: int, channel: int) -> jax.Array:
     """The key of an audio channel's decoding noise."""
-    return jax.random.fold_in(jax.random.key(seed), channel)
+    return jax.random.fold_in(random_key(seed), channel)
 
 
 def waveform_samples(config: ModelConfig, latents: int) -> int:

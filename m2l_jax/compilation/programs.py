@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from m2l_jax.codec.rows import decode_waveforms, encode_waveforms, waveform_samples
+from m2l_jax.consistency.keys import random_key
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
@@ -52,7 +53,7 @@ def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
         accumulate=settings.train.accumulate,
         shard_optimizer=settings.train.shard_optimizer,
     )
-    state = jax.eval_shape(lambda: create_state(model, optimizer, jax.random.key(settings.seed)))
+    state = jax.eval_shape(lambda: create_state(model, optimizer, random_key(settings.seed)))
     shardings = meshes.state_shardings(mesh, state, settings.train.shard_optimizer)
     state = jax.tree.map(_placed, state, shardings)
     rows = settings.data.batch_size
@@ -85,7 +86,7 @@ def codec_program(name: str, settings: TrainingConfig, mesh: Mesh, frames: int) 
     model = Music2Latent(config)
     params = jax.tree.map(
         lambda leaf: _placed(leaf, meshes.replicated(mesh)),
-        jax.eval_shape(model.init_params, jax.random.key(0)),
+        jax.eval_shape(model.init_params, random_key(0)),
     )
     rows, latents = mesh.size, frames // config.time_downsampling
     counts = _rows((rows,), jnp.int32, mesh)
@@ -93,7 +94,7 @@ def codec_program(name: str, settings: TrainingConfig, mesh: Mesh, frames: int) 
         waveforms = _rows((rows, waveform_samples(config, latents)), jnp.float32, mesh)
         function = jax.jit(functools.partial(encode_waveforms, model))
         return Program(name, function, (params, waveforms, counts, counts), 1)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
+    keys = jax.eval_shape(lambda: jax.random.split(random_key(0), rows))
     arguments = (
         params,
         _rows((rows, config.latent_channels, latents), jnp.float32, mesh),

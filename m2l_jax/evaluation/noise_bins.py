@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.loss import add_noise, consistency_loss
 from m2l_jax.consistency.noise import teacher_index
 from m2l_jax.model.autoencoder import Music2Latent, Params
@@ -46,7 +47,7 @@ def make_measure(model: Music2Latent, huber_scale: float, delta: float) -> Measu
             return model.apply({'params': params}, *inputs, method=method)
 
         pyramid = apply(apply(crops, method='encode'), method='pyramid')
-        keys = jax.random.split(jax.random.key(_SEED), len(crops))
+        keys = jax.random.split(random_key(_SEED), len(crops))
         normal, shape = jax.random.normal, crops.shape[1:]
 
         def denoise(noisy, sigma):

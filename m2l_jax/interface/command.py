@@ -13,6 +13,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from m2l_jax.interface.errors import InputError, Interrupted
+from m2l_jax.interface.settings import LARGEST_SEED
 
 absl_flags.disclaim_key_flags()  # so that --help shows --config among the command's own
 
@@ -51,6 +52,11 @@ def define_finite_float(
     return holder
 
 
+def define_seed(help: str = 'Seed of the decoding noise.') -> absl_flags.FlagHolder:
+    """Defines `--seed`."""
+    return absl_flags.DEFINE_integer('seed', 0, help, lower_bound=0, upper_bound=LARGEST_SEED)
+
+
 def read_config(flag: absl_flags.FlagHolder) -> ml_collections.ConfigDict:
     """The parsed config, or an InputError where the file could not be read."""
     try:
@@ -78,6 +84,10 @@ def run(main: Callable[[], None]) -> None:
             main()
         except (InputError, Interrupted) as error:
             sys.exit(tell(error))
+        except (RuntimeError, AssertionError):
+            if 'jax' in sys.modules:
+                _fail_without_devices()
+            raise
 
     app.run(guarded_main, flags_parser=_parse_flags)
 
@@ -125,6 +135,16 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
         message = str(error.args[0]).replace('\\n', '\n').replace("\\'", "'")
         name, *hint = (line.strip('\'" ') for line in message.splitlines())
         _fail(f'unknown config field {name!r}' + ''.join(f'. {line}' for line in hint))
+
+
+def _fail_without_devices() -> None:
+    """Ends the command if JAX has no device, which JAX tells of wherever one is first used."""
+    from m2l_jax.interface.devices import check_devices
+
+    try:
+        check_devices()
+    except InputError as error:
+        sys.exit(tell(error))
 
 
 def _with_underscores(argument: str) -> str:

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from m2l_jax.interface.errors import InputError
 
+LARGEST_SEED = (1 << 32) - 1  # JAX's keys take no more bits
+
 Settings = TypeVar('Settings')
 
 

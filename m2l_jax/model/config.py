@@ -7,6 +7,8 @@ from m2l_jax.audio.spectrogram import SpectrogramConfig
 from m2l_jax.consistency.noise import NoiseLevels
 from m2l_jax.interface.errors import InputError
 
+# Of the same parameters they make the same numbers, but for rounding.
+_NOT_DEFINING = ('dtype', 'param_dtype', 'remat')
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
 
@@ -105,6 +107,16 @@ class ModelConfig:
         for factor in (factor for factors in self.downsampling for factor in factors):
             if factor < 1 or (factor > 1 and factor % 2):
                 raise InputError(f'model.downsampling has the factor {factor}: use 1 or even ones')
+
+    @property
+    def defining(self) -> 'ModelConfig':
+        """The same, with the defaults for what only precision, time and memory depend on."""
+        defaults = {
+            field.name: field.default
+            for field in dataclasses.fields(self)
+            if field.name in _NOT_DEFINING
+        }
+        return dataclasses.replace(self, **defaults)
 
     @property
     def channels(self) -> tuple[int, ...]:

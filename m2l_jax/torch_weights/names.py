@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import jax
 import numpy as np
 
+from m2l_jax.consistency.keys import random_key
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
 
@@ -85,7 +86,7 @@ def _parameter_shapes(config: ModelConfig) -> Mapping[tuple[str, ...], tuple[int
     """Path and shape of every parameter; cached, for tracing a model takes seconds."""
     model = Music2Latent(config)
     # The key is made in the trace too: no program is compiled for it.
-    shapes = jax.eval_shape(lambda: model.init_params(jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: model.init_params(random_key(0)))
     leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
     return types.MappingProxyType(
         {tuple(key.key for key in keys): leaf.shape for keys, leaf in leaves}

@@ -17,6 +17,7 @@ import optax
 import safetensors.numpy
 
 from m2l_jax.checkpoint.store import CheckpointStore
+from m2l_jax.consistency.keys import random_key
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import make_folder
 from m2l_jax.interface.settings import build
@@ -105,7 +106,7 @@ def _state_shapes(config: dict[str, Any], where: str) -> TrainState:
     )
     model = Music2Latent(settings.model)
     optimizer = make_optimizer(settings.optimizer, settings.train.steps)
-    return jax.eval_shape(lambda: create_state(model, optimizer, jax.random.key(0)))
+    return jax.eval_shape(lambda: create_state(model, optimizer, random_key(0)))
 
 
 def _kept(state: TrainState, form: str) -> TrainState:

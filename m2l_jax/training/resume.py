@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from m2l_jax.checkpoint.store import CheckpointStore
+from m2l_jax.consistency.keys import random_key
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build, differences
 from m2l_jax.model.autoencoder import Music2Latent
@@ -37,7 +38,7 @@ def create_or_restore(
     """
 
     def create() -> TrainState:
-        return create_state(model, optimizer, jax.random.key(settings.seed))
+        return create_state(model, optimizer, random_key(settings.seed))
 
     shapes = jax.eval_shape(create)
     shardings = meshes.state_shardings(mesh, shapes, settings.train.shard_optimizer)

@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from m2l_jax.audio.spectrogram import to_spectrogram
+from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.loss import consistency_loss
 from m2l_jax.consistency.noise import IndexDensity, StepSchedule, teacher_index
 from m2l_jax.interface.errors import InputError
@@ -81,7 +82,7 @@ def draw(
 
 def step_key(seed: int, step: jax.Array | int) -> jax.Array:
     """The key of all that a step draws."""
-    return jax.random.fold_in(jax.random.key(seed), step)
+    return jax.random.fold_in(random_key(seed), step)
 
 
 def compute_loss(

@@ -1,0 +1,66 @@
+"""JAX as this project uses it in a process that belongs to others."""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+import jax
+
+from m2l_jax.interface.errors import InputError, first_line
+
+_FORKED_IN_USE = threading.Event()
+
+
+@contextlib.contextmanager
+def standard_jax() -> Iterator[None]:
+    """JAX's default rules for this thread, whatever the caller has set; also a decorator.
+
+    Types, promotion and random streams decide on the results, and are this project's own choice.
+
+    Raises:
+      InputError: see `check_devices`.
+    """
+    check_devices()
+    with (
+        jax.enable_x64(False),
+        jax.numpy_dtype_promotion('standard'),
+        jax.numpy_rank_promotion('allow'),
+        jax.threefry_partitionable(True),
+        jax.transfer_guard('allow'),
+    ):
+        yield
+
+
+def check_devices() -> None:
+    """Refuses a process in which JAX cannot compute.
+
+    Raises:
+      InputError: if JAX has no device of the platform that is asked for, or this process was forked
+        from one that used JAX, and would wait forever for threads that only the parent has.
+    """
+    if _FORKED_IN_USE.is_set():
+        raise InputError(
+            'this process was forked from one that used JAX, whose threads it lacks: start it with '
+            "multiprocessing's 'spawn' (DataLoader: multiprocessing_context='spawn')"
+        )
+    try:
+        jax.local_devices()
+    except Exception as error:  # an AssertionError without words where JAX comes without CUDA
+        asked = jax.config.jax_platforms
+        raise InputError(
+            f'JAX finds no device (JAX_PLATFORMS={asked or ""}: {first_line(error)}): unset '
+            'JAX_PLATFORMS, or set it to cpu'
+        ) from None
+
+
+def _note_fork() -> None:
+    # JAX has no public way to ask without starting its devices.
+    bridge = sys.modules.get('jax._src.xla_bridge')
+    if bridge is not None and bridge.backends_are_initialized():
+        _FORKED_IN_USE.set()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_note_fork)
