@@ -49,9 +49,10 @@ def check_devices() -> None:
         jax.local_devices()
     except Exception as error:  # an AssertionError without words where JAX comes without CUDA
         asked = jax.config.jax_platforms
+        wanted = f' for JAX_PLATFORMS={asked}' if asked else ''
+        reason = first_line(error).partition(' (set JAX_PLATFORMS')[0]
         raise InputError(
-            f'JAX finds no device (JAX_PLATFORMS={asked or ""}: {first_line(error)}): unset '
-            'JAX_PLATFORMS, or set it to cpu'
+            f'JAX finds no device{wanted} ({reason}): set JAX_PLATFORMS=cpu, or unset it'
         ) from None
 
 

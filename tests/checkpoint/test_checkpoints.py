@@ -1,9 +1,18 @@
 import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
 
+import jax
 import numpy as np
 import pytest
 
-from m2l_jax.checkpoint.store import CheckpointStore
+from benchmarks import small_model
+from m2l_jax.checkpoint.store import CheckpointStore, load_model, save_model
 from m2l_jax.interface.errors import InputError
 from tests.conftest import largest_file
 
@@ -61,3 +70,48 @@ def test_what_a_killed_process_left_is_removed_by_the_next_run_alone(tmp_path):
     with contextlib.closing(CheckpointStore(tmp_path, 2)) as store:
         assert store.latest_step() is None
     assert not unfinished.parent.exists()
+
+
+def process_state():
+    """What a library has no business to change in the process that it runs in."""
+    return {
+        'root logger': (logging.root.level, list(logging.root.handlers)),
+        'absl': (logging.getLogger('absl').level, list(logging.getLogger('absl').filters)),
+        'hooks': (sys.unraisablehook, sys.excepthook, threading.excepthook),
+        'signals': [signal.getsignal(number) for number in signal.valid_signals()],
+        'environment': dict(os.environ),
+        'jax': dict(jax.config.values),
+        'files': len(os.listdir('/dev/fd')),
+        'threads': threading.enumerate(),
+        'warnings': list(warnings.filters),
+    }
+
+
+def test_the_process_that_loads_a_model_stays_as_it_was(tmp_path):
+    save_model(tmp_path, small_model.CONFIG, small_model.random_params())
+    load_model(tmp_path)  # imports are done
+    handlers, logging.root.handlers = logging.root.handlers, []
+    try:
+        before = process_state()
+        load_model(tmp_path)
+        assert process_state() == before
+    finally:
+        logging.root.handlers = handlers
+
+
+def test_a_run_that_saves_leaves_the_process_as_it_was(tmp_path, caplog):
+    hook, filters = sys.unraisablehook, list(logging.getLogger('absl').filters)
+    with contextlib.closing(CheckpointStore(tmp_path, 2)) as store:
+        save(store, 1)
+        try:
+            raise ValueError
+        except ValueError:
+            logging.getLogger('absl').exception("the caller's own")
+    assert "the caller's own" in caplog.text
+    assert sys.unraisablehook is hook
+    assert logging.getLogger('absl').filters == filters
+
+
+def test_importing_checkpoints_leaves_logging_to_the_caller():
+    script = 'import logging, m2l_jax; m2l_jax.load_model; assert not logging.root.handlers'
+    subprocess.run([sys.executable, '-c', script], check=True)

@@ -1,10 +1,13 @@
 import dataclasses
 import functools
+import io
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 
 from benchmarks import small_model
 from m2l_jax.audio.spectrogram import to_spectrogram
@@ -119,6 +122,9 @@ def test_a_minute_is_645_latents(codec):
             'overlap=8193 must be from 0 to 8192 samples',
         ),
         ({'max_batch_size': 0}, 'max_batch_size=0 must be at least 1'),
+        ({'max_batch_size': 2.5}, 'max_batch_size=2.5 must be a whole number'),
+        ({'max_waveform_length': 44_100.0}, 'max_waveform_length=44100.0 must be a whole number'),
+        ({'overlap': 4096.0}, 'overlap=4096.0 must be a whole number'),
     ],
 )
 def test_bad_options_are_told(codec, option, message):
@@ -132,9 +138,49 @@ def test_other_parameters_share_the_model(codec):
     assert np.any(codec.encode(make_music(0.5)))
 
 
-def test_no_denoising_is_told(codec):
-    with pytest.raises(InputError, match='denoising_steps=0 must be at least 1'):
-        codec.decode(np.zeros((1, 8, 2), np.float32), 0)
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ({'denoising_steps': 0}, 'denoising_steps=0 must be at least 1'),
+        ({'denoising_steps': 2.0}, 'denoising_steps=2.0 must be a whole number'),
+        ({'denoising_steps': True}, 'denoising_steps=True must be a whole number'),
+        ({'seed': 2**63}, 'seed=9223372036854775808 must be from 0 to 4294967295'),
+        ({'seed': 2**32}, 'seed=4294967296 must be from 0 to 4294967295'),
+        ({'seed': -1}, 'seed=-1 must be from 0 to 4294967295'),
+    ],
+)
+def test_bad_options_of_decoding_are_told(codec, option, message):
+    with pytest.raises(InputError, match=message):
+        codec.decode(np.zeros((1, 8, 2), np.float32), **option)
+    with pytest.raises(InputError, match=message):
+        codec.reconstruct(make_music(0.2), **option)
+
+
+def test_numbers_of_numpy_are_taken(codec):
+    latents = codec.encode(make_music(0.2), np.int64(44_100), np.int32(2))
+    decoded = codec.decode(latents, np.int64(1), seed=np.uint32(2**32 - 1))
+    np.testing.assert_array_equal(decoded, codec.decode(latents, seed=2**32 - 1))
+
+
+def test_all_that_takes_audio_takes_the_same(codec, tmp_path):
+    music = make_music(0.3)
+    path = tmp_path / 'a.wav'
+    soundfile.write(path, music[0], 44_100, 'FLOAT')
+    expected = codec.reconstruct(music)
+    assert expected.shape == music.shape
+    for audio in (path, str(path), io.BytesIO(path.read_bytes()), music[0], (44_100, music)):
+        np.testing.assert_array_equal(codec.reconstruct(audio), expected)
+    np.testing.assert_array_equal(codec.pad(path), codec.pad(music))
+    np.testing.assert_array_equal(codec.encode((music[0], 44_100)), codec.encode(path))
+
+
+def test_one_piece_for_several_is_told(codec):
+    for audio in ('a.wav', b'a.wav', pathlib.Path('a.wav'), io.BytesIO(), None):
+        with pytest.raises(InputError, match='encode_batch takes a list of pieces, not one'):
+            codec.encode_batch(audio)
+    batch = np.stack([make_music(0.2, seed=seed) for seed in range(2)])
+    for latents, music in zip(codec.encode_batch(batch), batch, strict=True):
+        np.testing.assert_allclose(latents, codec.encode(music), atol=1e-4)
 
 
 def test_the_fingerprint_is_of_sizes_and_parameters_and_not_of_the_dtype(codec):
@@ -145,6 +191,17 @@ def test_the_fingerprint_is_of_sizes_and_parameters_and_not_of_the_dtype(codec):
     assert other.model_id != codec.model_id
     zeros = jax.tree.map(jnp.zeros_like, codec.params)
     assert codec.with_params(zeros).model_id != codec.model_id
+
+
+def test_the_fingerprint_is_not_of_what_only_memory_and_precision_depend_on():
+    def fingerprint(**fields):
+        config = dataclasses.replace(small_model.CONFIG, **fields)
+        return EncoderDecoder.from_params(
+            Music2Latent(config), small_model.random_params()
+        ).model_id
+
+    assert fingerprint() == '443856e58467eb77'  # as it ever was
+    assert fingerprint(remat=True, param_dtype='bfloat16') == fingerprint()
 
 
 def test_too_short_audio_is_told(codec):
