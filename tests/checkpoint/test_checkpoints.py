@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -74,6 +75,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_run_alone(tmp_path):
 
 def process_state():
     """What a library has no business to change in the process that it runs in."""
+    gc.collect()
     return {
         'root logger': (logging.root.level, list(logging.root.handlers)),
         'absl': (logging.getLogger('absl').level, list(logging.getLogger('absl').filters)),

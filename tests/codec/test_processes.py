@@ -48,11 +48,7 @@ def codec(checkpoint):
 def test_a_copy_is_the_same_model(codec):
     latents = codec.encode(MUSIC)
     program = codec._runner.encode_program
-    for copied in (
-        copy.copy(codec),
-        copy.deepcopy(codec),
-        copy.deepcopy({'codec': codec})['codec'],
-    ):
+    for copied in (copy.copy(codec), copy.deepcopy([codec])[0]):
         assert copied._runner.encode_program is program  # compiled once
         assert copied.params is not codec.params
         assert copied.model_id == codec.model_id
@@ -61,7 +57,8 @@ def test_a_copy_is_the_same_model(codec):
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(codec.params))
     assert size < len(pickled) < size + 50_000
     copied = pickle.loads(pickled)
-    assert copied.config == codec.config and copied.model_id == codec.model_id
+    assert copied.config == codec.config
+    assert copied.model_id == codec.model_id
     np.testing.assert_array_equal(copied.decode(latents, seed=1), codec.decode(latents, seed=1))
 
 
@@ -88,7 +85,7 @@ def test_workers_of_a_data_loader_are_spawned(codec):
 def test_a_forked_process_is_told_and_does_not_hang(codec, checkpoint):
     latents = codec.encode(MUSIC)
     context = multiprocessing.get_context('fork')
-    told = context.SimpleQueue()
+    receiver, sender = context.Pipe(duplex=False)
 
     def work():
         for call in (
@@ -101,13 +98,14 @@ def test_a_forked_process_is_told_and_does_not_hang(codec, checkpoint):
             try:
                 call()
             except InputError as error:
-                told.put(str(error))
+                sender.send(str(error))
 
     codec.__dict__.pop('model_id', None)
     process = context.Process(target=work, daemon=True)
     process.start()
     for _ in range(5):
-        assert 'was forked from one that used JAX' in told.get()
+        assert receiver.poll(120), 'it hangs'
+        assert 'was forked from one that used JAX' in receiver.recv()
     process.join()
     assert process.exitcode == 0
 
