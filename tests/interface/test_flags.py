@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 from absl import flags
 
@@ -21,3 +24,14 @@ def test_a_number_is_taken(parse):
 def test_what_is_no_number_in_range_is_refused(parse, text):
     with pytest.raises(flags.IllegalFlagValueError, match='number_under_test'):
         parse(text)
+
+
+@pytest.mark.parametrize('text', ['-1', '4294967296', '99999999999999999999', '2.0'])
+def test_a_seed_beyond_the_range_is_refused(text):
+    result = subprocess.run(
+        [sys.executable, '-m', 'm2l_jax.reconstruct', f'--seed={text}'],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert f'flag --seed={text}:' in result.stderr
