@@ -86,7 +86,7 @@ def _encode(source: str, output: str) -> None:
     if is_alone and _FORMAT.value != 'tfds':
         print(execution.run_single(open_worker(make_job(1)), source, output))
         return
-    items = inputs.audio_items(source, output)
+    items, left_out = inputs.find_audio(source, output)
     if _FORMAT.value != 'tfds':
         inputs.check_mirrored(items, f'.{_FORMAT.value}', ', or write a dataset (--format=tfds)')
     report = execution.run_job(
@@ -97,6 +97,7 @@ def _encode(source: str, output: str) -> None:
         output,
         options,
         lambda job, summaries: latent_format(codec.config, job).complete(summaries),
+        left_out,
     )
     print(report.describe())
     execution.check_any_done(report, output)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from m2l_jax.audio import ogg, open_ended
+from m2l_jax.audio import channel_order, ogg, open_ended
 from m2l_jax.interface.errors import InputError
 
 PathLike = str | os.PathLike[str]
@@ -123,12 +123,14 @@ def decode(
       expansion: how many times longer resampling makes a block, which is made shorter for it.
 
     Yields:
-      `[samples, channels]`, float32; fewer in all than asked for where the file ends before `stop`.
+      `[samples, channels]`, float32, the channels in WAV's order; fewer in all than asked for where
+      the file ends before `stop`.
 
     Raises:
       InputError: if `stop` is None and the file holds less than its header promises.
     """
     longest = max(1, int(_BLOCK_VALUES / file.channels / max(1, expansion)))
+    order = channel_order.when_read(file, path)
     seek = _seek_point(file, start)
     position = file.seek(seek) if seek else 0
     while stop is None or position < stop:
@@ -136,7 +138,7 @@ def decode(
         block = file.read(length, dtype='float32', always_2d=True)
         if not len(block):
             break
-        yield block[max(0, start - position) :]
+        yield block[max(0, start - position) :, order]
         position += len(block)
     slack = _LOSSY_SLACK if file.format in ('MP3', 'OGG') else 0
     if stop is None and file.has_length and position + slack < file.frames:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from m2l_jax.audio import files
+from m2l_jax.audio.levels import levels_of
 from m2l_jax.interface.errors import InputError
 
 _logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ def as_waveform(path_or_audio: Any, sample_rate: int) -> np.ndarray:
         )
     if not np.all(np.isfinite(waveform)):
         raise InputError(f'{name} holds NaN or infinite samples: mend it before encoding')
+    if name == 'audio' and (oddity := levels_of(waveform).oddity()):  # of a file, its reader tells
+        _logger.warning('audio: %s', oddity)
     return waveform
 
 

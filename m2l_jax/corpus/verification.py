@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from m2l_jax.audio import files
+from m2l_jax.audio.levels import Levels
+from m2l_jax.audio.suffixes import AUDIO_SUFFIXES
 from m2l_jax.corpus import latent_dataset, store
 from m2l_jax.corpus.store import StoredLatents
 from m2l_jax.corpus.summary import Output, digest_file
@@ -114,10 +116,11 @@ def _count_records(path: pathlib.Path, record_format: RecordFormat | None) -> in
         return 1
     if _is_shard(path.name):
         return None if record_format is None else _count_in_shard(path, record_format)
-    if suffix not in files.AUDIO_SUFFIXES:
+    if suffix not in AUDIO_SUFFIXES:
         return None
     rate = files.read_info(path).sample_rate
-    for _ in files.read_blocks(path, rate, _AUDIO_SAMPLES):  # which refuses what is not finite
+    # It refuses what is not finite; what is odd, the input may have been.
+    for _ in files.read_blocks(path, rate, _AUDIO_SAMPLES, levels=Levels()):
         pass
     return 1
 

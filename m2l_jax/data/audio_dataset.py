@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import soxr
 
+from m2l_jax.audio.files import resample
 from m2l_jax.audio.pcm import FULL_SCALE, from_int16
 from m2l_jax.interface.errors import InputError, first_line
 
@@ -85,7 +85,7 @@ class AudioRecords:
         rate = int(record.get(_SAMPLE_RATE, 0)) or self._feature_rate
         if rate == sample_rate:
             return waveform
-        return np.ascontiguousarray(soxr.resample(waveform.T, rate, sample_rate).T)
+        return resample(waveform, rate, sample_rate)
 
 
 class AudioDataset:

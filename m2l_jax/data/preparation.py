@@ -56,7 +56,7 @@ def prepare(
         raise InputError(f'--workers={workers} must be at least 1')
     folder = pathlib.Path(output).absolute()  # workers may be elsewhere
     _check_folder(folder)
-    files = list_audio(inputs, config.sample_rate, config.crop_samples)
+    files, left_out = list_audio(inputs, config.sample_rate, config.crop_samples)
     usable = [file for file in files if not file.problem]
     if not usable:
         raise _nothing_usable(inputs, files, files[0].problem)
@@ -65,7 +65,7 @@ def prepare(
     missing = [job for job in jobs if read_summary(job) is None]
     if not missing and record_dataset.has_metadata(folder):
         _logger.info('%s is complete already: nothing to do', folder)
-        return make_report(files, [read_summary(job) for job in jobs], config)
+        return make_report(files, left_out, [read_summary(job) for job in jobs], config)
     record_dataset.remove_metadata(folder)
     _remove_leftovers(folder)
     _run(jobs, missing, workers, beam_options)
@@ -74,9 +74,11 @@ def prepare(
         raise InputError(
             f'{folder} lacks shards that were written: do all workers see this folder?'
         )
-    report = make_report(files, summaries, config)
+    report = make_report(files, left_out, summaries, config)
     for reason in (report.skipped | report.damaged).values():
         _logger.warning('skipping %s', reason)
+    for source, reason in report.warnings.items():
+        _logger.warning('%s: %s', source, reason)
     if not report.segments:
         _discard(folder, jobs)
         raise _nothing_usable(inputs, files, next(iter(report.skipped.values())))

@@ -10,7 +10,7 @@ from m2l_jax.audio import files
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.metrics import LEAST_SAMPLES, log_spectral_distance, si_sdr
 from m2l_jax.evaluation.report import draw_comparison, save_picture
-from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.errors import InputError, naming
 from m2l_jax.interface.paths import new_folder
 
 
@@ -46,7 +46,8 @@ def reconstruct_file(
     _check(original, audio_path)
     with new_folder(output) as folder:
         begin = time.monotonic()
-        reconstruction = codec.reconstruct(original, denoising_steps, seed)
+        with naming(audio_path):
+            reconstruction = codec.reconstruct(original, denoising_steps, seed)
         seconds = time.monotonic() - begin
         files.write(wav_path, reconstruction, sample_rate)
         figures = {

@@ -62,11 +62,13 @@ def test_what_was_done_before_counts_as_done_and_not_as_speed(clock, caplog):
         'shards': 2,
         'files': 3,
         'failures': 1,
+        'warnings': 0,
         'hours': 3.0,
         'times_real_time': 80.0,
         'latents': 100,
         'shards_before': 4,
         'shards_missing': 4,
+        'left_out': {'files': 0, 'suffixes': {}, 'names': []},
     }
     assert report.describe() == (
         '3 files, 3 h 0 min of audio in 2 min: 80.0 times real time, 100 latent vectors, '

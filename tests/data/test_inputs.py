@@ -20,7 +20,7 @@ def library(tmp_path):
 
 
 def sources(inputs):
-    return [file.source for file in list_audio(str(inputs), 44_100, 4096)]
+    return [file.source for file in list_audio(str(inputs), 44_100, 4096)[0]]
 
 
 def test_names_are_below_the_folder_that_the_inputs_share(library, monkeypatch):
@@ -50,13 +50,13 @@ def test_patterns(library):
 def test_lists(library):
     (library / 'list.txt').write_text('one/a.wav\ntwo/gone.wav\n')
     assert sources(library / 'list.txt') == ['one/a.wav', 'two/gone.wav']
-    gone = list_audio(str(library / 'list.txt'), 44_100, 4096)[1]
+    gone = list_audio(str(library / 'list.txt'), 44_100, 4096)[0][1]
     assert (gone.bytes, gone.info) == (0, None)
     assert 'two/gone.wav cannot be read (No such file or directory)' in gone.problem
 
 
 def test_what_cannot_be_used_says_why(library):
-    files = {file.source: file for file in list_audio(str(library), 44_100, 4096)}
+    files = {file.source: file for file in list_audio(str(library), 44_100, 4096)[0]}
     assert files['one/a.wav'].problem == ''
     assert files['one/a.wav'].info.samples == 8820
     assert files['one/a.wav'].bytes == (library / 'one/a.wav').stat().st_size
