@@ -120,6 +120,42 @@ def test_a_useless_folder_is_told(tmp_path):
         scan(str(tmp_path), 44_100, CROP)
 
 
+def test_formats_that_are_not_read_are_named_at_the_start(music_folder, tmp_path):
+    (music_folder / 'other.m4a').touch()
+    line = scan(str(music_folder), 44_100, CROP).describe()
+    assert line.endswith(
+        f'1 .m4a ({music_folder}/other.m4a first); convert each, as by `ffmpeg -i X X.flac`'
+    )
+    (tmp_path / 'others').mkdir()
+    (tmp_path / 'others/a.wma').touch()
+    with pytest.raises(InputError, match=r'no audio files in .*others \(1 audio files left out'):
+        scan(str(tmp_path / 'others'), 44_100, CROP)
+
+
+def test_a_link_in_a_circle_is_skipped(music_folder):
+    (music_folder / 'self.wav').symlink_to('self.wav')
+    (music_folder / 'lost.wav').symlink_to('gone.wav')
+    skipped = scan(str(music_folder), 44_100, CROP).skipped
+    assert skipped == tuple(
+        f'{music_folder}/{name}.wav does not exist or is not a file: check the path'
+        for name in ('lost', 'self')
+    )
+
+
+def test_crops_that_are_too_loud_are_warned_of_and_absurd_ones_left_out(tmp_path, caplog):
+    loud, absurd = tmp_path / 'loud.wav', tmp_path / 'absurd.wav'
+    music = make_music(1)
+    soundfile.write(loud, music.T * 32_768, 44_100, subtype='FLOAT')
+    soundfile.write(absurd, music.T * 1e30, 44_100, subtype='FLOAT')
+    reader = open_reader(tmp_path)
+    crops = [reader.read(0, row) for row in range(8)]
+    assert all(8 < np.abs(crop).max() < 2**16 for crop in crops)
+    assert list(reader.reported) == [str(absurd)]
+    assert reader.reported[str(absurd)].startswith(f'{absurd} is too loud: peak ')
+    told = [line for line in caplog.messages if line.startswith(f'{loud}: too loud: peak')]
+    assert len(told) == 1
+
+
 def test_a_silent_corpus_is_told(tmp_path):
     soundfile.write(tmp_path / 'silent.wav', np.zeros(100_000), 44_100)
     with pytest.raises(InputError, match=r'2000 crops drawn in a row from .* cannot be used'):

@@ -65,6 +65,27 @@ def test_what_cannot_be_used_says_why(library):
     assert files['two/text.wav'].info is None
 
 
+def test_audio_that_is_not_read_is_left_out_and_named(library):
+    (library / 'two/c.m4a').touch()
+    files, left_out = list_audio(str(library), 44_100, 4096)
+    assert len(files) == 5
+    assert (left_out.files, left_out.names) == (1, ['two/c.m4a'])
+    (library / 'others').mkdir()
+    (library / 'others/d.wma').touch()
+    with pytest.raises(
+        InputError, match=r'no audio files in .* \(1 audio files left out, .*ffmpeg'
+    ):
+        list_audio(str(library / 'others'), 44_100, 4096)
+
+
+def test_a_link_in_a_circle_is_a_file_that_cannot_be_read(library):
+    (library / 'two/self.wav').symlink_to('self.wav')
+    (library / 'two/lost.wav').symlink_to('gone.wav')
+    problems = {file.source: file.problem for file in list_audio(str(library), 44_100, 4096)[0]}
+    assert 'self.wav cannot be read (Too many levels of symbolic links)' in problems['two/self.wav']
+    assert 'lost.wav cannot be read (No such file or directory)' in problems['two/lost.wav']
+
+
 def test_missing_input_is_told(library):
     with pytest.raises(InputError, match=r'nowhere does not exist: check the path'):
         list_audio(f'{library},{library}/nowhere', 44_100, 4096)

@@ -43,6 +43,27 @@ def contents(folder):
     }
 
 
+def test_what_is_left_out_and_what_is_odd_is_in_the_report(music_folder, tmp_path, caplog):
+    caplog.set_level(logging.WARNING, 'm2l_jax')
+    music = make_music(1, 48_000)
+    soundfile.write(music_folder / 'loud.wav', music.T * 40_000, 48_000, subtype='FLOAT')
+    soundfile.write(music_folder / 'one.wav', np.full(60_000, 0.25), 48_000)
+    soundfile.write(music_folder / 'silent.wav', np.zeros(60_000), 48_000)
+    (music_folder / 'other.m4a').touch()
+    report = prepare(str(music_folder), tmp_path / 'set', CONFIG)
+    assert sorted(report.warnings) == ['loud.wav', 'one.wav']
+    assert report.warnings['loud.wav'].startswith('too loud: peak ')
+    assert report.warnings['one.wav'] == 'all samples are equal (0.25): no sound'
+    assert list(report.skipped) == ['silent.wav']
+    assert report.left_out.names == ['other.m4a']
+    assert 'damaged, 2 with warnings (report.json)\n1 audio files left out' in report.describe()
+    assert f'one.wav: {report.warnings["one.wav"]}' in caplog.messages
+    written = json.loads((tmp_path / 'set/report.json').read_text())
+    assert written == dataclasses.asdict(report)
+    again = prepare(str(music_folder), tmp_path / 'set', CONFIG)  # from the summaries
+    assert again == report
+
+
 def test_the_dataset_holds_the_files(mixed_folder, tmp_path):
     report = prepare(str(mixed_folder), tmp_path / 'set', CONFIG)
     records = read_all(tmp_path / 'set')

@@ -24,6 +24,15 @@ def test_files_are_cut_into_pieces_without_silence(tmp_path):
     np.testing.assert_array_equal(clips[3].waveform, music[:, 11_025:22_050])
 
 
+def test_formats_that_are_not_read_are_counted(tmp_path):
+    (tmp_path / 'b.m4a').touch()
+    with pytest.raises(InputError, match=r'not silent \(1 audio files left out'):
+        cut_clips(str(tmp_path), 44_100, 0.25)
+    soundfile.write(tmp_path / 'a.wav', make_music(0.5).T, 44_100)
+    clips, left_out = cut_clips(str(tmp_path), 44_100, 0.25)
+    assert (len(clips), left_out.names) == (2, [f'{tmp_path}/b.m4a'])
+
+
 def test_files_of_the_same_name_are_told_apart(tmp_path):
     for name in ('a.wav', 'a.flac'):
         soundfile.write(tmp_path / name, make_music(0.3).T, 44_100)
