@@ -5,8 +5,9 @@
     python -m m2l_jax.encode --checkpoint=DIR --input='/data/*/**/*.flac,list.txt' --format=tfds …
 
 Run it again, and it does what is missing. A file that cannot be encoded is named in
-OUTPUT/failures.csv, the others are done; the exit code is 1 only if none could be. Without
---checkpoint the authors' released weights are fetched (CC BY-NC 4.0).
+OUTPUT/failures.csv, one that is too loud or silent in OUTPUT/warnings.csv, the others are done; the
+exit code is 1 only if none could be. Without --checkpoint the authors' released weights are fetched
+(CC BY-NC 4.0).
 """
 
 import dataclasses

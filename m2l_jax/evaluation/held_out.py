@@ -15,7 +15,7 @@ from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation import metrics, noise_bins
 from m2l_jax.evaluation.report import draw_comparison, to_pixels
-from m2l_jax.interface.errors import InputError, naming
+from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
 _logger = logging.getLogger(__name__)
@@ -174,10 +174,7 @@ class HeldOutClips:
         codec = self._codec.with_params(params)
         figures, media = [], []
         for clip in self.clips:
-            with naming(clip.name):
-                reconstruction = codec.reconstruct(
-                    clip.waveform, self._config.denoising_steps, _SEED
-                )
+            reconstruction = codec.reconstruct(clip.waveform, self._config.denoising_steps, _SEED)
             figures.append(metrics.measure(clip.waveform, reconstruction))
             if len(media) < self._config.media_clips:
                 media.append(self._show(clip, reconstruction, figures[-1]))

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from m2l_jax.audio import files
+from m2l_jax.audio.levels import check_loudness
 from m2l_jax.audio.suffixes import LeftOut
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation import metrics
 from m2l_jax.evaluation.held_out import LEAST_RMS, Clip
-from m2l_jax.interface.errors import InputError, naming
+from m2l_jax.interface.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,7 @@ def cut_clips(paths: str, sample_rate: int, seconds: float) -> tuple[list[Clip],
     for index, path in enumerate(found):
         waveform = files.read(path, sample_rate)
         files.check_finite(waveform, path)
+        check_loudness(waveform, path)
         for number in range(waveform.shape[1] // samples):
             piece = waveform[:, number * samples : (number + 1) * samples]
             if np.sqrt(np.mean(piece**2)) >= LEAST_RMS:
@@ -70,6 +72,5 @@ def reconstruct_clips(
       InputError: if the model gives NaN.
     """
     for clip in clips:
-        with naming(clip.name):
-            waveform = codec.reconstruct(clip.waveform, denoising_steps, seed)
+        waveform = codec.reconstruct(clip.waveform, denoising_steps, seed)
         yield Reconstruction(clip, waveform, metrics.measure(clip.waveform, waveform))

@@ -1,9 +1,5 @@
 """The exceptions that end a command without a stack trace, and what they quote of others."""
 
-import contextlib
-import os
-from collections.abc import Iterator
-
 
 class InputError(ValueError):
     """A mistake in what the user gave: a file, a field, a folder.
@@ -19,15 +15,6 @@ class Interrupted(Exception):
     It was asked to stop, or another process that it needs was lost; the message says which, and
     what is saved. Commands print it and exit with code 75.
     """
-
-
-@contextlib.contextmanager
-def naming(file: str | os.PathLike[str]) -> Iterator[None]:
-    """Puts a file's name before the message of an InputError within."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f'{file}: {error}') from None
 
 
 def first_line(error: Exception) -> str:

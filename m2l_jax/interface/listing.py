@@ -147,8 +147,10 @@ def _scan(folder: str) -> tuple[list[str], list[str]]:
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link in a circle, or to where nobody may look
-        return False
+    except OSError:
+        if entry.is_symlink():  # in a circle, or to where nobody may look: whoever reads it says so
+            return False
+        raise
 
 
 def _expand(

@@ -46,6 +46,7 @@ def test_files_of_the_same_name_are_told_apart(tmp_path):
         (np.zeros(44_100), 0.5, r'a\.wav has no audio of 0\.5 s that is not silent'),
         (np.ones(44_100), 2.0, r'a\.wav has no audio of 2\.0 s that is not silent'),
         (np.full(44_100, np.nan), 0.5, r'a\.wav holds NaN or infinite samples'),
+        (np.full(44_100, 1e30), 0.5, r'a\.wav is too loud: peak 1e\+30 of full scale 1'),
         (np.ones(44_100), 0.0, r'pieces of 0\.0 s are too short to measure: 0\.046 at least'),
     ],
 )
