@@ -26,6 +26,9 @@ from m2l_jax.interface.paths import replaced_file
 _LEAST_MARGIN = 8192
 _MARGIN_A_RATIO = 2048
 _MEASURED_BLOCK = 1 << 20
+# Raw samples have no header, and libsndfile puts that of a Sound Designer file into the working
+# folder, under a name that lets it take an MP3 there for another such file.
+_NO_FILES = {'RAW', 'SD2'}
 # libsndfile's Vorbis encoder overflows its stack on one very long write.
 _WRITE_BLOCK = 1 << 16
 
@@ -229,7 +232,7 @@ def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int)
     """
     path = pathlib.Path(path)
     kind = path.suffix[1:].upper()
-    if kind not in soundfile.available_formats():
+    if kind not in soundfile.available_formats().keys() - _NO_FILES:
         raise FormatError(f'{path}: cannot write {path.suffix!r} files; use .wav, .flac or .ogg')
     subtype = 'PCM_24' if kind in ('WAV', 'FLAC') else None
     first = next(blocks)

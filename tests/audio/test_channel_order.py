@@ -78,7 +78,7 @@ def _add_to_checksum(checksum, byte):
 
 def test_a_round_trip_keeps_each_channel_in_its_place(tmp_path):
     kept = {}
-    for kind in soundfile.available_formats().keys() - {'RAW', 'SD2'}:
+    for kind in soundfile.available_formats():
         for channels in range(1, 9):
             path, tones = tmp_path / f'{channels}.{kind.lower()}', make_tones(channels)
             try:
