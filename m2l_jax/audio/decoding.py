@@ -10,7 +10,8 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from m2l_jax.audio import ogg, open_ended
+from m2l_jax.audio import mpeg, ogg, open_ended
+from m2l_jax.audio.ranges import Ranges
 from m2l_jax.interface.errors import InputError
 
 PathLike = str | os.PathLike[str]
@@ -30,6 +31,9 @@ _BLOCK_VALUES = 1 << 19
 _OGG_LAST_PAGES = 1 << 16
 # An MP3 frame borrows bits from frames before it, which a seek does not decode.
 _MP3_RUN_IN = 1 << 14
+
+# What libsndfile says of a file named .mp3 that holds none is that it does not exist.
+_NOT_MPEG = 7
 
 # Samples that decoders of MP3 and Ogg drop at the ends of files from some encoders.
 _LOSSY_SLACK = 1 << 13
@@ -51,12 +55,14 @@ class OpenAudio(soundfile.SoundFile):
     whose header does not say where that is, and drops what was read.
 
     Attributes:
-      has_length: whether the header says how long the file is; a FLAC from a pipe does not.
+      samples: of each channel, by the header, or as counted before.
+      has_length: whether they are known; a FLAC from a pipe does not say.
     """
 
-    def __init__(self, file: str | bytes | BinaryIO, has_length: bool = True):
+    def __init__(self, file: str | bytes | BinaryIO, samples: int | None = None):
         super().__init__(file)
-        self.has_length = has_length and self.frames <= _LONGEST
+        self.samples = self.frames if samples is None else samples
+        self.has_length = self.samples <= _LONGEST
 
     def seekable(self) -> bool:
         """Whether reading may rely on seeking."""
@@ -69,17 +75,16 @@ class OpenAudio(soundfile.SoundFile):
 
 
 @contextlib.contextmanager
-def opened(path: PathLike, to_end: bool = False) -> Iterator[OpenAudio]:
+def opened(path: PathLike) -> Iterator[OpenAudio]:
     """A file whose header can be true, open for reading.
 
     Args:
       path: the file.
-      to_end: that all of it will be read, wherever its header says, or lets guess, that it ends.
 
     Raises:
       InputError: if the file is missing, not audio, shorter than its header says, or has a sample
-        rate, channels or a length that no audio of its size has, or streams after the first that
-        are not read though `to_end`; while it is open, also for what libsndfile finds damaged.
+        rate, channels or a length that no audio of its size has, or several streams in a row that
+        cannot be read as one; while it is open, also for what libsndfile finds damaged.
     """
     if not os.path.isfile(path):
         raise InputError(f'{path} does not exist or is not a file: check the path')
@@ -87,18 +92,12 @@ def opened(path: PathLike, to_end: bool = False) -> Iterator[OpenAudio]:
         raise InputError(f'{path} cannot be read: mend its permissions')
     with contextlib.ExitStack() as stack:
         try:
-            file = _open(path, to_end, stack)
+            file = _open(path, stack)
             _check_header(file, path)
-            unread = to_end and file.format == 'OGG' and ogg.is_chained(path)
         except (soundfile.LibsndfileError, TypeError, OSError) as error:
             raise InputError(
                 f'{path} cannot be read as audio ({_reason(error)}): replace or remove it'
             ) from None
-        if unread:
-            raise InputError(
-                f'{path} holds several streams in a row, of which only the first can be read: '
-                'split it into one file for each'
-            )
         try:
             yield file
         except soundfile.LibsndfileError as error:
@@ -139,8 +138,8 @@ def decode(
         yield block[max(0, start - position) :]
         position += len(block)
     slack = _LOSSY_SLACK if file.format in ('MP3', 'OGG') else 0
-    if stop is None and file.has_length and position + slack < file.frames:
-        raise truncated(path, position, file.frames)
+    if stop is None and file.has_length and position + slack < file.samples:
+        raise truncated(path, position, file.samples)
 
 
 def truncated(path: PathLike, held: int, promised: int) -> InputError:
@@ -151,19 +150,67 @@ def truncated(path: PathLike, held: int, promised: int) -> InputError:
     )
 
 
-def _open(path: PathLike, to_end: bool, stack: contextlib.ExitStack) -> OpenAudio:
+def _open(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio:
     # soundfile does not encode names that are no Unicode.
     name = os.fspath(path) if sys.platform == 'win32' else os.fsencode(path)
-    file = stack.enter_context(OpenAudio(name))
-    shown = None
+    if _begins_with(path, ogg.MARK):
+        _check_pages(path)
+        if parts := ogg.flac_ranges(path):
+            return stack.enter_context(OpenAudio(stack.enter_context(Ranges(path, parts))))
+    try:
+        file = stack.enter_context(OpenAudio(name))
+    except soundfile.LibsndfileError:
+        if (layout := mpeg.find(path)) is None:
+            raise
+        return _open_mpeg(path, layout, stack)
+    if _is_mpeg(file):
+        layout = mpeg.find(path)
+        if layout is None:
+            raise InputError(
+                f'{path} holds no whole frame of MPEG audio that states its bit rate: '
+                'encode it again, or remove it'
+            )
+        return _open_mpeg(path, layout, stack) if layout.runs else file
     if file.format in ('WAV', 'WAVEX') and not file.frames:
         shown = open_ended.show_wav(path)
-    elif file.format == 'MP3' and to_end:
-        shown = open_ended.show_mp3(path)
-    if shown is None:
-        return file
-    stack.enter_context(shown)
-    return stack.enter_context(OpenAudio(shown, has_length=file.format != 'MP3'))
+        if shown is not None:
+            return stack.enter_context(OpenAudio(stack.enter_context(shown)))
+    return file
+
+
+def _check_pages(path: PathLike) -> None:
+    pages = ogg.check(path)
+    if pages.is_chained:
+        raise _several_streams(path)
+    if pages.missing:
+        raise InputError(
+            f'{path} is damaged, {pages.missing} of its pages are missing: replace or remove it'
+        )
+
+
+def _open_mpeg(path: PathLike, layout: mpeg.Layout, stack: contextlib.ExitStack) -> OpenAudio:
+    if layout.is_joined:
+        raise _several_streams(path)
+    if layout.promised > layout.samples:
+        raise truncated(path, layout.samples, layout.promised)
+    frames = stack.enter_context(mpeg.frames_alone(path, layout))
+    return stack.enter_context(OpenAudio(frames, None if layout.tag else layout.samples))
+
+
+def _is_mpeg(file: OpenAudio) -> bool:
+    return file.subtype.startswith('MPEG_LAYER')  # in a file of its own or a WAV
+
+
+def _begins_with(path: PathLike, mark: bytes) -> bool:
+    with open(path, 'rb') as file:
+        return file.read(len(mark)) == mark
+
+
+def _several_streams(path: PathLike) -> InputError:
+    return InputError(
+        f'{path} holds several streams in a row, which cannot be read as one: '
+        f'split it, or convert it (ffmpeg -i {path} FILE.flac)'
+    )
 
 
 def _check_header(file: OpenAudio, path: PathLike) -> None:
@@ -173,8 +220,8 @@ def _check_header(file: OpenAudio, path: PathLike) -> None:
         problem = f'a sample rate of {file.samplerate} Hz'
     elif file.channels > _MOST_CHANNELS:
         problem = f'{file.channels} channels, of at most {_MOST_CHANNELS}'
-    elif file.has_length and file.frames > size * _MOST_SAMPLES_A_BYTE:
-        problem = f'{file.frames / file.samplerate / 3600:.1f} hours in {size} bytes'
+    elif file.has_length and file.samples > size * _MOST_SAMPLES_A_BYTE:
+        problem = f'{file.samples / file.samplerate / 3600:.1f} hours in {size} bytes'
     if problem:
         raise InputError(
             f'{path} cannot be audio, its header claims {problem}: replace or remove it'
@@ -193,11 +240,13 @@ def _seek_point(file: OpenAudio, start: int) -> int:
     if not file.can_seek:
         return 0
     if file.format == 'OGG':
-        start = min(start, file.frames - _OGG_LAST_PAGES)
-    elif file.format == 'MP3':
+        start = min(start, file.samples - _OGG_LAST_PAGES)
+    elif _is_mpeg(file):
         start -= _MP3_RUN_IN
-    return max(0, min(start, file.frames))
+    return max(0, min(start, file.samples))
 
 
 def _reason(error: Exception) -> str:
+    if getattr(error, 'code', None) == _NOT_MPEG:
+        return 'it is in no format that libsndfile reads'
     return str(getattr(error, 'error_string', error)).rstrip('.')

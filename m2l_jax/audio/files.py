@@ -26,7 +26,6 @@ AUDIO_SUFFIXES = frozenset(
 # longer than half of soxr's high-quality filter, which lengthens with the ratio of the rates.
 _LEAST_MARGIN = 8192
 _MARGIN_A_RATIO = 2048
-_MEASURED_BLOCK = 1 << 20
 # libsndfile's Vorbis encoder overflows its stack on one very long write.
 _WRITE_BLOCK = 1 << 16
 
@@ -37,7 +36,7 @@ class FormatError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says: channels, and rate and samples as stored."""
+    """Channels of a file, and its rate and samples as stored."""
 
     path: str
     sample_rate: int
@@ -63,34 +62,17 @@ def find(paths: str) -> list[str]:
 
 
 def read_info(path: PathLike) -> AudioInfo:
-    """Reads a file's header.
+    """Rate, channels and length of what `read` and `read_blocks` give.
+
+    The header tells; a file whose header does not say how long it is (a FLAC from a pipe) is
+    decoded.
 
     Raises:
-      InputError: if the file is missing, not audio, truncated as far as its header tells, or of
-        unknown length (a FLAC from a pipe).
+      InputError: if the file is missing, not audio, or truncated as far as its header tells.
     """
     with opened(path) as file:
-        if not file.has_length:
-            raise InputError(f'{path} does not say how long it is: encode it again')
-        return AudioInfo(os.fspath(path), file.samplerate, file.channels, file.frames)
-
-
-def measure(path: PathLike, sample_rate: int) -> tuple[int, int]:
-    """Samples at a sample rate, and channels, of what `read_blocks` gives.
-
-    The header tells, and where it does not (an MP3 without a tag of its own, a FLAC from a pipe),
-    the file is decoded.
-
-    Raises:
-      InputError: see `read_blocks`.
-    """
-    with opened(path, to_end=True) as file:
-        info = AudioInfo(os.fspath(path), file.samplerate, file.channels, file.frames)
-        if file.has_length:
-            return info.samples_at(sample_rate), info.channels
-    blocks = read_blocks(path, info.sample_rate, _MEASURED_BLOCK)
-    info = dataclasses.replace(info, samples=sum(block.shape[1] for block in blocks))
-    return info.samples_at(sample_rate), info.channels
+        samples = file.samples if file.has_length else sum(map(len, decode(file, path)))
+        return AudioInfo(os.fspath(path), file.samplerate, file.channels, samples)
 
 
 def read(
@@ -115,7 +97,7 @@ def read(
       InputError: if the file is missing, not audio, damaged, or ends before `start + samples` or
         what its header promises.
     """
-    with opened(path, to_end=samples is None) as file:
+    with opened(path) as file:
         waveform = _join(_read_part(file, path, sample_rate, start, samples), file.channels)
     if samples is not None and waveform.shape[1] < samples:
         raise truncated(path, start + waveform.shape[1], start + samples)
@@ -146,7 +128,7 @@ def read_blocks(
     if not 0 <= overlap_samples < block_samples:
         raise ValueError(f'blocks of {block_samples} samples cannot overlap by {overlap_samples}')
     empty = True
-    with opened(path, to_end=True) as file:
+    with opened(path) as file:
         blocks = _read_part(file, path, sample_rate, 0, None)
         for block in _regroup(blocks, file.channels, block_samples, overlap_samples):
             check_finite(block, path)

@@ -1,7 +1,6 @@
 """Files whose header does not say where they end, shown to libsndfile so that it reads all of them.
 
-It takes a WAV whose size was never filled in for an empty one, and guesses the length of an MP3
-from its first frame, at which it stops.
+It takes a WAV whose size was never filled in for an empty one.
 """
 
 import io
@@ -10,13 +9,6 @@ import struct
 from typing import Any, BinaryIO
 
 _PIPE_SIZE = b'\xff\xff\xff\xff'
-# Of layer III: the highest bit rate over the lowest, and so how wrong the guess can be.
-_MOST_STRETCH = 40
-_ID3V1_BYTES = 128
-_ID3V2_BYTES = 10
-# What a first frame that states the length holds, within its side information and 4 bytes more.
-_LENGTH_MARKS = (b'Xing', b'Info', b'VBRI')
-_FIRST_FRAME_BYTES = 192
 _CHUNKS_BEFORE_AUDIO = 100
 
 
@@ -63,20 +55,3 @@ def show_wav(path: str | os.PathLike[str]) -> BinaryIO | None:
             file.seek(length + length % 2, os.SEEK_CUR)
         place = file.tell() - 4
     return _Shown(path, size, place, _PIPE_SIZE) if (name, length) == (b'data', 0) else None
-
-
-def show_mp3(path: str | os.PathLike[str]) -> BinaryIO | None:
-    """An MP3 as one so long that no guess ends within it; None if it states its length itself."""
-    with open(path, 'rb') as file:
-        tag = file.read(_ID3V2_BYTES)
-        if tag[:3] == b'ID3' and len(tag) == _ID3V2_BYTES:
-            size = sum(byte << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
-            file.seek(_ID3V2_BYTES + size)
-        else:
-            file.seek(0)
-        frame = file.read(_FIRST_FRAME_BYTES)
-    if any(mark in frame for mark in _LENGTH_MARKS):
-        return None
-    length = os.path.getsize(path) * _MOST_STRETCH
-    # The decoder looks for a tag at the very end.
-    return _Shown(path, length, length - _ID3V1_BYTES, bytes(_ID3V1_BYTES))

@@ -37,8 +37,9 @@ class FileSource:
     path: str
 
     def describe(self, sample_rate: int) -> tuple[int, int]:
-        """As its header has it; see `files.measure`."""
-        return files.measure(self.path, sample_rate)
+        """As it is stored."""
+        info = files.read_info(self.path)
+        return info.samples_at(sample_rate), info.channels
 
     def blocks(self, sample_rate: int, block_samples: int) -> Iterator[np.ndarray]:
         """Decoded once, and in memory for one block."""
