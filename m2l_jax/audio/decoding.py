@@ -194,7 +194,7 @@ def _open_mpeg(path: PathLike, layout: mpeg.Layout, stack: contextlib.ExitStack)
     if layout.promised > layout.samples:
         raise truncated(path, layout.samples, layout.promised)
     frames = stack.enter_context(mpeg.frames_alone(path, layout))
-    return stack.enter_context(OpenAudio(frames, None if layout.tag else layout.samples))
+    return stack.enter_context(OpenAudio(frames, None if layout.states_samples else layout.samples))
 
 
 def _is_mpeg(file: OpenAudio) -> bool:

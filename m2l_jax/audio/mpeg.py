@@ -81,9 +81,9 @@ class LengthTag:
 
     Attributes:
       content: the frame.
-      frames: that follow, as stated.
+      frames: that follow, as stated; 0 if it does not say.
       bytes: of these and itself, as stated; 0 if it does not say.
-      frames_at: place in the frame of the number of frames.
+      frames_at: place in the frame of the number of frames; None if libsndfile does not read it.
       bytes_at: place of the number of bytes.
       padding_at: place of what the encoder says it added at the end, 12 bits; None without.
     """
@@ -91,9 +91,9 @@ class LengthTag:
     content: bytes
     frames: int
     bytes: int
-    frames_at: int
-    bytes_at: int
-    padding_at: int | None
+    frames_at: int | None = None
+    bytes_at: int | None = None
+    padding_at: int | None = None
 
     def restated(self, frames: int, size: int) -> bytes:
         """The frame as it would be with this number of frames, which have `size` bytes."""
@@ -136,6 +136,11 @@ class Layout:
         return sum(run.frames * run.kind.frame_samples for run in self.runs)
 
     @property
+    def states_samples(self) -> bool:
+        """Whether libsndfile learns from `tag` how many there are."""
+        return self.tag is not None and self.tag.frames_at is not None
+
+    @property
     def promised(self) -> int:
         """Samples that the file says it holds; some encoders count the frame that says it too."""
         if self.tag is None or self.tag.frames <= self.frames + 1:
@@ -146,7 +151,7 @@ class Layout:
 def frames_alone(path: str | os.PathLike[str], layout: Layout) -> ranges.Ranges:
     """A file of the frames; where none states their number, no guess from the first ends within."""
     spans = [(run.begin, run.end) for run in layout.runs]
-    if layout.tag is None:
+    if not layout.states_samples:
         return ranges.Ranges(path, spans, stretch=_MOST_STRETCH)
     size = sum(end - begin for begin, end in spans)
     return ranges.Ranges(path, spans, layout.tag.restated(layout.frames, size))
@@ -173,15 +178,15 @@ def _find(path: str, size: int, changed: int) -> Layout | None:
         tag = _read_tag(file, first, size)
         if tag is not None:
             end = first + tag.bytes
-            states_its_end = tag.frames and tag.bytes and first == begin and end <= size
-            if states_its_end and _search(file, end, size) is None:
+            is_plain = tag.frames_at is not None and tag.bytes and first == begin and end <= size
+            if is_plain and _search(file, end, size) is None:
                 return Layout(tag)
             first = _search(file, first + len(tag.content), size)
         runs = []
         while first is not None and (run := _follow(file, first, size)):
             runs.append(run)
             first = _search(file, run.end, size)
-    return Layout(tag if tag and tag.frames else None, tuple(runs)) if runs else None
+    return Layout(tag, tuple(runs)) if runs else None
 
 
 def _follow(file: BinaryIO, begin: int, end: int, most: int | None = None) -> Run | None:
@@ -247,7 +252,7 @@ def _skip_tags(file: BinaryIO, position: int) -> int:
 
 
 def _read_tag(file: BinaryIO, begin: int, end: int) -> LengthTag | None:
-    """What the frame at `begin` states of the frames behind it; `frames` 0 if it does not count."""
+    """What the frame at `begin` states of the frames behind it; None if it is one of sound."""
     frame = _follow(file, begin, end, 1)
     file.seek(begin)
     content = file.read(frame.end - begin)
@@ -257,7 +262,7 @@ def _read_tag(file: BinaryIO, begin: int, end: int) -> LengthTag | None:
     place = mark.end()
     if mark[0] == b'VBRI':
         size, frames = struct.unpack_from('>II', content, place + 6)
-        return LengthTag(content, frames, size, place + 10, place + 6, None)
+        return LengthTag(content, frames, size)
     (flags,) = struct.unpack_from('>I', content, place)
     frames_at = place + 4
     bytes_at = frames_at + 4 * (flags & _HAS_FRAMES)
@@ -265,13 +270,12 @@ def _read_tag(file: BinaryIO, begin: int, end: int) -> LengthTag | None:
     (size,) = struct.unpack_from('>I', content, bytes_at)
     fields = sum(length for flag, length in _FIELD_BYTES.items() if flags & flag)
     padding_at = frames_at + fields + _ENCODER_TO_PADDING
+    size = size if flags & _HAS_BYTES else 0
+    if not flags & _HAS_FRAMES:
+        return LengthTag(content, 0, size)
+    has_padding = padding_at + 1 < len(content)
     return LengthTag(
-        content,
-        frames if flags & _HAS_FRAMES else 0,
-        size if flags & _HAS_BYTES else 0,
-        frames_at,
-        bytes_at,
-        padding_at if padding_at + 1 < len(content) else None,
+        content, frames, size, frames_at, bytes_at, padding_at if has_padding else None
     )
 
 
