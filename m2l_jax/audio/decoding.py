@@ -184,7 +184,8 @@ def _check_pages(path: PathLike) -> None:
         raise _several_streams(path)
     if pages.missing:
         raise InputError(
-            f'{path} is damaged, {pages.missing} of its pages are missing: replace or remove it'
+            f'{path} is damaged, {pages.missing} of its pages are missing or broken: '
+            'replace or remove it'
         )
 
 

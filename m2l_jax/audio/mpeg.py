@@ -167,7 +167,7 @@ def find(path: str | os.PathLike[str]) -> Layout | None:
     return _find(os.fspath(path), status.st_size, status.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=1024)  # parts of a file are read again and again in training
+@functools.lru_cache(maxsize=1 << 14)  # parts of a file are read again and again in training
 def _find(path: str, size: int, changed: int) -> Layout | None:
     del changed
     with open(path, 'rb') as file:

@@ -3,6 +3,7 @@
 import functools
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -12,6 +13,8 @@ _FIRST = 2  # the flag of a stream's first page
 _ALL_FLAGS = 7
 _NO_POSITION = -1  # of a page on which no packet ends
 _BLOCK = 1 << 16
+_REVERSED = bytes(int(f'{byte:08b}'[::-1], 2) for byte in range(256))
+_ALL_BITS = 0xFFFF_FFFF
 # In front of what is a FLAC file of its own: this mark, a version and the number of headers.
 _FLAC, _FLAC_BEGIN = b'\x7fFLAC', 9
 
@@ -33,7 +36,7 @@ class Pages(NamedTuple):
     Attributes:
       is_chained: that a stream begins behind others, and not beside them: several files were
         joined, or a radio station was recorded.
-      missing: pages that are not there.
+      missing: pages that are not there or damaged, before the last.
     """
 
     is_chained: bool
@@ -66,7 +69,7 @@ def flac_ranges(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
         return [(begin + _FLAC_BEGIN, end), *bodies]
 
 
-@functools.lru_cache(maxsize=1024)  # parts of a file are read again and again in training
+@functools.lru_cache(maxsize=1 << 14)  # parts of a file are read again and again in training
 def _check(path: str, size: int, changed: int) -> Pages:
     del size, changed
     last: dict[int, _Page] = {}
@@ -91,17 +94,32 @@ def _goes_back(before: _Page, page: _Page) -> bool:
 
 
 def _pages(file: BinaryIO) -> Iterator[tuple[_Page, int, int]]:
-    """Header, first byte and end of the body of each page; other bytes between are passed over."""
+    """Header, first byte and end of the body of each page that is whole.
+
+    Other bytes are passed over, as decoders do.
+    """
     position = 0
     while position is not None:
         file.seek(position)
-        page = _parse(file.read(_HEADER.size))
-        if page is None:
+        content = file.read(_HEADER.size)
+        page = _parse(content)
+        if page is not None:
+            lengths = file.read(page.segments)
+            content += lengths + file.read(sum(lengths))
+        if page is None or _checksum(content) != page.checksum:
             position = _find_mark(file, position + 1)
         else:
             begin = position + _HEADER.size + page.segments
-            position = begin + sum(file.read(page.segments))
+            position += len(content)
             yield page, begin, position
+
+
+def _checksum(page: bytes) -> int:
+    """The CRC of a page, whose own is left out: that of zlib, with bits and bytes in reverse."""
+    begin = _HEADER.size - 5
+    blank = page[:begin] + bytes(4) + page[begin + 4 :]
+    reverse = zlib.crc32(blank.translate(_REVERSED), _ALL_BITS) ^ _ALL_BITS
+    return int.from_bytes(reverse.to_bytes(4, 'little').translate(_REVERSED), 'big')
 
 
 def _find_mark(file: BinaryIO, position: int) -> int | None:

@@ -66,13 +66,15 @@ def test_streams_beside_each_other_are_none_in_a_row(tmp_path, subtype):
 
 
 @subtypes
-def test_missing_pages_are_told(tmp_path, subtype):
+def test_missing_and_broken_pages_are_told(tmp_path, subtype):
     pages = pages_of(subtype, seconds=1 if subtype == 'FLAC' else 8)
     path = tmp_path / 'a.ogg'
-    path.write_bytes(b''.join(pages[:3] + pages[5:]))
-    assert refusal(path, RATE) == (
-        f'{path} is damaged, 2 of its pages are missing: replace or remove it'
-    )
+    changed = pages[3][:-1] + bytes([pages[3][-1] ^ 1])
+    for broken in (pages[:3] + pages[5:], [*pages[:3], changed, JUNK, *pages[5:]]):
+        path.write_bytes(b''.join(broken))
+        assert refusal(path, RATE) == (
+            f'{path} is damaged, 2 of its pages are missing or broken: replace or remove it'
+        )
 
 
 @pytest.mark.parametrize('has_length', [True, False])
