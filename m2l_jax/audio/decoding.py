@@ -153,24 +153,28 @@ def truncated(path: PathLike, held: int, promised: int) -> InputError:
 def _open(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio:
     # soundfile does not encode names that are no Unicode.
     name = os.fspath(path) if sys.platform == 'win32' else os.fsencode(path)
-    if _begins_with(path, ogg.MARK):
+    with open(path, 'rb') as bare:
+        mark = bare.read(4)
+    if mark == ogg.MARK:
         _check_pages(path)
         if parts := ogg.flac_ranges(path):
             return stack.enter_context(OpenAudio(stack.enter_context(Ranges(path, parts))))
+    # libmpg123 writes a warning for a file that goes on where its first frame says that it ends.
+    if mark.startswith(mpeg.MARKS) and (frames := _open_frames(path, stack)):
+        return frames
     try:
         file = stack.enter_context(OpenAudio(name))
     except soundfile.LibsndfileError:
-        if (layout := mpeg.find(path)) is None:
-            raise
-        return _open_mpeg(path, layout, stack)
+        if frames := _open_frames(path, stack):
+            return frames
+        raise
     if _is_mpeg(file):
-        layout = mpeg.find(path)
-        if layout is None:
+        if mpeg.find(path) is None:
             raise InputError(
                 f'{path} holds no whole frame of MPEG audio that states its bit rate: '
                 'encode it again, or remove it'
             )
-        return _open_mpeg(path, layout, stack) if layout.runs else file
+        return _open_frames(path, stack) or file
     if file.format in ('WAV', 'WAVEX') and not file.frames:
         shown = open_ended.show_wav(path)
         if shown is not None:
@@ -189,7 +193,11 @@ def _check_pages(path: PathLike) -> None:
         )
 
 
-def _open_mpeg(path: PathLike, layout: mpeg.Layout, stack: contextlib.ExitStack) -> OpenAudio:
+def _open_frames(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio | None:
+    """The frames of MPEG audio; None if there are none, or libsndfile finds them all itself."""
+    layout = mpeg.find(path)
+    if layout is None or not layout.runs:
+        return None
     if layout.is_joined:
         raise _several_streams(path)
     if layout.promised > layout.samples:
@@ -200,11 +208,6 @@ def _open_mpeg(path: PathLike, layout: mpeg.Layout, stack: contextlib.ExitStack)
 
 def _is_mpeg(file: OpenAudio) -> bool:
     return file.subtype.startswith('MPEG_LAYER')  # in a file of its own or a WAV
-
-
-def _begins_with(path: PathLike, mark: bytes) -> bool:
-    with open(path, 'rb') as file:
-        return file.read(len(mark)) == mark
 
 
 def _several_streams(path: PathLike) -> InputError:

@@ -29,6 +29,7 @@ _SAMPLE_RATES = (44_100, 48_000, 32_000)
 _RATE_DIVISORS = {3: 1, 2: 2, 0: 4}  # by the bits of the version: MPEG 1, 2 and 2.5
 _MONO = 0xC0
 
+MARKS = (b'ID3', b'\xff')  # the beginnings of most files
 _SYNC = re.compile(rb'\xff[\xe2-\xff]')
 _HEADER_BYTES = 4
 _BLOCK = 1 << 20
