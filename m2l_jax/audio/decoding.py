@@ -55,7 +55,7 @@ class OpenAudio(soundfile.SoundFile):
     whose header does not say where that is, and drops what was read.
 
     Attributes:
-      samples: of each channel, by the header, or as counted before.
+      samples: length of each channel, as the header says or as counted in the frames.
       has_length: whether they are known; a FLAC from a pipe does not say.
     """
 

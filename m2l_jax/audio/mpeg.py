@@ -52,7 +52,7 @@ _MOST_STRETCH = 40
 
 
 class Kind(NamedTuple):
-    """What is the same in all headers of a stream; `version` is 1, or 2 for 2.5 too."""
+    """The fields that all headers of a stream share; `version` is 1, or 2 for 2.5 too."""
 
     version: int
     layer: int
@@ -123,22 +123,22 @@ class Layout:
 
     @property
     def is_joined(self) -> bool:
-        """Whether a stream of another kind follows the first."""
+        """True if frames of another kind follow the first."""
         return any(run.kind != self.runs[0].kind for run in self.runs)
 
     @property
     def frames(self) -> int:
-        """In all runs."""
+        """Frames in all runs."""
         return sum(run.frames for run in self.runs)
 
     @property
     def samples(self) -> int:
-        """All that the frames hold."""
+        """Samples that the runs hold, of each channel."""
         return sum(run.frames * run.kind.frame_samples for run in self.runs)
 
     @property
     def states_samples(self) -> bool:
-        """Whether libsndfile learns from `tag` how many there are."""
+        """True if libsndfile learns the number of frames from `tag`."""
         return self.tag is not None and self.tag.frames_at is not None
 
     @property
@@ -236,12 +236,13 @@ def _search(file: BinaryIO, begin: int, end: int, last: int | None = None) -> in
 
 
 def _ends_at(file: BinaryIO, position: int, end: int) -> bool:
+    """True if the file ends at a position, or a tag begins there."""
     file.seek(position)
     return position == end or file.read(max(map(len, _TAGS))).startswith(_TAGS)
 
 
 def _skip_tags(file: BinaryIO, position: int) -> int:
-    """Where the ID3v2 tags that begin at a position, if any, end."""
+    """The end of the ID3v2 tags that begin at a position; the position if there are none."""
     while True:
         file.seek(position)
         tag = file.read(_ID3V2_BYTES)
@@ -253,7 +254,7 @@ def _skip_tags(file: BinaryIO, position: int) -> int:
 
 
 def _read_tag(file: BinaryIO, begin: int, end: int) -> LengthTag | None:
-    """What the frame at `begin` states of the frames behind it; None if it is one of sound."""
+    """The statement about all frames in the one at `begin`; None if that one holds sound."""
     frame = _follow(file, begin, end, 1)
     file.seek(begin)
     content = file.read(frame.end - begin)

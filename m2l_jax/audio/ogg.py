@@ -31,7 +31,7 @@ class _Page(NamedTuple):
 
 
 class Pages(NamedTuple):
-    """What the numbers of a file's pages tell.
+    """Result of a check of all pages.
 
     Attributes:
       is_chained: that a stream begins behind others, and not beside them: several files were
@@ -44,7 +44,7 @@ class Pages(NamedTuple):
 
 
 def check(path: str | os.PathLike[str]) -> Pages:
-    """Looks at the header of each page: streams may be of any length and have equal numbers.
+    """Checks each page: streams may be of any length and have equal serial numbers.
 
     Raises:
       OSError: if the file cannot be read.
@@ -54,7 +54,7 @@ def check(path: str | os.PathLike[str]) -> Pages:
 
 
 def flac_ranges(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
-    """Where the parts of a FLAC file lie that is wrapped in pages; none if no such file is.
+    """First byte and end of each part of a FLAC file that is wrapped in pages; empty without one.
 
     Raises:
       OSError: if the file cannot be read.
@@ -123,7 +123,7 @@ def _checksum(page: bytes) -> int:
 
 
 def _find_mark(file: BinaryIO, position: int) -> int | None:
-    """Where the next page may begin."""
+    """The next place where a page may begin; None if there is none."""
     while True:
         file.seek(position)
         block = file.read(_BLOCK)
