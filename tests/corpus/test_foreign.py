@@ -92,11 +92,11 @@ def test_the_suffix_may_be_the_other_formats(codec, tmp_path):
 
 
 def test_each_of_a_batch_becomes_a_file(codec, tmp_path):
-    batch = draw(11, 2, WIDTH, 9)
+    batch = draw(11, 1, WIDTH, 9)
     np.save(tmp_path / 'a.npy', batch)
-    summary, audio = decode(codec, tmp_path / 'out', [item(tmp_path / 'a.npy')], batch_size=3)
+    summary, audio = decode(codec, tmp_path / 'out', [item(tmp_path / 'a.npy')])
     assert (summary.files, summary.failures, summary.warnings) == (11, (), ())
-    assert summary.latents == 11 * 2 * 9
+    assert summary.latents == 11 * 9
     assert sorted(audio) == [f'a-{number:02d}.wav' for number in range(11)]
     for number, latents in enumerate(batch):
         assert_near(audio[f'a-{number:02d}.wav'], codec.decode(latents))
