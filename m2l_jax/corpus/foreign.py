@@ -42,28 +42,22 @@ def fit_latents(
       InputError: if they are no latents, or not of this model.
     """
     check_decodable(name, stored, codec.model_id)
-    config, words = codec.config, []
+    config = codec.config
     batch = as_batch(name, stored.latents, config.latent_channels, config.feature_channels)
-    default_rate = config.spectrogram.sample_rate if sample_rate is None else sample_rate
-    filled = {
-        'model': codec.model_id,
-        'sample_rate': default_rate if stored.sample_rate is None else stored.sample_rate,
-        'scale': LATENT_SCALE,
-    }
-    for field, flag in (('sample_rate', sample_rate), ('scale', scale)):
-        said = getattr(stored, field)
-        if None not in (said, flag) and said != flag:
-            words.append(f'says {field}={said}: --{field}={flag} is not used for it')
+    lines = _question_flags(stored, sample_rate=sample_rate, scale=scale)
     if stored.model is None:
-        words += _question_shape(stored.latents.shape)
-    given_scale = stored.scale or scale
-    batch = _rescale(name, batch, given_scale or LATENT_SCALE)
-    words += _question_size(batch, is_scale_known=given_scale is not None)
+        lines += _question_shape(stored.latents.shape)
+    known_scale = stored.scale or scale
+    batch = _rescale(name, batch, known_scale or LATENT_SCALE)
+    lines += _question_size(batch, is_scale_known=known_scale is not None)
     fields, misfits = _fit_metadata(stored, batch.shape, codec)
-    complete = [
-        dataclasses.replace(stored, latents=latents, **filled, **fields) for latents in batch
-    ]
-    return complete, words + misfits
+    fields |= {
+        'sample_rate': stored.sample_rate or sample_rate or config.spectrogram.sample_rate,
+        'scale': LATENT_SCALE,
+        'model': codec.model_id,
+    }
+    complete = [dataclasses.replace(stored, latents=latents, **fields) for latents in batch]
+    return complete, lines + misfits
 
 
 def check_decodable(name: str, stored: StoredLatents, model: str) -> None:
@@ -134,17 +128,27 @@ def _describe_misfit(shape: tuple[int, ...], width: int, feature_width: int) -> 
     )
 
 
+def _question_flags(stored: StoredLatents, **flags: float | None) -> list[str]:
+    """Lines on flags that say otherwise than a file."""
+    said = {name: getattr(stored, name) for name in flags}
+    return [
+        f'says {name}={said[name]}: --{name}={flag} is not used for it'
+        for name, flag in flags.items()
+        if None not in (flag, said[name]) and flag != said[name]
+    ]
+
+
 def _question_shape(shape: tuple[int, ...]) -> list[str]:
     """Lines on shapes that others may have meant otherwise."""
-    words = []
+    lines = []
     if shape[-2] == shape[-1]:
-        words.append(f'has shape {shape}: the last axis is taken for frames')
+        lines.append(f'has shape {shape}: the last axis is taken for frames')
     if len(shape) == 3 and shape[0] > 2:
-        words.append(
+        lines.append(
             f'has shape {shape}: {shape[0]} channels of one file; a batch has 4 axes, '
             '[batch, channels, numbers, frames]'
         )
-    return words
+    return lines
 
 
 def _rescale(name: str, latents: np.ndarray, scale: float) -> np.ndarray:
@@ -172,22 +176,22 @@ def _fit_metadata(
 ) -> tuple[dict[str, int | str | tuple[int, ...]], list[str]]:
     """Samples, channel mode and chunks that fit latents `[B, channels, width, frames]`."""
     _, channels, _, frames = shape
-    step, reach, words = codec.samples_per_latent, codec.reach, []
+    step, reach, lines = codec.samples_per_latent, codec.reach, []
     whole = frames * step + reach
     samples, mode, offsets = stored.samples, stored.channel_mode, stored.chunk_offsets
     if samples is None:
         samples = whole
     # Silence may have completed the last vector, or what was too little for one been dropped.
     elif not (frames - 1) * step < samples < whole + step:
-        words.append(
+        lines.append(
             f'has {frames} latent vectors, {whole} samples of audio, and says samples={samples}: '
             'all the vectors are decoded'
         )
         samples = whole
     if channels not in _CHANNELS_OF_MODE.get(mode, (channels,)):
-        words.append(f'has {channels} channels and says channel_mode={mode}: they are left as is')
+        lines.append(f'has {channels} channels and says channel_mode={mode}: they are left as is')
         mode = 'each'
     if offsets[-1] >= frames:
-        words.append(f'has {frames} latent vectors and says that a chunk begins at {offsets[-1]}')
+        lines.append(f'has {frames} latent vectors and says that a chunk begins at {offsets[-1]}')
         offsets = (0,)
-    return {'samples': samples, 'channel_mode': mode, 'chunk_offsets': offsets}, words
+    return {'samples': samples, 'channel_mode': mode, 'chunk_offsets': offsets}, lines
