@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from m2l_jax.audio import ogg, open_ended
+from m2l_jax.audio import containers, flac, ogg, open_ended
 from m2l_jax.interface.errors import InputError
 
 PathLike = str | os.PathLike[str]
@@ -40,8 +40,6 @@ _CUT_SIZE = re.compile(
 )
 # Writers that count their own header or padding as audio.
 _MISCOUNTED_BYTES = 128
-# What writers into a pipe state, about: they cannot come back to fill the size in.
-_UNKNOWN_SIZES = ((0x7FFF_0000, 0x8001_0000), (0xFFFF_0000, 0x1_0001_0000), (1 << 62, 1 << 65))
 
 
 class OpenAudio(soundfile.SoundFile):
@@ -51,11 +49,13 @@ class OpenAudio(soundfile.SoundFile):
     whose header does not say where that is, and drops what was read.
 
     Attributes:
-      has_length: whether the header says how long the file is; a FLAC from a pipe does not.
+      has_length: whether the header says how long the file is.
+      warning: what is left out of the file, if it may be audio; a phrase without the file's name.
     """
 
     def __init__(self, file: str | bytes | BinaryIO, has_length: bool = True):
         super().__init__(file)
+        self.warning = ''
         self.has_length = has_length and self.frames <= _LONGEST
 
     def seekable(self) -> bool:
@@ -126,8 +126,11 @@ def decode(
       `[samples, channels]`, float32; fewer in all than asked for where the file ends before `stop`.
 
     Raises:
-      InputError: if `stop` is None and the file holds less than its header promises.
+      InputError: if `stop` is None and the file holds less than its header promises, or streams
+        of FLAC after the first.
     """
+    if stop is None and file.format == 'FLAC' and flac.is_joined(path):
+        raise containers.joined(path)
     longest = max(1, int(_BLOCK_VALUES / file.channels / max(1, expansion)))
     seek = _seek_point(file, start)
     position = file.seek(seek) if seek else 0
@@ -140,26 +143,20 @@ def decode(
         position += len(block)
     slack = _LOSSY_SLACK if file.format in ('MP3', 'OGG') else 0
     if stop is None and file.has_length and position + slack < file.frames:
-        raise truncated(path, position, file.frames)
-
-
-def truncated(path: PathLike, held: int, promised: int) -> InputError:
-    """What to say of a file that ends early; both lengths in samples."""
-    return InputError(
-        f'{path} ends after {held} samples of {promised}: '
-        'the file is truncated; replace or remove it'
-    )
+        raise containers.truncated(path, position, file.frames)
 
 
 def _open(path: PathLike, to_end: bool, stack: contextlib.ExitStack) -> OpenAudio:
     # soundfile does not encode names that are no Unicode.
     name = os.fspath(path) if sys.platform == 'win32' else os.fsencode(path)
+    contents = containers.look_into(path)
+    if contents is not None:
+        shown = contents.shown and stack.enter_context(contents.shown)
+        file = stack.enter_context(OpenAudio(shown or name))
+        file.warning = contents.describe_left_out(file.frames / file.samplerate)
+        return file
     file = stack.enter_context(OpenAudio(name))
-    shown = None
-    if file.format in ('WAV', 'WAVEX') and not file.frames:
-        shown = open_ended.show_wav(path)
-    elif file.format == 'MP3' and to_end:
-        shown = open_ended.show_mp3(path)
+    shown = open_ended.show_mp3(path) if file.format == 'MP3' and to_end else None
     if shown is None:
         return file
     stack.enter_context(shown)
@@ -180,12 +177,8 @@ def _check_header(file: OpenAudio, path: PathLike) -> None:
             f'{path} cannot be audio, its header claims {problem}: replace or remove it'
         )
     for promised, held in _CUT_SIZE.findall(file.extra_info):
-        unknown = any(low <= int(promised) < high for low, high in _UNKNOWN_SIZES)
-        if not unknown and int(promised) - int(held) > _MISCOUNTED_BYTES:
-            raise InputError(
-                f'{path} ends after {held} bytes of {promised}: '
-                'the file is truncated; replace or remove it'
-            )
+        if int(promised) - int(held) > _MISCOUNTED_BYTES:
+            raise containers.truncated(path, int(held), int(promised), 'bytes')
 
 
 def _seek_point(file: OpenAudio, start: int) -> int:

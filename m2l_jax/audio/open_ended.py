@@ -1,15 +1,12 @@
-"""Files whose header does not say where they end, shown to libsndfile so that it reads all of them.
+"""MP3 files that do not state their length, shown to libsndfile so that it reads all of them.
 
-It takes a WAV whose size was never filled in for an empty one, and guesses the length of an MP3
-from its first frame, at which it stops.
+It guesses the length from the first frame, and stops there.
 """
 
 import io
 import os
-import struct
 from typing import Any, BinaryIO
 
-_PIPE_SIZE = b'\xff\xff\xff\xff'
 # Of layer III: the highest bit rate over the lowest, and so how wrong the guess can be.
 _MOST_STRETCH = 40
 _ID3V1_BYTES = 128
@@ -17,7 +14,6 @@ _ID3V2_BYTES = 10
 # What a first frame that states the length holds, within its side information and 4 bytes more.
 _LENGTH_MARKS = (b'Xing', b'Info', b'VBRI')
 _FIRST_FRAME_BYTES = 192
-_CHUNKS_BEFORE_AUDIO = 100
 
 
 class _Shown(io.FileIO):
@@ -43,26 +39,6 @@ class _Shown(io.FileIO):
             count = max(count, last - begin)
             super().seek(begin + count)
         return count
-
-
-def show_wav(path: str | os.PathLike[str]) -> BinaryIO | None:
-    """A WAV with the size that writers into a pipe state, where its writer has stated none.
-
-    None if it is no such WAV: a recorder that lost its power, or a program that wrote into a pipe,
-    leaves the sizes at 0 but goes on behind them.
-    """
-    size = os.path.getsize(path)
-    with open(path, 'rb') as file:
-        magic, riff_size, form = struct.unpack('<4sI4s', file.read(12).ljust(12, b'\0'))
-        if (magic, form) != (b'RIFF', b'WAVE') or riff_size + 8 >= size:
-            return None
-        for _ in range(_CHUNKS_BEFORE_AUDIO):
-            name, length = struct.unpack('<4sI', file.read(8).ljust(8, b'\0'))
-            if name == b'data':
-                break
-            file.seek(length + length % 2, os.SEEK_CUR)
-        place = file.tell() - 4
-    return _Shown(path, size, place, _PIPE_SIZE) if (name, length) == (b'data', 0) else None
 
 
 def show_mp3(path: str | os.PathLike[str]) -> BinaryIO | None:

@@ -201,7 +201,8 @@ class DecodeWorker:
         parts = (checked(np.stack([next(rows) for _ in file.stored.latents])) for _ in file.chunks)
         blocks = self._codec.join(parts, file.chunks, self._chunking)
         audio = _trimmed((unmix(b, file.stored.channel_mode) for b in blocks), file.stored.samples)
-        files.write_blocks(self._folder / file.output, audio, file.stored.sample_rate)
+        stored, place = file.stored, self._folder / file.output
+        files.write_blocks(place, audio, stored.sample_rate, stored.samples)
         return describe_output(self._folder, file.output, 1)
 
 
