@@ -122,6 +122,16 @@ _W64 = _Kind(
 _DS64_PLACE = 12
 _DS64_EMPTY = struct.pack('<4sI28x', b'ds64', 28)
 _DS64_SIZES, _DS64_SIZES_PLACE = struct.Struct('<QQ'), 20
+# Without chunks; an SDS packs 7 bits into a byte, and 120 of them into 127.
+_VALUE_BYTES = {
+    ('MAT4', 'PCM_16'): 2,
+    ('MAT4', 'PCM_32'): 4,
+    ('MAT4', 'FLOAT'): 4,
+    ('MAT4', 'DOUBLE'): 8,
+    ('SDS', 'PCM_S8'): 127 / 60,
+    ('SDS', 'PCM_16'): 127 / 40,
+    ('SDS', 'PCM_24'): 127 / 30,
+}
 _ELSEWHERE = b'\xff\xff\xff\xff'
 _NAME = re.compile(rb'[ -~]{4}')
 _LONGEST_HEAD = 1 << 26
@@ -151,6 +161,21 @@ def look_into(path: PathLike) -> Contents | None:
         if start[:4] == b'fLaC':
             return _look_into_flac(part)
     return None
+
+
+def look_behind(path: PathLike, kind: tuple[str, str], values: int) -> Contents | None:
+    """Compares what libsndfile reads with a file's size; None if others compare them.
+
+    Args:
+      path: the file.
+      kind: libsndfile's format and subtype.
+      values: samples that it reads, of all channels.
+    """
+    if kind not in _VALUE_BYTES:
+        return None
+    size = int(values * _VALUE_BYTES[kind])
+    left_out = os.path.getsize(path) - size
+    return Contents(None, size, left_out if left_out > _PADDING else 0)
 
 
 class _Shown(io.FileIO):
@@ -225,8 +250,8 @@ def _look_into_chunks(part: _Part, kind: _Kind, magic: bytes) -> Contents | None
         size = data if size == _WRAP - 1 else size
     end, left_out = _find_end(part, kind, begin, size, outer, wraps=number.size == 4 and not wide)
     shown = None
-    misled = end != begin + size or (kind.cut and end < part.size) or magic == b'BW64'
-    if misled:
+    misled = end != begin + size or left_out or (kind.cut and end < part.size)
+    if misled or magic == b'BW64':
         shown = part.show(_true_head(part, kind, begin, end, wide), begin, end)
     return Contents(shown, end - begin, left_out)
 
@@ -289,7 +314,9 @@ def _find_end(
 
 def _reaches_end(size: int, outer: int, wraps: bool) -> bool:
     """Tells whether a file of a size is what the size of the whole states, or leaves unsaid."""
-    beyond = (size - outer) % _WRAP if wraps else size - outer
+    beyond = size - outer
+    if wraps:
+        beyond = (beyond + _FEW) % _WRAP - _FEW
     return outer <= 0 or _is_unknown(outer) or beyond <= _FEW
 
 
@@ -382,16 +409,28 @@ def _look_into_flac(part: _Part) -> Contents | None:
         return None
     length = min(part.size, 2 * stream.most_frame_bytes + _PADDING)
     samples = flac.find_end(part.read(part.size - length, length), stream)
-    if samples is None:
+    if samples is None or not flac.begins(_first_frame(part), stream):
         return None
     if samples != stream.samples and flac.is_joined(part.path):
         raise joined(part.path)
-    tag = part.read(part.size - _ID3V1_BYTES, 3) == b'TAG'  # libFLAC takes it for damage
+    end = max(0, part.size - _ID3V1_BYTES)
+    tag = part.read(end, 3) == b'TAG'  # libFLAC takes it for damage
     if samples < stream.samples or (samples == stream.samples and not tag):
         return None  # what is cut is found in reading it
-    end = part.size - _ID3V1_BYTES if tag else part.size
     head = flac.with_samples(header, samples)
+    end = end if tag else part.size
     return Contents(part.show(head, len(head), end), end, 0)
+
+
+def _first_frame(part: _Part) -> bytes:
+    """The header of the frame that comes first, after the blocks of metadata."""
+    place = len(b'fLaC')
+    for _ in range(_MOST_CHUNKS):
+        block = part.read(place, 4)
+        place += 4 + int.from_bytes(block[1:], 'big')
+        if block[0] & 128:  # the last
+            break
+    return part.read(place, flac.FRAME_HEADER_BYTES)
 
 
 def truncated(path: PathLike, held: int, promised: int, unit: str = 'samples') -> InputError:

@@ -150,12 +150,14 @@ def _open(path: PathLike, to_end: bool, stack: contextlib.ExitStack) -> OpenAudi
     # soundfile does not encode names that are no Unicode.
     name = os.fspath(path) if sys.platform == 'win32' else os.fsencode(path)
     contents = containers.look_into(path)
+    shown = contents and contents.shown and stack.enter_context(contents.shown)
+    file = stack.enter_context(OpenAudio(shown or name))
+    if contents is None:
+        values = file.frames * file.channels
+        contents = containers.look_behind(path, (file.format, file.subtype), values)
     if contents is not None:
-        shown = contents.shown and stack.enter_context(contents.shown)
-        file = stack.enter_context(OpenAudio(shown or name))
         file.warning = contents.describe_left_out(file.frames / file.samplerate)
         return file
-    file = stack.enter_context(OpenAudio(name))
     shown = open_ended.show_mp3(path) if file.format == 'MP3' and to_end else None
     if shown is None:
         return file

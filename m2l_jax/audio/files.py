@@ -31,8 +31,9 @@ AUDIO_SUFFIXES = frozenset(
 _LEAST_MARGIN = 8192
 _MARGIN_A_RATIO = 2048
 _MEASURED_BLOCK = 1 << 20
-# Beyond 4 GiB the sizes in most formats wrap, with room here for the header.
-_MOST_BYTES = (1 << 32) - (1 << 16)
+# Beyond 4 GiB, header included, the sizes in most formats wrap.
+_HEADER_BYTES = 1 << 16
+_MOST_BYTES = (1 << 32) - _HEADER_BYTES
 _UNBOUNDED = ('RF64', 'W64', 'CAF', 'FLAC', 'OGG', 'MP3')
 _WAV_BYTES = 3  # of a sample that is written
 # libsndfile's Vorbis encoder overflows its stack on one very long write.
@@ -80,7 +81,7 @@ def read_info(path: PathLike) -> AudioInfo:
 
     Raises:
       InputError: if the file is missing, not audio, truncated as far as its header tells, or of
-        unknown length (a FLAC from a pipe).
+        unknown length (a recorded broadcast).
     """
     with opened(path) as file:
         if not file.has_length:
@@ -92,7 +93,7 @@ def read_info(path: PathLike) -> AudioInfo:
 def measure(path: PathLike, sample_rate: int) -> tuple[int, int]:
     """Samples at a sample rate, and channels, of what `read_blocks` gives.
 
-    The header tells, and where it does not (an MP3 without a tag of its own, a FLAC from a pipe),
+    The header tells, and where it does not (an MP3 without a tag of its own, a recorded broadcast),
     the file is decoded.
 
     Raises:
@@ -241,10 +242,8 @@ def write_blocks(
 
 
 def _check_length(path: pathlib.Path, kind: str, length: int) -> None:
-    if kind not in _UNBOUNDED and length > _MOST_BYTES:
-        raise FormatError(
-            f'{path}: {kind} cannot hold more than {_MOST_BYTES} bytes; use .wav or .flac'
-        )
+    if kind not in _UNBOUNDED and length > _MOST_BYTES + _HEADER_BYTES:
+        raise FormatError(f'{path}: {kind} cannot hold more than 4 GiB; use .wav or .flac')
 
 
 class _Target(io.FileIO):

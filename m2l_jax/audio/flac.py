@@ -11,9 +11,9 @@ _SAMPLES = (1 << 36) - 1
 _MARK = b'fLaC'
 _STREAM = re.compile(_MARK + rb'[\x00\x80]\x00\x00\x22')
 _MARK_BYTES = 8  # of all that marks a stream
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 18
 _FRAME = re.compile(rb'\xff[\xf8\xf9]')
-_FRAME_HEADER_BYTES = 16
+FRAME_HEADER_BYTES = 16
 _BLOCKS = (0, 192, 576, 1152, 2304, 4608, 0, 0, *(256 << power for power in range(8)))
 
 
@@ -28,7 +28,7 @@ class Stream(NamedTuple):
     @property
     def most_frame_bytes(self) -> int:
         """Bytes of a frame that nothing could be gained on."""
-        return _FRAME_HEADER_BYTES + self.block * self.channels * (self.bits + 1) // 8 + 16
+        return FRAME_HEADER_BYTES + self.block * self.channels * (self.bits + 1) // 8 + 16
 
 
 def parse(header: bytes) -> Stream | None:
@@ -62,6 +62,11 @@ def find_end(tail: bytes, stream: Stream) -> int | None:
     return last
 
 
+def begins(header: bytes, stream: Stream) -> bool:
+    """Tells whether a header is of a stream's first frame; a recorded broadcast has later ones."""
+    return next(_frames(header, stream), (1, 0))[0] == 0
+
+
 def is_joined(path: str | os.PathLike[str]) -> bool:
     """Whether another stream follows the first, as where files were joined."""
     streams, kept = 0, b''
@@ -77,7 +82,7 @@ def is_joined(path: str | os.PathLike[str]) -> bool:
 def _frames(tail: bytes, stream: Stream) -> Iterator[tuple[int, int]]:
     """First sample and samples of all that looks like a frame's header."""
     for match in _FRAME.finditer(tail):
-        header = tail[match.start() : match.start() + _FRAME_HEADER_BYTES].ljust(8, b'\0')
+        header = tail[match.start() : match.start() + FRAME_HEADER_BYTES].ljust(8, b'\0')
         code, rate = header[2] >> 4, header[2] & 15
         channels = min(header[3] >> 4, 8)
         ones = 8 - (header[4] ^ 255).bit_length()

@@ -103,6 +103,15 @@ def test_flac_from_a_pipe_is_read_to_its_end(tmp_path):
     np.testing.assert_allclose(
         files.read(path, RATE, 70_000, 20_000), music[:, 70_000:90_000], atol=5e-5
     )
+    assert files.read_info(path).samples == music.shape[1]
+
+
+def test_flac_from_a_pipe_with_much_behind_it_does_not_say_how_long_it_is(tmp_path):
+    path = tmp_path / 'a.flac'
+    soundfile.write(path, make_music(1).T, RATE)
+    content = bytearray(path.read_bytes())
+    content[22:26] = bytes(4)
+    path.write_bytes(content + b'APETAGEX' + bytes(200_000))
     with pytest.raises(InputError, match='does not say how long it is'):
         files.read_info(path)
 
