@@ -101,7 +101,7 @@ def opened(path: PathLike, to_end: bool = False) -> Iterator[OpenAudio]:
             )
         try:
             yield file
-        except soundfile.LibsndfileError as error:
+        except (soundfile.LibsndfileError, OSError) as error:
             reason = _reason(error)
             raise InputError(f'{path} is damaged ({reason}): replace or remove it') from None
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import re
 import struct
 
@@ -392,6 +393,14 @@ def test_a_flac_whose_first_frame_is_a_later_one(tmp_path, whole):
     np.testing.assert_array_equal(files.read(path, RATE), music[:, 4_096:])
     with pytest.raises(InputError, match='does not say how long it is'):
         files.read_info(path)
+
+
+def test_a_flac_that_goes_away_while_it_is_read_is_named(tmp_path, whole, monkeypatch):
+    path = tmp_path / 'a.flac'
+    path.write_bytes(whole(FLAC)[0])
+    monkeypatch.setattr(flac, 'is_joined', lambda _: os.stat(tmp_path / 'gone'))
+    with pytest.raises(InputError, match=r'a\.flac is damaged \(.*No such file'):
+        files.read(path, RATE)
 
 
 @pytest.mark.parametrize('seconds', [0.2, 0.5, 1])
