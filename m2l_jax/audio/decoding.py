@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from m2l_jax.audio import mpeg, ogg, open_ended
+from m2l_jax.audio import containers, flac, mpeg, ogg
 from m2l_jax.audio.ranges import Ranges
 from m2l_jax.interface.errors import InputError
 
@@ -44,8 +44,6 @@ _CUT_SIZE = re.compile(
 )
 # Writers that count their own header or padding as audio.
 _MISCOUNTED_BYTES = 128
-# What writers into a pipe state, about: they cannot come back to fill the size in.
-_UNKNOWN_SIZES = ((0x7FFF_0000, 0x8001_0000), (0xFFFF_0000, 0x1_0001_0000), (1 << 62, 1 << 65))
 
 
 class OpenAudio(soundfile.SoundFile):
@@ -56,13 +54,15 @@ class OpenAudio(soundfile.SoundFile):
 
     Attributes:
       samples: length of each channel, as the header says or as counted in the frames.
-      has_length: whether they are known; a FLAC from a pipe does not say.
+      has_length: whether that is known.
+      warning: what is left out of the file, if it may be audio; a phrase without the file's name.
     """
 
     def __init__(self, file: str | bytes | BinaryIO, samples: int | None = None):
         super().__init__(file)
         self.samples = self.frames if samples is None else samples
         self.has_length = self.samples <= _LONGEST
+        self.warning = ''
 
     def seekable(self) -> bool:
         """Whether reading may rely on seeking."""
@@ -100,7 +100,7 @@ def opened(path: PathLike) -> Iterator[OpenAudio]:
             ) from None
         try:
             yield file
-        except soundfile.LibsndfileError as error:
+        except (soundfile.LibsndfileError, OSError) as error:
             reason = _reason(error)
             raise InputError(f'{path} is damaged ({reason}): replace or remove it') from None
 
@@ -125,8 +125,11 @@ def decode(
       `[samples, channels]`, float32; fewer in all than asked for where the file ends before `stop`.
 
     Raises:
-      InputError: if `stop` is None and the file holds less than its header promises.
+      InputError: if `stop` is None and the file holds less than its header promises, or streams
+        of FLAC after the first.
     """
+    if stop is None and file.format == 'FLAC' and flac.is_joined(path):
+        raise containers.joined(path)
     longest = max(1, int(_BLOCK_VALUES / file.channels / max(1, expansion)))
     seek = _seek_point(file, start)
     position = file.seek(seek) if seek else 0
@@ -139,20 +142,25 @@ def decode(
         position += len(block)
     slack = _LOSSY_SLACK if file.format in ('MP3', 'OGG') else 0
     if stop is None and file.has_length and position + slack < file.samples:
-        raise truncated(path, position, file.samples)
-
-
-def truncated(path: PathLike, held: int, promised: int) -> InputError:
-    """What to say of a file that ends early; both lengths in samples."""
-    return InputError(
-        f'{path} ends after {held} samples of {promised}: '
-        'the file is truncated; replace or remove it'
-    )
+        raise containers.truncated(path, position, file.samples)
 
 
 def _open(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio:
     # soundfile does not encode names that are no Unicode.
     name = os.fspath(path) if sys.platform == 'win32' else os.fsencode(path)
+    contents = containers.look_into(path)
+    if contents is None:
+        return _open_streams(path, name, stack)
+    shown = stack.enter_context(contents.shown) if contents.shown else name
+    file = stack.enter_context(OpenAudio(shown))
+    if _is_mpeg(file):
+        return _open_frames(path, stack) or file
+    file.warning = contents.describe_left_out(file.frames / file.samplerate)
+    return file
+
+
+def _open_streams(path: PathLike, name: str | bytes, stack: contextlib.ExitStack) -> OpenAudio:
+    """A file of packets or frames, and what is in no container that is looked into."""
     with open(path, 'rb') as bare:
         mark = bare.read(4)
     if mark == ogg.MARK:
@@ -175,17 +183,17 @@ def _open(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio:
                 'encode it again, or remove it'
             )
         return _open_frames(path, stack) or file
-    if file.format in ('WAV', 'WAVEX') and not file.frames:
-        shown = open_ended.show_wav(path)
-        if shown is not None:
-            return stack.enter_context(OpenAudio(stack.enter_context(shown)))
+    values = file.frames * file.channels
+    contents = containers.look_behind(path, (file.format, file.subtype), values)
+    if contents is not None:
+        file.warning = contents.describe_left_out(file.frames / file.samplerate)
     return file
 
 
 def _check_pages(path: PathLike) -> None:
     pages = ogg.check(path)
     if pages.is_chained:
-        raise _several_streams(path)
+        raise containers.joined(path)
     if pages.missing:
         raise InputError(
             f'{path} is damaged, {pages.missing} of its pages are missing or broken: '
@@ -199,22 +207,15 @@ def _open_frames(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio | Non
     if layout is None or not layout.runs:
         return None
     if layout.is_joined:
-        raise _several_streams(path)
+        raise containers.joined(path)
     if layout.promised > layout.samples:
-        raise truncated(path, layout.samples, layout.promised)
+        raise containers.truncated(path, layout.samples, layout.promised)
     frames = stack.enter_context(mpeg.frames_alone(path, layout))
     return stack.enter_context(OpenAudio(frames, None if layout.states_samples else layout.samples))
 
 
 def _is_mpeg(file: OpenAudio) -> bool:
     return file.subtype.startswith('MPEG_LAYER')  # in a file of its own or a WAV
-
-
-def _several_streams(path: PathLike) -> InputError:
-    return InputError(
-        f'{path} holds several streams in a row, which cannot be read as one: '
-        f'split it, or convert it (ffmpeg -i {path} FILE.flac)'
-    )
 
 
 def _check_header(file: OpenAudio, path: PathLike) -> None:
@@ -231,12 +232,8 @@ def _check_header(file: OpenAudio, path: PathLike) -> None:
             f'{path} cannot be audio, its header claims {problem}: replace or remove it'
         )
     for promised, held in _CUT_SIZE.findall(file.extra_info):
-        unknown = any(low <= int(promised) < high for low, high in _UNKNOWN_SIZES)
-        if not unknown and int(promised) - int(held) > _MISCOUNTED_BYTES:
-            raise InputError(
-                f'{path} ends after {held} bytes of {promised}: '
-                'the file is truncated; replace or remove it'
-            )
+        if int(promised) - int(held) > _MISCOUNTED_BYTES:
+            raise containers.truncated(path, int(held), int(promised), 'bytes')
 
 
 def _seek_point(file: OpenAudio, start: int) -> int:

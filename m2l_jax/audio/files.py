@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import io
 import itertools
+import logging
 import math
 import os
 import pathlib
@@ -13,10 +14,13 @@ import numpy as np
 import soundfile
 import soxr
 
-from m2l_jax.audio.decoding import OpenAudio, PathLike, decode, opened, truncated
+from m2l_jax.audio.containers import truncated
+from m2l_jax.audio.decoding import OpenAudio, PathLike, decode, opened
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.listing import list_files, split_inputs
 from m2l_jax.interface.paths import replaced_file
+
+_logger = logging.getLogger(__name__)
 
 AUDIO_SUFFIXES = frozenset(
     f'.{name.lower()}' for name in (*soundfile.available_formats(), 'oga', 'opus', 'aif', 'mp2')
@@ -26,6 +30,11 @@ AUDIO_SUFFIXES = frozenset(
 # longer than half of soxr's high-quality filter, which lengthens with the ratio of the rates.
 _LEAST_MARGIN = 8192
 _MARGIN_A_RATIO = 2048
+# Beyond 4 GiB, header included, the sizes in most formats wrap.
+_HEADER_BYTES = 1 << 16
+_MOST_BYTES = (1 << 32) - _HEADER_BYTES
+_UNBOUNDED = ('RF64', 'W64', 'CAF', 'FLAC', 'OGG', 'MP3')
+_WAV_BYTES = 3  # of a sample that is written
 # libsndfile's Vorbis encoder overflows its stack on one very long write.
 _WRITE_BLOCK = 1 << 16
 
@@ -36,12 +45,17 @@ class FormatError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class AudioInfo:
-    """Channels of a file, and its rate and samples as stored."""
+    """Channels of a file, and its rate and samples as stored.
+
+    Attributes:
+      warning: what is left out of the file, if it may be audio; a phrase without the file's name.
+    """
 
     path: str
     sample_rate: int
     channels: int
     samples: int
+    warning: str = ''
 
     def samples_at(self, sample_rate: int) -> int:
         """Whole samples in the file after resampling to `sample_rate`."""
@@ -72,7 +86,8 @@ def read_info(path: PathLike) -> AudioInfo:
     """
     with opened(path) as file:
         samples = file.samples if file.has_length else sum(map(len, decode(file, path)))
-        return AudioInfo(os.fspath(path), file.samplerate, file.channels, samples)
+        name = os.fspath(path)
+        return AudioInfo(name, file.samplerate, file.channels, samples, file.warning)
 
 
 def read(
@@ -98,6 +113,8 @@ def read(
         what its header promises.
     """
     with opened(path) as file:
+        if samples is None:
+            _log_warning(file, path)
         waveform = _join(_read_part(file, path, sample_rate, start, samples), file.channels)
     if samples is not None and waveform.shape[1] < samples:
         raise truncated(path, start + waveform.shape[1], start + samples)
@@ -129,6 +146,7 @@ def read_blocks(
         raise ValueError(f'blocks of {block_samples} samples cannot overlap by {overlap_samples}')
     empty = True
     with opened(path) as file:
+        _log_warning(file, path)
         blocks = _read_part(file, path, sample_rate, 0, None)
         for block in _regroup(blocks, file.channels, block_samples, overlap_samples):
             check_finite(block, path)
@@ -153,17 +171,27 @@ def write(path: PathLike, waveform: np.ndarray, sample_rate: int) -> None:
 
     See `write_blocks`.
     """
-    write_blocks(path, iter([np.atleast_2d(np.asarray(waveform))]), sample_rate)
+    waveform = np.atleast_2d(np.asarray(waveform))
+    write_blocks(path, iter([waveform]), sample_rate, waveform.shape[1])
 
 
-def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int) -> None:
+def write_blocks(
+    path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int, samples: int
+) -> None:
     """Writes consecutive blocks, at least one, `[channels, samples]` in [-1, 1], as they come.
 
-    WAV and FLAC get 24 bits. The file appears under its name only once it is complete.
+    WAV and FLAC get 24 bits, and a WAV of more than 4 GiB the header of an RF64. The file appears
+    under its name only once it is complete.
+
+    Args:
+      path: the file, with the suffix of its format.
+      blocks: what it will hold.
+      sample_rate: in Hz.
+      samples: of all blocks together.
 
     Raises:
-      FormatError: for a suffix that libsndfile cannot write, or a rate or so many channels that the
-        format cannot hold.
+      FormatError: for a suffix that libsndfile cannot write, or a rate, so many channels or a
+        length that the format cannot hold.
       InputError: for a place that cannot be written to.
     """
     path = pathlib.Path(path)
@@ -172,6 +200,8 @@ def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int)
         raise FormatError(f'{path}: cannot write {path.suffix!r} files; use .wav, .flac or .ogg')
     subtype = 'PCM_24' if kind in ('WAV', 'FLAC') else None
     first = next(blocks)
+    if kind == 'WAV' and samples * len(first) * _WAV_BYTES > _MOST_BYTES:
+        kind = 'RF64'
     format_ = (sample_rate, len(first), subtype, None, kind)
     with replaced_file(path) as partial, _Target(partial, 'w+') as target:
         try:
@@ -180,6 +210,7 @@ def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int)
                     for begin in range(0, block.shape[1], _WRITE_BLOCK):
                         file.write(block[:, begin : begin + _WRITE_BLOCK].T)
                         target.check()
+                        _check_length(path, kind, target.tell())
         except soundfile.LibsndfileError as error:
             target.check()
             reason = error.error_string.rstrip('.')
@@ -190,6 +221,11 @@ def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int)
             target.check()
             raise
         target.check()
+
+
+def _check_length(path: pathlib.Path, kind: str, length: int) -> None:
+    if kind not in _UNBOUNDED and length > _MOST_BYTES + _HEADER_BYTES:
+        raise FormatError(f'{path}: {kind} cannot hold more than 4 GiB; use .wav or .flac')
 
 
 class _Target(io.FileIO):
@@ -212,6 +248,11 @@ class _Target(io.FileIO):
         """Raises the OSError that a write has met with, if any."""
         if self._error is not None:
             raise self._error
+
+
+def _log_warning(file: OpenAudio, path: PathLike) -> None:
+    if file.warning:
+        _logger.warning('%s: %s', path, file.warning)
 
 
 def _read_part(

@@ -169,9 +169,12 @@ def run_single(worker: Worker, path: str, folder: str | os.PathLike[str]) -> str
         summary = worker.work(Shard(0, (item,)), lambda seconds: None)
         for _, reason in summary.failures:
             raise InputError(reason if path in reason else f'{path}: {reason}')
+    for _, reason in summary.warnings:
+        _logger.warning('%s: %s', path, reason)
     output = pathlib.Path(folder, summary.outputs[0].name)
+    more = f' and {summary.files - 1} more' if summary.files > 1 else ''
     seconds = time.monotonic() - begin
-    return f'{path} -> {output}: {summary.seconds:.1f} s of audio in {seconds:.1f} s'
+    return f'{path} -> {output}{more}: {summary.seconds:.1f} s of audio in {seconds:.1f} s'
 
 
 def check_any_done(report: RunReport, folder: str | os.PathLike[str]) -> None:

@@ -101,6 +101,8 @@ class Progress:
         """Counts a shard that is done, and names the files in it that could not be."""
         for source, reason in summary.failures:
             _logger.warning('skipped %s: %s', source, reason)
+        for source, reason in summary.warnings:
+            _logger.warning('%s: %s', source, reason)
         with self._lock:
             self._under_way.pop(shard.number, None)
             self._done['shards'] += 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from m2l_jax.audio import files
 from m2l_jax.corpus.plan import Item
-from m2l_jax.corpus.store import SUFFIXES, StoredLatents, read_latents
+from m2l_jax.corpus.store import StoredLatents, read_any
 from m2l_jax.data.audio_dataset import AudioRecords
 
 
@@ -83,14 +83,21 @@ def audio_sources(items: Sequence[Item]) -> list[AudioSource]:
     ]
 
 
+def is_latent_shard(path: str) -> bool:
+    """Whether a path is of a shard of a dataset of latents, and not of a file by itself."""
+    return '.array_record-' in os.path.basename(path)
+
+
 def read_latent_item(item: Item) -> Iterator[tuple[str, StoredLatents]]:
     """The names and latents of the files that an item holds: one, or a dataset's shard.
+
+    Those of a file are as `store.read_any` gives them.
 
     Raises:
       InputError: if it cannot be read.
     """
-    if item.path.lower().endswith(SUFFIXES):
-        yield item.source, read_latents(item.path)
+    if not is_latent_shard(item.path):
+        yield item.source, read_any(item.path)
         return
     from m2l_jax.corpus import latent_dataset  # TFDS, which takes seconds to import
 

@@ -25,7 +25,7 @@ def only_source(reader):
 
 
 def write_flac_of_unknown_length(path):
-    """As an encoder does that writes into a pipe: total_samples, 36 bits from byte 21, is 0."""
+    """As into a pipe: total_samples, 36 bits from byte 21, is 0."""
     soundfile.write(path, make_music(3).T, 44_100)
     content = bytearray(path.read_bytes())
     content[21] &= 0xF0
