@@ -100,6 +100,7 @@ def run_job(
     mine = share_of(shards, index, count)
     if options.retry_failures:
         ledger.forget_failures(mine)
+    ledger.reopen(mine)
     job = make_job(len(shards))
     progress = Progress(mine)
     with _reported(progress, ledger.folder, index, count) as reports:

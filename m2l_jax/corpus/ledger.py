@@ -87,6 +87,14 @@ class Ledger:
             self._path(number).unlink(missing_ok=True)
         return len(failed)
 
+    def reopen(self, shards: Iterable[Shard]) -> None:
+        """Removes what tells of a complete job, if one of the shards is to be worked on.
+
+        To be called before the work, whose outputs take the place of those that are told of.
+        """
+        if self.missing(shards):
+            manifest.remove(self.folder)
+
     def finish(self, shards: Sequence[Shard]) -> bool:
         """Writes manifest and failures if all shards are done; returns whether they are.
 
@@ -99,10 +107,13 @@ class Ledger:
         Raises:
           InputError: if a summary is damaged, or a file cannot be written.
         """
+        if not self.missing(shards):
+            job = claim.read_job(self.folder)
+            manifest.write(self.folder, job, lambda: self.summaries(shards))
+        # Another process may have begun meanwhile to work on some again, and will finish itself.
         if self.missing(shards):
+            manifest.remove(self.folder)
             return False
-        job = claim.read_job(self.folder)
-        manifest.write(self.folder, job, lambda: self.summaries(shards))
         remove_leftovers(self.folder, deep=True)
         return True
 

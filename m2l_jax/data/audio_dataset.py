@@ -12,6 +12,8 @@ import soxr
 from m2l_jax.audio.pcm import FULL_SCALE, from_int16
 from m2l_jax.interface.errors import InputError, first_line
 
+INFO = 'dataset_info.json'  # what TFDS opens a dataset by
+
 _PREFIX = 'tfds:'
 
 _AUDIO, _SAMPLE_RATE = 'audio', 'sample_rate'
@@ -142,7 +144,7 @@ class AudioDataset:
 
 def is_dataset(path: str) -> bool:
     """Whether a path is one of a dataset, and not of audio files."""
-    return path.startswith(_PREFIX) or os.path.isfile(f'{split_of(path)[0]}/dataset_info.json')
+    return path.startswith(_PREFIX) or os.path.isfile(f'{split_of(path)[0]}/{INFO}')
 
 
 def split_of(path: str) -> tuple[str, str]:
