@@ -21,13 +21,14 @@ from m2l_jax.data.shards import ShardJob, read_summary
 from m2l_jax.data.tfds_audio import SEGMENTS
 from m2l_jax.interface import settings
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.json_files import write_json
-from m2l_jax.interface.paths import make_folder
+from m2l_jax.interface.json_files import to_json, write_json
+from m2l_jax.interface.paths import create_file, locked, make_folder, remove_leftovers
 
 _logger = logging.getLogger(__name__)
 
 _PREPARATION = 'preparation.json'
 _SUMMARIES = 'shards'
+_REPORT = 'report.json'
 
 
 def prepare(
@@ -49,8 +50,8 @@ def prepare(
       beam_options: Beam's flags, to run there instead.
 
     Raises:
-      InputError: if nothing can be used, the output is no place for it, or it was begun with
-        other settings or input.
+      InputError: if nothing can be used, the output is no place for it, it was begun with other
+        settings or input, or another process is at work there.
     """
     if workers < 1:
         raise InputError(f'--workers={workers} must be at least 1')
@@ -62,29 +63,19 @@ def prepare(
         raise _nothing_usable(inputs, files, files[0].problem)
     _claim(folder, config, files)
     jobs = _plan_jobs(folder, usable, config)
-    missing = [job for job in jobs if read_summary(job) is None]
-    if not missing and record_dataset.has_metadata(folder):
-        _logger.info('%s is complete already: nothing to do', folder)
-        return make_report(files, [read_summary(job) for job in jobs], config)
-    record_dataset.remove_metadata(folder)
-    _remove_leftovers(folder)
-    _run(jobs, missing, workers, beam_options)
-    summaries = [read_summary(job) for job in jobs]
-    if None in summaries:
-        raise InputError(
-            f'{folder} lacks shards that were written: do all workers see this folder?'
-        )
-    report = make_report(files, summaries, config)
-    for reason in (report.skipped | report.damaged).values():
-        _logger.warning('skipping %s', reason)
-    if not report.segments:
-        _discard(folder, jobs)
-        raise _nothing_usable(inputs, files, next(iter(report.skipped.values())))
-    write_json(folder / 'report.json', dataclasses.asdict(report))
-    SEGMENTS.write_metadata(
-        folder, [summary.segments for summary in summaries], report.bytes, _describe(config)
-    )
-    return report
+    with locked(folder / _PREPARATION) as is_alone:
+        if not is_alone:
+            raise InputError(
+                f'{folder} is being written by another process: wait for its end, or choose '
+                'another --output'
+            )
+        missing = [job for job in jobs if read_summary(job) is None]
+        if missing or not record_dataset.has_metadata(folder):
+            _reopen(folder)
+            _run(jobs, missing, workers, beam_options)
+            return _finish(folder, inputs, files, jobs, config)
+    _logger.info('%s is complete already: nothing to do', folder)
+    return make_report(files, [read_summary(job) for job in jobs], config)
 
 
 def _check_folder(folder: pathlib.Path) -> None:
@@ -100,11 +91,9 @@ def _check_folder(folder: pathlib.Path) -> None:
 def _claim(folder: pathlib.Path, config: SegmentConfig, files: Sequence[AudioFile]) -> None:
     """Notes settings and input in the folder, or compares with those of the earlier run there."""
     listed = [[file.source, file.bytes, _header(file)] for file in files]
-    path = folder / _PREPARATION
-    if not path.exists():
-        make_folder(folder)
-        content = {'settings': dataclasses.asdict(config), 'files': listed}
-        write_json(path, content, indent=None)
+    path = make_folder(folder) / _PREPARATION
+    content = {'settings': dataclasses.asdict(config), 'files': listed}
+    if not path.exists() and create_file(path, to_json(content, indent=None) + '\n'):
         return
     try:
         earlier = json.loads(path.read_text())
@@ -123,11 +112,37 @@ def _claim(folder: pathlib.Path, config: SegmentConfig, files: Sequence[AudioFil
         )
 
 
-def _remove_leftovers(folder: pathlib.Path) -> None:
-    """Removes what a run that was killed had not finished."""
-    for pattern in ('.*.partial', f'{_SUMMARIES}/.*.partial'):
-        for leftover in folder.glob(pattern):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+def _reopen(folder: pathlib.Path) -> None:
+    """Removes what tells of a complete dataset, and what a killed run had not finished."""
+    record_dataset.remove_metadata(folder)
+    (folder / _REPORT).unlink(missing_ok=True)
+    remove_leftovers(folder, deep=True)
+
+
+def _finish(
+    folder: pathlib.Path,
+    inputs: str,
+    files: Sequence[AudioFile],
+    jobs: Sequence[ShardJob],
+    config: SegmentConfig,
+) -> Report:
+    """Writes the report and, last, what makes the shards a dataset; see `prepare`."""
+    summaries = [read_summary(job) for job in jobs]
+    if None in summaries:
+        raise InputError(
+            f'{folder} lacks shards that were written: do all workers see this folder?'
+        )
+    report = make_report(files, summaries, config)
+    for reason in (report.skipped | report.damaged).values():
+        _logger.warning('skipping %s', reason)
+    if not report.segments:
+        _discard(folder, jobs)
+        raise _nothing_usable(inputs, files, next(iter(report.skipped.values())))
+    write_json(folder / _REPORT, dataclasses.asdict(report))
+    SEGMENTS.write_metadata(
+        folder, [summary.segments for summary in summaries], report.bytes, _describe(config)
+    )
+    return report
 
 
 def _header(file: AudioFile) -> list[int] | None:
