@@ -126,11 +126,11 @@ def test_who_completes_a_job_that_another_has_begun_again_tells_nothing(tmp_path
     assert not (folder / 'dataset_info.json').exists()
 
 
-def start(module, *flags):
+def start(module, *flags, **environment):
     return subprocess.Popen(
         [sys.executable, '-m', f'm2l_jax.{module}', *flags, '--shard_files=2', '--dtype=float32'],
         cwd=ROOT,
-        env=on_one_device(),
+        env=on_one_device() | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -173,3 +173,28 @@ def test_encoding_that_is_killed_goes_on_and_what_it_gives_is_decoded(tmp_path):
     assert len(list((tmp_path / 'wav').rglob('*.wav'))) == manifest['files'] > 10
     for output in (folder, tmp_path / 'wav'):
         assert f'of {manifest["files"]} inputs are as they were written' in verify_job(output)
+
+
+def test_a_process_under_slurm_takes_its_share_without_the_others(tmp_path):
+    """One after the other: neither waits for another, or ends with one that is not there."""
+    write_audio(tmp_path / 'audio', 6, 0, 0.2)
+    small_model.save(tmp_path / 'model.safetensors')
+    folder = tmp_path / 'out'
+    flags = [f'--checkpoint={tmp_path / "model.safetensors"}', f'--input={tmp_path / "audio"}']
+    slurm = {
+        'SLURM_JOB_ID': '7',
+        'SLURM_STEP_NODELIST': 'n[1-2]',
+        'SLURM_NTASKS': '2',
+        'SLURM_LOCALID': '0',
+    }
+    for number, shards in ((1, 1), (0, 3)):
+        told = finish(
+            start('encode', *flags, f'--output={folder}', **slurm, SLURM_PROCID=str(number))
+        )
+        assert f'this one takes {number}/2' in told[1]
+        assert len(list(folder.glob('shards/*/*.json'))) == shards
+        assert (folder / 'manifest.json').exists() == (number == 0)
+    finish(start('encode', *flags, f'--output={tmp_path / "whole"}'))
+    assert {n: c for n, c in kept(folder).items() if not n.startswith('report')} == kept(
+        tmp_path / 'whole'
+    )
