@@ -16,7 +16,7 @@ from m2l_jax.audio.pcm import FULL_SCALE
 from m2l_jax.data import record_dataset, runners
 from m2l_jax.data.inputs import AudioFile, list_audio
 from m2l_jax.data.report import Report, make_report
-from m2l_jax.data.segments import SegmentConfig, plan_shards
+from m2l_jax.data.segments import PREPARATION, SegmentConfig, plan_shards
 from m2l_jax.data.shards import ShardJob, read_summary
 from m2l_jax.data.tfds_audio import SEGMENTS
 from m2l_jax.interface import settings
@@ -26,7 +26,6 @@ from m2l_jax.interface.paths import create_file, locked, make_folder, remove_lef
 
 _logger = logging.getLogger(__name__)
 
-_PREPARATION = 'preparation.json'
 _SUMMARIES = 'shards'
 _REPORT = 'report.json'
 
@@ -63,7 +62,7 @@ def prepare(
         raise _nothing_usable(inputs, files, files[0].problem)
     _claim(folder, config, files)
     jobs = _plan_jobs(folder, usable, config)
-    with locked(folder / _PREPARATION) as is_alone:
+    with locked(folder / PREPARATION) as is_alone:
         if not is_alone:
             raise InputError(
                 f'{folder} is being written by another process: wait for its end, or choose '
@@ -84,14 +83,14 @@ def _check_folder(folder: pathlib.Path) -> None:
         return
     make_folder(folder)
     names = {path.name for path in folder.iterdir() if path.suffix != '.partial'}
-    if names and _PREPARATION not in names:
+    if names and PREPARATION not in names:
         raise InputError(f'{folder} contains other files: choose a new or empty folder as --output')
 
 
 def _claim(folder: pathlib.Path, config: SegmentConfig, files: Sequence[AudioFile]) -> None:
     """Notes settings and input in the folder, or compares with those of the earlier run there."""
     listed = [[file.source, file.bytes, _header(file)] for file in files]
-    path = make_folder(folder) / _PREPARATION
+    path = make_folder(folder) / PREPARATION
     content = {'settings': dataclasses.asdict(config), 'files': listed}
     if not path.exists() and create_file(path, to_json(content, indent=None) + '\n'):
         return
@@ -191,7 +190,7 @@ def _discard(folder: pathlib.Path, jobs: Sequence[ShardJob]) -> None:
     for job in jobs:
         pathlib.Path(job.path).unlink(missing_ok=True)
     shutil.rmtree(folder / _SUMMARIES, ignore_errors=True)
-    (folder / _PREPARATION).unlink(missing_ok=True)
+    (folder / PREPARATION).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()
 
