@@ -93,6 +93,12 @@ def test_crops_longer_than_a_dataset_was_prepared_for_are_refused(prepared):
     open_for(8193, 44_100)
 
 
+def test_a_dataset_that_is_not_complete_is_told(prepared):
+    (prepared / 'dataset_info.json').unlink()
+    with pytest.raises(InputError, match='prepared is no complete dataset: run `prepare` to its'):
+        read_crops(prepared)
+
+
 def test_public_sets_are_read_whatever_they_store(tmp_path):
     """Integers in a list at another rate, and floats with channels, as TFDS's own sets have."""
     music = make_music(2, 22_050)[0]
