@@ -106,6 +106,19 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             partial.unlink(missing_ok=True)
 
 
+def flush(path: str | os.PathLike[str]) -> None:
+    """Waits until a file is on the disk: a machine that loses its power loses what is not.
+
+    Raises:
+      InputError: if it cannot be written there.
+    """
+    try:
+        with open(path, 'rb') as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(f'{path} cannot be written ({error.strerror or error})') from None
+
+
 def create_file(path: str | os.PathLike[str], text: str) -> bool:
     """Writes a file unless there is one: whole, and of several processes only the first.
 

@@ -276,6 +276,20 @@ def test_of_two_that_begin_at_once_with_other_settings_one_is_refused(
         prepare(str(mixed_folder), folder, CONFIG)
 
 
+def test_a_shard_is_on_the_disk_before_it_counts_as_done(mixed_folder, tmp_path, monkeypatch):
+    flushed, fsync = set(), os.fsync
+
+    def note(descriptor):
+        fsync(descriptor)
+        flushed.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, 'fsync', note)
+    prepare(str(mixed_folder), tmp_path / 'set', CONFIG)
+    numbers = {path.stat().st_ino for path in (tmp_path / 'set').glob('*array_record*')}
+    assert len(numbers) > 3
+    assert numbers <= flushed
+
+
 def test_several_processes_write_the_same(mixed_folder, tmp_path):
     prepare(str(mixed_folder), tmp_path / 'one', CONFIG)
     prepare(str(mixed_folder), tmp_path / 'two', CONFIG, workers=2)
