@@ -14,7 +14,8 @@ import soundfile
 import soxr
 
 from m2l_jax.audio import channel_order
-from m2l_jax.audio.decoding import OpenAudio, PathLike, decode, opened, truncated
+from m2l_jax.audio.containers import truncated
+from m2l_jax.audio.decoding import OpenAudio, PathLike, decode, opened
 from m2l_jax.audio.levels import Levels, log_once
 from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, UNREAD_SUFFIXES, LeftOut, left_out
 from m2l_jax.interface.errors import InputError
@@ -25,10 +26,14 @@ from m2l_jax.interface.paths import replaced_file
 # longer than half of soxr's high-quality filter, which lengthens with the ratio of the rates.
 _LEAST_MARGIN = 8192
 _MARGIN_A_RATIO = 2048
-_MEASURED_BLOCK = 1 << 20
 # Raw samples have no header, and libsndfile puts that of a Sound Designer file into the working
 # folder, under a name that lets it take an MP3 there for another such file.
 _NO_FILES = {'RAW', 'SD2'}
+# Beyond 4 GiB, header included, the sizes in most formats wrap.
+_HEADER_BYTES = 1 << 16
+_MOST_BYTES = (1 << 32) - _HEADER_BYTES
+_UNBOUNDED = ('RF64', 'W64', 'CAF', 'FLAC', 'OGG', 'MP3')
+_WAV_BYTES = 3  # of a sample that is written
 # libsndfile's Vorbis encoder overflows its stack on one very long write.
 _WRITE_BLOCK = 1 << 16
 
@@ -53,9 +58,10 @@ class FormatError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says: channels, and rate and samples as stored.
+    """Channels of a file, and its rate and samples as stored.
 
-    `warning` says what is read of the file otherwise than the header has it, if anything.
+    Attributes:
+      warning: what is left out of the file, if it may be audio; a phrase without the file's name.
     """
 
     path: str
@@ -93,33 +99,19 @@ def search(paths: str) -> tuple[list[str], LeftOut]:
 
 
 def read_info(path: PathLike) -> AudioInfo:
-    """Reads a file's header.
+    """Rate, channels and length of what `read` and `read_blocks` give.
+
+    The header tells; a file whose header does not say how long it is (a FLAC from a pipe) is
+    decoded.
 
     Raises:
-      InputError: if the file is missing, not audio, truncated as far as its header tells, or of
-        unknown length (a FLAC from a pipe).
+      InputError: if the file is missing, not audio, or truncated as far as its header tells.
     """
     with opened(path) as file:
-        if not file.has_length:
-            raise InputError(f'{path} does not say how long it is: encode it again')
-        return _info(file, path)
-
-
-def measure(path: PathLike) -> AudioInfo:
-    """Reads the header of a file as `read_blocks` gives it.
-
-    Where it does not tell the length (an MP3 without a tag of its own, a FLAC from a pipe), the
-    file is decoded.
-
-    Raises:
-      InputError: see `read_blocks`.
-    """
-    with opened(path, to_end=True) as file:
         info = _info(file, path)
         if file.has_length:
             return info
-    blocks = read_blocks(path, info.sample_rate, _MEASURED_BLOCK, levels=Levels())
-    return dataclasses.replace(info, samples=sum(block.shape[1] for block in blocks))
+        return dataclasses.replace(info, samples=sum(map(len, decode(file, path))))
 
 
 def read(
@@ -150,7 +142,7 @@ def read(
         what its header promises.
     """
     seen = Levels() if levels is None else levels
-    with opened(path, to_end=samples is None) as file:
+    with opened(path) as file:
         info = _info(file, path)
         waveform = _join(_read_part(file, path, sample_rate, start, samples, seen), file.channels)
     if samples is not None and waveform.shape[1] < samples:
@@ -189,7 +181,7 @@ def read_blocks(
     if not 0 <= overlap_samples < block_samples:
         raise ValueError(f'blocks of {block_samples} samples cannot overlap by {overlap_samples}')
     empty, seen = True, Levels() if levels is None else levels
-    with opened(path, to_end=True) as file:
+    with opened(path) as file:
         info = _info(file, path)
         blocks = _read_part(file, path, sample_rate, 0, None, seen)
         for block in _regroup(blocks, file.channels, block_samples, overlap_samples):
@@ -217,17 +209,27 @@ def write(path: PathLike, waveform: np.ndarray, sample_rate: int) -> None:
 
     See `write_blocks`.
     """
-    write_blocks(path, iter([np.atleast_2d(np.asarray(waveform))]), sample_rate)
+    waveform = np.atleast_2d(np.asarray(waveform))
+    write_blocks(path, iter([waveform]), sample_rate, waveform.shape[1])
 
 
-def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int) -> None:
+def write_blocks(
+    path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int, samples: int
+) -> None:
     """Writes consecutive blocks, at least one, `[channels, samples]` in [-1, 1], as they come.
 
-    WAV and FLAC get 24 bits. The file appears under its name only once it is complete.
+    WAV and FLAC get 24 bits, and a WAV of more than 4 GiB the header of an RF64. The file appears
+    under its name only once it is complete.
+
+    Args:
+      path: the file, with the suffix of its format.
+      blocks: what it will hold.
+      sample_rate: in Hz.
+      samples: of all blocks together.
 
     Raises:
-      FormatError: for a suffix that libsndfile cannot write, or a rate or so many channels that the
-        format cannot hold.
+      FormatError: for a suffix that libsndfile cannot write, or a rate, so many channels or a
+        length that the format cannot hold.
       InputError: for a place that cannot be written to.
     """
     path = pathlib.Path(path)
@@ -236,6 +238,8 @@ def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int)
         raise FormatError(f'{path}: cannot write {path.suffix!r} files; use .wav, .flac or .ogg')
     subtype = 'PCM_24' if kind in ('WAV', 'FLAC') else None
     first = next(blocks)
+    if kind == 'WAV' and samples * len(first) * _WAV_BYTES > _MOST_BYTES:
+        kind = 'RF64'
     format_ = (sample_rate, len(first), subtype, None, kind)
     with replaced_file(path) as partial, _Target(partial, 'w+') as target:
         try:
@@ -245,6 +249,7 @@ def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int)
                     for begin in range(0, block.shape[1], _WRITE_BLOCK):
                         file.write(block[order, begin : begin + _WRITE_BLOCK].T)
                         target.check()
+                        _check_length(path, kind, target.tell())
         except soundfile.LibsndfileError as error:
             target.check()
             reason = error.error_string.rstrip('.')
@@ -255,6 +260,11 @@ def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int)
             target.check()
             raise
         target.check()
+
+
+def _check_length(path: pathlib.Path, kind: str, length: int) -> None:
+    if kind not in _UNBOUNDED and length > _MOST_BYTES + _HEADER_BYTES:
+        raise FormatError(f'{path}: {kind} cannot hold more than 4 GiB; use .wav or .flac')
 
 
 class _Target(io.FileIO):
@@ -280,7 +290,7 @@ class _Target(io.FileIO):
 
 
 def _info(file: OpenAudio, path: PathLike) -> AudioInfo:
-    return AudioInfo(os.fspath(path), file.samplerate, file.channels, file.frames)
+    return AudioInfo(os.fspath(path), file.samplerate, file.channels, file.samples, file.warning)
 
 
 def _log_oddities(info: AudioInfo, levels: Levels, is_whole: bool) -> None:

@@ -103,6 +103,7 @@ def run_job(
     mine = share_of(shards, index, count)
     if options.retry_failures:
         ledger.forget_failures(mine)
+    ledger.reopen(mine)
     job = make_job(len(shards))
     progress = Progress(mine, left_out)
     with _reported(progress, ledger.folder, index, count) as reports:
@@ -170,13 +171,14 @@ def run_single(worker: Worker, path: str, folder: str | os.PathLike[str]) -> str
     item = Item(os.path.basename(path), path, os.path.getsize(path))
     with new_folder(folder):
         summary = worker.work(Shard(0, (item,)), lambda seconds: None)
-        for _, reason in summary.warnings:
-            _logger.warning('%s: %s', path, reason)
         for _, reason in summary.failures:
             raise InputError(reason if path in reason else f'{path}: {reason}')
+    for _, reason in summary.warnings:
+        _logger.warning('%s: %s', path, reason)
     output = pathlib.Path(folder, summary.outputs[0].name)
+    more = f' and {summary.files - 1} more' if summary.files > 1 else ''
     seconds = time.monotonic() - begin
-    return f'{path} -> {output}: {summary.seconds:.1f} s of audio in {seconds:.1f} s'
+    return f'{path} -> {output}{more}: {summary.seconds:.1f} s of audio in {seconds:.1f} s'
 
 
 def check_any_done(report: RunReport, folder: str | os.PathLike[str]) -> None:

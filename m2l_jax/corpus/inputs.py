@@ -11,6 +11,7 @@ from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, UNREAD_SUFFIXES, LeftOut, lef
 from m2l_jax.corpus import store
 from m2l_jax.corpus.claim import is_claimed
 from m2l_jax.corpus.plan import Item
+from m2l_jax.corpus.sources import is_latent_shard
 from m2l_jax.data.audio_dataset import AudioRecords, is_dataset, split_of
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.listing import (
@@ -70,7 +71,7 @@ def mirrored_name(source: str, suffix: str) -> str:
 
 def files_among(items: Iterable[Item]) -> list[Item]:
     """The files of latents among them, as against shards of datasets."""
-    return [item for item in items if item.path.lower().endswith(store.SUFFIXES)]
+    return [item for item in items if not is_latent_shard(item.path)]
 
 
 def check_mirrored(items: Iterable[Item], suffix: str, instead: str = '') -> None:

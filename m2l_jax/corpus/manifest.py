@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from m2l_jax.corpus.summary import Output, ShardSummary
+from m2l_jax.data.audio_dataset import INFO
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import replaced_file
 
@@ -96,8 +97,8 @@ def read(
 
 
 def remove(folder: pathlib.Path) -> None:
-    """Removes these files, of a job that is to go on."""
-    for name in (_MANIFEST, _FAILURES, _WARNINGS):
+    """Removes all that tells of a complete job, a dataset's description first; it is to go on."""
+    for name in (INFO, _MANIFEST, _FAILURES, _WARNINGS):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from m2l_jax.audio import files
 from m2l_jax.audio.levels import Levels
 from m2l_jax.corpus.plan import Item
-from m2l_jax.corpus.store import SUFFIXES, StoredLatents, read_latents
+from m2l_jax.corpus.store import StoredLatents, read_any
 from m2l_jax.data.audio_dataset import AudioRecords
 
 
@@ -41,8 +41,8 @@ class FileSource:
     path: str
 
     def describe(self, sample_rate: int) -> tuple[int, int, str]:
-        """As its header has it; see `files.measure`."""
-        info = files.measure(self.path)
+        """As it is stored."""
+        info = files.read_info(self.path)
         return info.samples_at(sample_rate), info.channels, info.warning
 
     def blocks(self, sample_rate: int, block_samples: int, levels: Levels) -> Iterator[np.ndarray]:
@@ -89,14 +89,21 @@ def audio_sources(items: Sequence[Item]) -> list[AudioSource]:
     ]
 
 
+def is_latent_shard(path: str) -> bool:
+    """Whether a path is of a shard of a dataset of latents, and not of a file by itself."""
+    return '.array_record-' in os.path.basename(path)
+
+
 def read_latent_item(item: Item) -> Iterator[tuple[str, StoredLatents]]:
     """The names and latents of the files that an item holds: one, or a dataset's shard.
+
+    Those of a file are as `store.read_any` gives them.
 
     Raises:
       InputError: if it cannot be read.
     """
-    if item.path.lower().endswith(SUFFIXES):
-        yield item.source, read_latents(item.path)
+    if not is_latent_shard(item.path):
+        yield item.source, read_any(item.path)
         return
     from m2l_jax.corpus import latent_dataset  # TFDS, which takes seconds to import
 

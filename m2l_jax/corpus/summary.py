@@ -36,7 +36,7 @@ class ShardSummary:
       latents: vectors, of all channels.
       outputs: what was written.
       failures: (source, reason) of each file that could not be done.
-      warnings: (source, reason) of files that were read, and are hardly what they should be.
+      warnings: (source, reason) where a file was done, and is hardly what it should be.
     """
 
     number: int

@@ -16,7 +16,7 @@ from m2l_jax.data.tfds_audio import SEGMENTS
 from m2l_jax.interface import settings
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.json_files import write_json
-from m2l_jax.interface.paths import replaced_file
+from m2l_jax.interface.paths import flush, replaced_file
 
 # Float32 values read at a time, over all channels, 64 MB: some three minutes of stereo. Resampling
 # needs a few times as much.
@@ -72,6 +72,7 @@ def write_shard(job: ShardJob) -> None:
                 if oddity := _oddity(piece, job.config, levels):
                     tally.odd.setdefault(piece.source, oddity)
         size = partial.stat().st_size
+        flush(partial)
     summary = ShardSummary(
         size,
         tally.segments,

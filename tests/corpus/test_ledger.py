@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import pathlib
@@ -191,6 +192,15 @@ def test_names_of_any_bytes_are_told_apart(tmp_path):
         changed = Item(item.source, item.path, 2)
         with pytest.raises(InputError, match=r'input: 1 changed, .* first\): choose'):
             ledger.claim({}, [*items[:place], changed, *items[place + 1 :]])
+
+
+def test_settings_that_are_not_finite_are_json(tmp_path):
+    """As `--shard_megabytes=inf`, for one shard, is."""
+    ledger = Ledger(tmp_path)
+    for _ in range(2):
+        ledger.claim({'shard_megabytes': math.inf}, ITEMS)
+    job = json.loads((tmp_path / 'job.json').read_text(), parse_constant=pytest.fail)
+    assert job['settings'] == {'shard_megabytes': None}
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):

@@ -1,6 +1,9 @@
 import dataclasses
 import json
 import logging
+import os
+import pathlib
+import shutil
 import sys
 
 import numpy as np
@@ -14,6 +17,7 @@ from m2l_jax.data import preparation, record_dataset, shards
 from m2l_jax.data.preparation import prepare
 from m2l_jax.data.segments import SegmentConfig
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.paths import replaced_file
 from tests.conftest import make_music
 
 CONFIG = SegmentConfig(
@@ -171,6 +175,10 @@ def test_broken_files_are_named_and_never_end_it(mixed_folder, tmp_path, caplog)
     assert lost <= 80_000 < lost + CONFIG.segment_samples
 
 
+# In the name of what a process writes: it is of none that lives.
+DEAD = f'.{2**22 + 1}.'
+
+
 class Killed(BaseException):
     """What nothing catches."""
 
@@ -185,8 +193,10 @@ def test_a_rerun_completes_what_was_killed(mixed_folder, tmp_path, monkeypatch):
 
     def write_two(job):
         if len(written) == 2:
-            (folder / '.m2l_audio-train.array_record-00002-of-00009.1.partial').write_text('half')
-            raise Killed
+            with replaced_file(job.path) as partial:
+                partial.write_text('half')
+                shutil.copyfile(partial, folder / partial.name.replace(f'.{os.getpid()}.', DEAD))
+                raise Killed
         write_shard(job)
         written.append(job.path)
 
@@ -216,6 +226,89 @@ def test_a_rerun_mends_what_was_lost(mixed_folder, tmp_path, caplog):
     (folder / 'report.json').unlink()
     prepare(str(mixed_folder), folder, CONFIG)
     assert contents(folder) == expected
+
+
+def test_a_second_run_leaves_a_live_one_alone(mixed_folder, tmp_path, monkeypatch):
+    prepare(str(mixed_folder), tmp_path / 'whole', CONFIG)
+    folder = tmp_path / 'set'
+    write_shard, refusals = shards.write_shard, []
+
+    def write_beside_another(job):
+        with replaced_file(job.path) as partial:
+            partial.write_text('half')
+            with pytest.raises(InputError) as refusal:
+                prepare(str(mixed_folder), folder, CONFIG)
+            refusals.append(str(refusal.value))
+            assert partial.read_text() == 'half'
+            write_shard(job)
+            partial.write_bytes(pathlib.Path(job.path).read_bytes())
+
+    monkeypatch.setattr(preparation.runners, 'write_shard', write_beside_another)
+    prepare(str(mixed_folder), folder, CONFIG)
+    told = f'{folder} is being written by another process: wait for its end, or choose another'
+    assert refusals
+    assert all(refusal.startswith(told) for refusal in refusals)
+    assert contents(folder) == contents(tmp_path / 'whole')
+
+
+def test_what_a_live_process_writes_stays(music_folder, tmp_path):
+    """Such as a worker on this machine of a pipeline whose runner is elsewhere."""
+    folder = tmp_path / 'set'
+    folder.mkdir()
+    with pytest.raises(InputError), replaced_file(folder / 'x') as partial:
+        pass
+    live = folder / partial.name.replace(f'.{os.getpid()}.', f'.{os.getppid()}.')
+    live.write_text('half')
+    prepare(str(music_folder), folder, CONFIG)
+    assert live.read_text() == 'half'
+
+
+def test_nothing_tells_of_a_complete_dataset_while_it_is_mended(
+    mixed_folder, tmp_path, monkeypatch
+):
+    folder = tmp_path / 'set'
+    prepare(str(mixed_folder), folder, CONFIG)
+    next(folder.glob('*array_record*')).unlink()
+    write_shard, seen = shards.write_shard, []
+
+    def look_and_write(job):
+        seen.extend(folder.glob('*.json'))
+        write_shard(job)
+
+    monkeypatch.setattr(preparation.runners, 'write_shard', look_and_write)
+    prepare(str(mixed_folder), folder, CONFIG)
+    assert {path.name for path in seen} == {'features.json', 'preparation.json'}
+
+
+def test_of_two_that_begin_at_once_with_other_settings_one_is_refused(
+    mixed_folder, tmp_path, monkeypatch
+):
+    folder = tmp_path / 'set'
+    create_file, other = preparation.create_file, dataclasses.replace(CONFIG, min_rms=0.01)
+
+    def come_second(path, text):
+        with monkeypatch.context() as patch:
+            patch.setattr(preparation, 'create_file', create_file)
+            prepare(str(mixed_folder), folder, other)
+        return create_file(path, text)
+
+    monkeypatch.setattr(preparation, 'create_file', come_second)
+    with pytest.raises(InputError, match=r'otherwise \(settings\.min_rms: 0\.01 -> 0\.001\)'):
+        prepare(str(mixed_folder), folder, CONFIG)
+
+
+def test_a_shard_is_on_the_disk_before_it_counts_as_done(mixed_folder, tmp_path, monkeypatch):
+    flushed, fsync = set(), os.fsync
+
+    def note(descriptor):
+        fsync(descriptor)
+        flushed.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, 'fsync', note)
+    prepare(str(mixed_folder), tmp_path / 'set', CONFIG)
+    numbers = {path.stat().st_ino for path in (tmp_path / 'set').glob('*array_record*')}
+    assert len(numbers) > 3
+    assert numbers <= flushed
 
 
 def test_several_processes_write_the_same(mixed_folder, tmp_path):
