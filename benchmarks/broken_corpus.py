@@ -1,14 +1,21 @@
 """Are the good files of a corpus encoded, and the broken ones named, whatever is broken about them?
 
-    python -m benchmarks.broken_corpus --broken=1000 --good=100 --json=result.json
+    python -m benchmarks.broken_corpus --broken=1000 --good=100 --odd=200 --json=result.json
 
 Hides good audio files of every format among broken ones (see `benchmarks.mutated_audio`) and among
 some whose numbers are absurd, encodes them all with `python -m m2l_jax.encode` and a very small
 random model, verifies the output, and compares each good file's latents with those of
 `EncoderDecoder.encode` of it alone. The same run over the good files alone tells how much memory
-the broken ones cost. Prints JSON, and exits with 1 if something must not be.
+the broken ones cost.
+
+Then it encodes files of odd structure (see `benchmarks.odd_audio`). Of each, the audio encoded must
+be no shorter than what is in it and than what ffmpeg, if installed, reads of it; or the file must
+be refused or named in a warning.
+
+Prints JSON, and exits with 1 if something must not be.
 """
 
+import collections
 import csv
 import json
 import os
@@ -27,7 +34,7 @@ import soundfile
 from absl import app, flags
 from absl import logging as absl_logging
 
-from benchmarks import machine, mutated_audio, small_model
+from benchmarks import machine, mutated_audio, odd_audio, small_model
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.corpus.inputs import latent_items
 from m2l_jax.corpus.sources import read_latent_item
@@ -35,6 +42,7 @@ from m2l_jax.corpus.sources import read_latent_item
 _BROKEN = flags.DEFINE_integer('broken', 1000, 'Broken files.')
 _GOOD = flags.DEFINE_integer('good', 100, 'Good files.')
 _LOUD = flags.DEFINE_integer('loud', 20, 'Files with finite numbers that no model can take.')
+_ODD = flags.DEFINE_integer('odd', 200, 'Files that are joined, chained or misstate their length.')
 _FORMAT = flags.DEFINE_enum('format', 'npz', ['npz', 'npy', 'tfds'], 'Of the output.')
 _SHARD_FILES = flags.DEFINE_integer('shard_files', 200, 'Files in a shard.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Of what is broken.')
@@ -48,6 +56,11 @@ _LEAST_SNR = 90  # dB
 # lengths and of memory that the allocator keeps.
 _MOST_EXTRA_MEGABYTES = 512
 _MODEL = 'model.safetensors'
+# Two frames of MP3: what encoders add at the ends, and some decoders keep.
+_LOSSY_SLACK_SECONDS = 0.06
+_SLACK_SECONDS = 0.001
+_LOSSY = ('.mp3', '.ogg', '.opus')
+_FFMPEG_RATE = 48_000
 
 
 def main(_):
@@ -69,6 +82,7 @@ def main(_):
         'with_broken': mixed,
         'verified': verified['exit_code'] == 0,
         **_judge(folder, broken),
+        'odd': _judge_odd(folder),
     }
     wrong = _wrong(result)
     result['wrong'] = wrong
@@ -145,8 +159,7 @@ def _run(folder: pathlib.Path, arguments: list[str]) -> dict[str, float | int]:
 
 def _judge(folder: pathlib.Path, broken: Mapping[str, str]) -> dict:
     """What the output holds of good files and of broken ones."""
-    with open(folder / 'latents' / 'failures.csv', newline='') as file:
-        failures = {row['file']: row['reason'] for row in csv.DictReader(file)}
+    failures = _read_reasons(folder / 'latents' / 'failures.csv')
     snrs, names = _compare(folder)
     inputs = [
         path.relative_to(folder / 'audio').as_posix() for path in (folder / 'audio').rglob('*.*')
@@ -167,6 +180,60 @@ def _judge(folder: pathlib.Path, broken: Mapping[str, str]) -> dict:
         'reasons_of_many_lines': sum('\n' in reason for reason in failures.values()),
         'alarms_in_the_log': _alarms(folder / 'encode.log'),
     }
+
+
+def _judge_odd(folder: pathlib.Path) -> dict:
+    """Encodes odd files, and counts what became of their audio."""
+    odd = odd_audio.write_odd_files(folder / 'odd', _SEED.value, _ODD.value)
+    odd['wrapped.wav'] = odd_audio.write_wrapped_wav(folder / 'odd' / 'wrapped.wav', 3.0)
+    output = folder / 'odd_latents'
+    exit_code = _encode(folder, folder / 'odd', output)['exit_code']
+    told = {name: _read_reasons(output / f'{name}.csv') for name in ('failures', 'warnings')}
+    encoded = {
+        _key(name): stored.samples / stored.sample_rate
+        for item in latent_items(str(output), folder / 'none')
+        for name, stored in read_latent_item(item)
+    }
+    counts, lost = collections.Counter(), []
+    for name, file in odd.items():
+        reference = _ffmpeg_seconds(folder / 'odd' / name)
+        slack = _LOSSY_SLACK_SECONDS if file.suffix in _LOSSY else _SLACK_SECONDS
+        seconds = encoded.get(_key(name))
+        if name in told['failures']:
+            outcome = 'refused'
+        elif name in told['warnings']:
+            outcome = 'read in part, with a warning'
+        elif seconds is None or seconds + slack < max(file.seconds, reference or 0):
+            outcome = 'lost in silence'
+            lost.append(f'{name} ({file.label}): {seconds} s of {file.seconds}, ffmpeg {reference}')
+        elif reference is None:
+            outcome = 'read whole'
+        else:
+            same = abs(seconds - reference) <= slack
+            outcome = 'read as by ffmpeg' if same else 'read whole, more than by ffmpeg'
+        counts[outcome] += 1
+    return {'exit_code': exit_code, 'files': len(odd), **counts, 'lost': lost}
+
+
+def _ffmpeg_seconds(path: pathlib.Path) -> float | None:
+    """Seconds of audio that ffmpeg reads of a file; None without ffmpeg."""
+    if shutil.which('ffmpeg') is None:
+        return None
+    command = ['ffmpeg', '-v', 'quiet', '-nostdin', '-i', path, '-ac', '1', '-ar']
+    command += [str(_FFMPEG_RATE), '-f', 's16le', '-']
+    samples = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        while block := process.stdout.read(1 << 20):
+            samples += len(block) / 2
+    return samples / _FFMPEG_RATE
+
+
+def _read_reasons(path: pathlib.Path) -> dict[str, str]:
+    """Reasons by file, of a table that a job writes if it has something to tell."""
+    if not path.exists():
+        return {}
+    with open(path, newline='') as file:
+        return {row['file']: row['reason'] for row in csv.DictReader(file)}
 
 
 def _compare(folder: pathlib.Path) -> tuple[list[float], set[str]]:
@@ -217,6 +284,8 @@ def _wrong(result: Mapping) -> list[str]:
         'reasons are more than a line': result['reasons_of_many_lines'],
         'the log has what no user should see': result['alarms_in_the_log'],
         'broken files cost memory': extra > _MOST_EXTRA_MEGABYTES,
+        'odd files lost audio in silence': result['odd']['lost'],
+        'odd files ended the run': result['odd']['exit_code'],
     }
     return [name for name, failed in checks.items() if failed]
 

@@ -8,7 +8,6 @@ nothing. Prints JSON: signal-to-noise ratios in dB, and the programs that were c
 length that is padded to had been met.
 """
 
-import json
 import time
 import types
 
@@ -21,6 +20,7 @@ from m2l_jax.audio import files
 from m2l_jax.codec.chunks import bucket
 from m2l_jax.codec.compile_cache import use_compile_cache
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.interface.json_files import to_json
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.torch_weights.reference import random_tensors, reference_network
@@ -54,7 +54,7 @@ def main(_):
     alone = _alone(config, tensors, cuts)
     ratios = [_snr(ours, theirs) for ours, theirs in zip(together, alone, strict=True)]
     print(
-        json.dumps(
+        to_json(
             {
                 **machine.describe(),
                 'cuts': len(cuts),
@@ -65,7 +65,6 @@ def main(_):
                 'compiled_after_warm_up': len(compiled),
                 'seconds': round(seconds, 1),
             },
-            indent=2,
         )
     )
 

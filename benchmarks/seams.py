@@ -10,7 +10,6 @@ where they overlap, of which the right fade depends; and what the level loses in
 fade. Without --checkpoint the weights are random.
 """
 
-import json
 import pathlib
 from collections.abc import Sequence
 
@@ -24,6 +23,7 @@ from m2l_jax.codec.chunks import Chunk, Chunking
 from m2l_jax.codec.compile_cache import use_compile_cache
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.report import draw_comparison, save_picture
+from m2l_jax.interface.json_files import to_json
 from m2l_jax.model.autoencoder import Music2Latent
 
 _CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Model; random weights without.')
@@ -67,7 +67,7 @@ def main(_):
         'end_to_end': _measure(_put_end_to_end(codec, blunt_parts, blunt_chunks), borders),
         'in_overlaps': _compare(codec, fading_parts, fading_chunks, faded),
     }
-    text = json.dumps(result, indent=2)
+    text = to_json(result)
     print(text)
     if _JSON.value:
         pathlib.Path(_JSON.value).write_text(text + '\n')

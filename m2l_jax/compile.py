@@ -7,7 +7,7 @@ Prints memory, work and traffic of a chip; the exit code is 1 if the program doe
 the compiler for TPUs, `pip install -e '.[tpu]'`, and a few minutes.
 """
 
-import json
+import dataclasses
 
 from absl import flags
 
@@ -37,10 +37,11 @@ flags.mark_flags_as_required(['config', 'topology'])
 def main() -> None:
     """Parses the flags and compiles."""
     from m2l_jax.compilation.fitting import compile_config
+    from m2l_jax.interface.json_files import to_json
 
     config = command.read_config(_CONFIG)
     report = compile_config(config, _TOPOLOGY.value, _WHAT.value, _SECONDS.value, _EFFORT.value)
-    print(json.dumps(report.to_json(), indent=2) if _JSON.value else report.describe())
+    print(to_json(dataclasses.asdict(report)) if _JSON.value else report.describe())
 
 
 if __name__ == '__main__':

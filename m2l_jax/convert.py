@@ -42,7 +42,6 @@ def main() -> None:
 
     from m2l_jax.checkpoint.store import save_model
     from m2l_jax.codec.weights import open_weights
-    from m2l_jax.interface.paths import make_folder
     from m2l_jax.torch_weights import files
     from m2l_jax.torch_weights.conversion import save_torch_model
 
@@ -53,7 +52,7 @@ def main() -> None:
         most = None if _MOST.value is None else int(_MOST.value * 1e6)
         save_torch_model(target, model.config, params, storage=_STORAGE.value, most_bytes=most)
     else:
-        save_model(make_folder(target), model.config, params)
+        save_model(target, model.config, params)
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     print(f'{_FROM.value} -> {target}: {size:,} parameters')
 

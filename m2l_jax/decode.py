@@ -5,6 +5,16 @@
 Takes the checkpoint that the latents were encoded with. Run it again, and it does what is missing.
 A file that cannot be decoded is named in OUTPUT/failures.csv, the others are done; the exit code is
 1 only if none could be.
+
+Latents that a generative model made are decoded too: a .npy or .npz with an array of floats,
+[64, frames], [channels, 64, frames] or, for a file each, [batch, channels, 64, frames].
+
+    latents = sample(model)  # [8, 64, 215]: 8 pieces of 20 s, mono
+    np.save('generated.npy', latents[:, None])  # [8, 1, 64, 215]
+    python -m m2l_jax.decode --checkpoint=DIR --input=generated.npy --output=audio
+
+makes audio/generated-0.wav to generated-7.wav. Latents are scaled to unit variance on music, as
+`encode` writes them; those of a model without that scaling take --scale=1.
 """
 
 import dataclasses
@@ -32,6 +42,19 @@ _OVERLAP = flags.DEFINE_float(
     'Seconds over which chunks fade into each other; with 0 they end bluntly, as in the PyTorch '
     'package.',
 )
+_RATE = flags.DEFINE_integer(
+    'sample_rate',
+    None,
+    "Of the audio in Hz, for files that do not say it; by default the model's, 44100.",
+    lower_bound=1000,
+    upper_bound=1_000_000,
+)
+_SCALE = flags.DEFINE_float(
+    'scale',
+    None,
+    "Latents times this are the model's own, for files that do not say it: by default 0.06, as "
+    '`encode` writes them, of unit variance on music; 1 for latents that are not scaled.',
+)
 
 
 def main() -> None:
@@ -53,6 +76,8 @@ def _decode(source: str, output: str) -> None:
         _SEED.value,
         flags.FLAGS.chunk_seconds,
         _OVERLAP.value,
+        _RATE.value,
+        _SCALE.value,
     )
     # An error comes before the folder is taken.
     chunking_of(codec, settings, codec.config.spectrogram.sample_rate)

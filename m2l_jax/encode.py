@@ -5,8 +5,9 @@
     python -m m2l_jax.encode --checkpoint=DIR --input='/data/*/**/*.flac,list.txt' --format=tfds …
 
 Run it again, and it does what is missing. A file that cannot be encoded is named in
-OUTPUT/failures.csv, the others are done; the exit code is 1 only if none could be. Without
---checkpoint the authors' released weights are fetched (CC BY-NC 4.0).
+OUTPUT/failures.csv, one that is too loud or silent in OUTPUT/warnings.csv, the others are done; the
+exit code is 1 only if none could be. Without --checkpoint the authors' released weights are fetched
+(CC BY-NC 4.0).
 """
 
 import dataclasses
@@ -86,7 +87,7 @@ def _encode(source: str, output: str) -> None:
     if is_alone and _FORMAT.value != 'tfds':
         print(execution.run_single(open_worker(make_job(1)), source, output))
         return
-    items = inputs.audio_items(source, output)
+    items, left_out = inputs.find_audio(source, output)
     if _FORMAT.value != 'tfds':
         inputs.check_mirrored(items, f'.{_FORMAT.value}', ', or write a dataset (--format=tfds)')
     report = execution.run_job(
@@ -97,6 +98,7 @@ def _encode(source: str, output: str) -> None:
         output,
         options,
         lambda job, summaries: latent_format(codec.config, job).complete(summaries),
+        left_out,
     )
     print(report.describe())
     execution.check_any_done(report, output)

@@ -24,19 +24,19 @@ def main() -> None:
     from m2l_jax.evaluation.report import save_picture
     from m2l_jax.interface.errors import InputError
     from m2l_jax.interface.json_files import write_json
-    from m2l_jax.interface.paths import make_folder
+    from m2l_jax.interface.paths import new_folder
     from m2l_jax.training.curves import read_curves
 
     curves = read_curves(_WORKDIR.value)
     if not curves:
         raise InputError(f'{_WORKDIR.value} holds no curves: pass the --workdir of a training run')
-    folder = make_folder(_OUTPUT.value)
     as_json = {
         name: {'step': list(curve), 'value': list(curve.values())} for name, curve in curves.items()
     }
-    write_json(folder / 'curves.json', as_json, indent=None)
-    name = pathlib.Path(_WORKDIR.value).resolve().name
-    save_picture(folder / 'curves.png', draw_curves(curves, name))
+    picture = draw_curves(curves, pathlib.Path(_WORKDIR.value).resolve().name)
+    with new_folder(_OUTPUT.value) as folder:
+        write_json(folder / 'curves.json', as_json, indent=None)
+        save_picture(folder / 'curves.png', picture)
     last = max(max(curve) for curve in curves.values())
     print(f'{folder}/curves.json, curves.png: {len(curves)} curves up to step {last}')
 

@@ -27,7 +27,8 @@ _SECONDS = flags.DEFINE_float('segment_seconds', 5.0, 'Length of a segment.')
 _CROP = flags.DEFINE_integer(
     'crop_frames',
     64,
-    'Spectrogram frames of the longest crop that will be trained on; segments overlap by that.',
+    'Spectrogram frames, 2048 samples each and 512 apart, of the longest crop that will be trained '
+    'on; segments overlap by that.',
 )
 _MIN_RMS = flags.DEFINE_float(
     'min_rms', 0.001, 'Segments with a lower RMS (full scale is 1) are left out.'

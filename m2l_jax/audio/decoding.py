@@ -10,7 +10,9 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from m2l_jax.audio import ogg, open_ended
+from m2l_jax.audio import channel_order, containers, flac, mpeg, ogg
+from m2l_jax.audio.ranges import Ranges
+from m2l_jax.audio.suffixes import UNREAD_SUFFIXES
 from m2l_jax.interface.errors import InputError
 
 PathLike = str | os.PathLike[str]
@@ -31,6 +33,9 @@ _OGG_LAST_PAGES = 1 << 16
 # An MP3 frame borrows bits from frames before it, which a seek does not decode.
 _MP3_RUN_IN = 1 << 14
 
+# What libsndfile says of a file named .mp3 that holds none is that it does not exist.
+_NOT_MPEG = 7
+
 # Samples that decoders of MP3 and Ogg drop at the ends of files from some encoders.
 _LOSSY_SLACK = 1 << 13
 
@@ -40,8 +45,6 @@ _CUT_SIZE = re.compile(
 )
 # Writers that count their own header or padding as audio.
 _MISCOUNTED_BYTES = 128
-# What writers into a pipe state, about: they cannot come back to fill the size in.
-_UNKNOWN_SIZES = ((0x7FFF_0000, 0x8001_0000), (0xFFFF_0000, 0x1_0001_0000), (1 << 62, 1 << 65))
 
 
 class OpenAudio(soundfile.SoundFile):
@@ -51,12 +54,16 @@ class OpenAudio(soundfile.SoundFile):
     whose header does not say where that is, and drops what was read.
 
     Attributes:
-      has_length: whether the header says how long the file is; a FLAC from a pipe does not.
+      samples: length of each channel, as the header says or as counted in the frames.
+      has_length: whether that is known.
+      warning: what is left out of the file, if it may be audio; a phrase without the file's name.
     """
 
-    def __init__(self, file: str | bytes | BinaryIO, has_length: bool = True):
+    def __init__(self, file: str | bytes | BinaryIO, samples: int | None = None):
         super().__init__(file)
-        self.has_length = has_length and self.frames <= _LONGEST
+        self.samples = self.frames if samples is None else samples
+        self.has_length = self.samples <= _LONGEST
+        self.warning = ''
 
     def seekable(self) -> bool:
         """Whether reading may rely on seeking."""
@@ -69,17 +76,16 @@ class OpenAudio(soundfile.SoundFile):
 
 
 @contextlib.contextmanager
-def opened(path: PathLike, to_end: bool = False) -> Iterator[OpenAudio]:
+def opened(path: PathLike) -> Iterator[OpenAudio]:
     """A file whose header can be true, open for reading.
 
     Args:
       path: the file.
-      to_end: that all of it will be read, wherever its header says, or lets guess, that it ends.
 
     Raises:
       InputError: if the file is missing, not audio, shorter than its header says, or has a sample
-        rate, channels or a length that no audio of its size has, or streams after the first that
-        are not read though `to_end`; while it is open, also for what libsndfile finds damaged.
+        rate, channels or a length that no audio of its size has, or several streams in a row that
+        cannot be read as one; while it is open, also for what libsndfile finds damaged.
     """
     if not os.path.isfile(path):
         raise InputError(f'{path} does not exist or is not a file: check the path')
@@ -87,21 +93,15 @@ def opened(path: PathLike, to_end: bool = False) -> Iterator[OpenAudio]:
         raise InputError(f'{path} cannot be read: mend its permissions')
     with contextlib.ExitStack() as stack:
         try:
-            file = _open(path, to_end, stack)
+            file = _open(path, stack)
             _check_header(file, path)
-            unread = to_end and file.format == 'OGG' and ogg.is_chained(path)
         except (soundfile.LibsndfileError, TypeError, OSError) as error:
             raise InputError(
-                f'{path} cannot be read as audio ({_reason(error)}): replace or remove it'
+                f'{path} cannot be read as audio ({_reason(error)}): {_remedy(path)}'
             ) from None
-        if unread:
-            raise InputError(
-                f'{path} holds several streams in a row, of which only the first can be read: '
-                'split it into one file for each'
-            )
         try:
             yield file
-        except soundfile.LibsndfileError as error:
+        except (soundfile.LibsndfileError, OSError) as error:
             reason = _reason(error)
             raise InputError(f'{path} is damaged ({reason}): replace or remove it') from None
 
@@ -123,12 +123,17 @@ def decode(
       expansion: how many times longer resampling makes a block, which is made shorter for it.
 
     Yields:
-      `[samples, channels]`, float32; fewer in all than asked for where the file ends before `stop`.
+      `[samples, channels]`, float32, the channels in WAV's order; fewer in all than asked for where
+      the file ends before `stop`.
 
     Raises:
-      InputError: if `stop` is None and the file holds less than its header promises.
+      InputError: if `stop` is None and the file holds less than its header promises, or streams
+        of FLAC after the first.
     """
+    if stop is None and file.format == 'FLAC' and flac.is_joined(path):
+        raise containers.joined(path)
     longest = max(1, int(_BLOCK_VALUES / file.channels / max(1, expansion)))
+    order = channel_order.when_read(file, path)
     seek = _seek_point(file, start)
     position = file.seek(seek) if seek else 0
     while stop is None or position < stop:
@@ -136,34 +141,84 @@ def decode(
         block = file.read(length, dtype='float32', always_2d=True)
         if not len(block):
             break
-        yield block[max(0, start - position) :]
+        yield block[max(0, start - position) :, order]
         position += len(block)
     slack = _LOSSY_SLACK if file.format in ('MP3', 'OGG') else 0
-    if stop is None and file.has_length and position + slack < file.frames:
-        raise truncated(path, position, file.frames)
+    if stop is None and file.has_length and position + slack < file.samples:
+        raise containers.truncated(path, position, file.samples)
 
 
-def truncated(path: PathLike, held: int, promised: int) -> InputError:
-    """What to say of a file that ends early; both lengths in samples."""
-    return InputError(
-        f'{path} ends after {held} samples of {promised}: '
-        'the file is truncated; replace or remove it'
-    )
-
-
-def _open(path: PathLike, to_end: bool, stack: contextlib.ExitStack) -> OpenAudio:
+def _open(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio:
     # soundfile does not encode names that are no Unicode.
     name = os.fspath(path) if sys.platform == 'win32' else os.fsencode(path)
-    file = stack.enter_context(OpenAudio(name))
-    shown = None
-    if file.format in ('WAV', 'WAVEX') and not file.frames:
-        shown = open_ended.show_wav(path)
-    elif file.format == 'MP3' and to_end:
-        shown = open_ended.show_mp3(path)
-    if shown is None:
-        return file
-    stack.enter_context(shown)
-    return stack.enter_context(OpenAudio(shown, has_length=file.format != 'MP3'))
+    contents = containers.look_into(path)
+    if contents is None:
+        return _open_streams(path, name, stack)
+    shown = stack.enter_context(contents.shown) if contents.shown else name
+    file = stack.enter_context(OpenAudio(shown))
+    if _is_mpeg(file):
+        return _open_frames(path, stack) or file
+    file.warning = contents.describe_left_out(file.frames / file.samplerate)
+    return file
+
+
+def _open_streams(path: PathLike, name: str | bytes, stack: contextlib.ExitStack) -> OpenAudio:
+    """A file of packets or frames, and what is in no container that is looked into."""
+    with open(path, 'rb') as bare:
+        mark = bare.read(4)
+    if mark == ogg.MARK:
+        _check_pages(path)
+        if parts := ogg.flac_ranges(path):
+            return stack.enter_context(OpenAudio(stack.enter_context(Ranges(path, parts))))
+    # libmpg123 writes a warning for a file that goes on where its first frame says that it ends.
+    if mark.startswith(mpeg.MARKS) and (frames := _open_frames(path, stack)):
+        return frames
+    try:
+        file = stack.enter_context(OpenAudio(name))
+    except soundfile.LibsndfileError:
+        if frames := _open_frames(path, stack):
+            return frames
+        raise
+    if _is_mpeg(file):
+        if mpeg.find(path) is None:
+            raise InputError(
+                f'{path} holds no whole frame of MPEG audio that states its bit rate: '
+                'encode it again, or remove it'
+            )
+        return _open_frames(path, stack) or file
+    values = file.frames * file.channels
+    contents = containers.look_behind(path, (file.format, file.subtype), values)
+    if contents is not None:
+        file.warning = contents.describe_left_out(file.frames / file.samplerate)
+    return file
+
+
+def _check_pages(path: PathLike) -> None:
+    pages = ogg.check(path)
+    if pages.is_chained:
+        raise containers.joined(path)
+    if pages.missing:
+        raise InputError(
+            f'{path} is damaged, {pages.missing} of its pages are missing or broken: '
+            'replace or remove it'
+        )
+
+
+def _open_frames(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio | None:
+    """The frames of MPEG audio; None if there are none, or libsndfile finds them all itself."""
+    layout = mpeg.find(path)
+    if layout is None or not layout.runs:
+        return None
+    if layout.is_joined:
+        raise containers.joined(path)
+    if layout.promised > layout.samples:
+        raise containers.truncated(path, layout.samples, layout.promised)
+    frames = stack.enter_context(mpeg.frames_alone(path, layout))
+    return stack.enter_context(OpenAudio(frames, None if layout.states_samples else layout.samples))
+
+
+def _is_mpeg(file: OpenAudio) -> bool:
+    return file.subtype.startswith('MPEG_LAYER')  # in a file of its own or a WAV
 
 
 def _check_header(file: OpenAudio, path: PathLike) -> None:
@@ -173,19 +228,15 @@ def _check_header(file: OpenAudio, path: PathLike) -> None:
         problem = f'a sample rate of {file.samplerate} Hz'
     elif file.channels > _MOST_CHANNELS:
         problem = f'{file.channels} channels, of at most {_MOST_CHANNELS}'
-    elif file.has_length and file.frames > size * _MOST_SAMPLES_A_BYTE:
-        problem = f'{file.frames / file.samplerate / 3600:.1f} hours in {size} bytes'
+    elif file.has_length and file.samples > size * _MOST_SAMPLES_A_BYTE:
+        problem = f'{file.samples / file.samplerate / 3600:.1f} hours in {size} bytes'
     if problem:
         raise InputError(
             f'{path} cannot be audio, its header claims {problem}: replace or remove it'
         )
     for promised, held in _CUT_SIZE.findall(file.extra_info):
-        unknown = any(low <= int(promised) < high for low, high in _UNKNOWN_SIZES)
-        if not unknown and int(promised) - int(held) > _MISCOUNTED_BYTES:
-            raise InputError(
-                f'{path} ends after {held} bytes of {promised}: '
-                'the file is truncated; replace or remove it'
-            )
+        if int(promised) - int(held) > _MISCOUNTED_BYTES:
+            raise containers.truncated(path, int(held), int(promised), 'bytes')
 
 
 def _seek_point(file: OpenAudio, start: int) -> int:
@@ -193,11 +244,19 @@ def _seek_point(file: OpenAudio, start: int) -> int:
     if not file.can_seek:
         return 0
     if file.format == 'OGG':
-        start = min(start, file.frames - _OGG_LAST_PAGES)
-    elif file.format == 'MP3':
+        start = min(start, file.samples - _OGG_LAST_PAGES)
+    elif _is_mpeg(file):
         start -= _MP3_RUN_IN
-    return max(0, min(start, file.frames))
+    return max(0, min(start, file.samples))
+
+
+def _remedy(path: PathLike) -> str:
+    if os.path.splitext(path)[1].lower() in UNREAD_SUFFIXES:
+        return f'convert it (ffmpeg -i {path} FILE.flac)'
+    return 'replace or remove it'
 
 
 def _reason(error: Exception) -> str:
+    if getattr(error, 'code', None) == _NOT_MPEG:
+        return 'it is in no format that libsndfile reads'
     return str(getattr(error, 'error_string', error)).rstrip('.')

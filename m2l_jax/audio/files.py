@@ -13,22 +13,43 @@ import numpy as np
 import soundfile
 import soxr
 
-from m2l_jax.audio.decoding import OpenAudio, PathLike, decode, opened, truncated
+from m2l_jax.audio import channel_order
+from m2l_jax.audio.containers import truncated
+from m2l_jax.audio.decoding import OpenAudio, PathLike, decode, opened
+from m2l_jax.audio.levels import Levels, log_once
+from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, UNREAD_SUFFIXES, LeftOut, left_out
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.listing import list_files, split_inputs
+from m2l_jax.interface.listing import list_files, readable_name, split_inputs
 from m2l_jax.interface.paths import replaced_file
-
-AUDIO_SUFFIXES = frozenset(
-    f'.{name.lower()}' for name in (*soundfile.available_formats(), 'oga', 'opus', 'aif', 'mp2')
-) - {'.raw'}  # a headerless file says neither its rate nor its format
 
 # Source samples read on either side of a partial read, so that the resampling filter has run in:
 # longer than half of soxr's high-quality filter, which lengthens with the ratio of the rates.
 _LEAST_MARGIN = 8192
 _MARGIN_A_RATIO = 2048
-_MEASURED_BLOCK = 1 << 20
+# Raw samples have no header, and libsndfile puts that of a Sound Designer file into the working
+# folder, under a name that lets it take an MP3 there for another such file.
+_NO_FILES = {'RAW', 'SD2'}
+# Beyond 4 GiB, header included, the sizes in most formats wrap.
+_HEADER_BYTES = 1 << 16
+_MOST_BYTES = (1 << 32) - _HEADER_BYTES
+_UNBOUNDED = ('RF64', 'W64', 'CAF', 'FLAC', 'OGG', 'MP3')
+_WAV_BYTES = 3  # of a sample that is written
 # libsndfile's Vorbis encoder overflows its stack on one very long write.
 _WRITE_BLOCK = 1 << 16
+
+
+def resampled_length(samples: int, source_rate: int, sample_rate: int) -> int:
+    """Samples after resampling, everywhere: those that begin before the source ends.
+
+    soxr gives at least as many, for it rounds to the nearest.
+    """
+    return samples * sample_rate // source_rate
+
+
+def resample(waveform: np.ndarray, source_rate: int, sample_rate: int) -> np.ndarray:
+    """`[channels, samples]` at another rate, `resampled_length` samples; rates are in Hz."""
+    length = resampled_length(waveform.shape[1], source_rate, sample_rate)
+    return np.ascontiguousarray(soxr.resample(waveform.T, source_rate, sample_rate)[:length].T)
 
 
 class FormatError(InputError):
@@ -37,64 +58,68 @@ class FormatError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says: channels, and rate and samples as stored."""
+    """Channels of a file, and its rate and samples as stored.
+
+    Attributes:
+      warning: what is left out of the file, if it may be audio; a phrase without the file's name.
+    """
 
     path: str
     sample_rate: int
     channels: int
     samples: int
+    warning: str = ''
 
     def samples_at(self, sample_rate: int) -> int:
-        """Whole samples in the file after resampling to `sample_rate`."""
-        return self.samples * sample_rate // self.sample_rate
+        """Samples that `read` gives of the whole file at `sample_rate`."""
+        return resampled_length(self.samples, self.sample_rate, sample_rate)
 
 
 def find(paths: str) -> list[str]:
-    """The audio files that `paths` names, each once: files, and folders with all below them.
+    """The files that `search` finds."""
+    return search(paths)[0]
+
+
+def search(paths: str) -> tuple[list[str], LeftOut]:
+    """Lists the audio files that `paths` names, each once: files, and folders with all below them.
 
     Args:
       paths: a file or folder; several with commas between.
 
+    Returns:
+      The files, and what the folders hold of formats that are not read.
+
     Raises:
       InputError: if one of them does not exist.
     """
-    found = (file for part in split_inputs(paths) for file in list_files(part, AUDIO_SUFFIXES))
-    return list(dict.fromkeys(found))
+    listed = [list_files(part, AUDIO_SUFFIXES, UNREAD_SUFFIXES) for part in split_inputs(paths)]
+    found = dict.fromkeys(file for files, _ in listed for file in files)
+    others = {file for _, files in listed for file in files} - found.keys()
+    return list(found), left_out(map(readable_name, others))
 
 
 def read_info(path: PathLike) -> AudioInfo:
-    """Reads a file's header.
+    """Rate, channels and length of what `read` and `read_blocks` give.
+
+    The header tells; a file whose header does not say how long it is (a FLAC from a pipe) is
+    decoded.
 
     Raises:
-      InputError: if the file is missing, not audio, truncated as far as its header tells, or of
-        unknown length (a FLAC from a pipe).
+      InputError: if the file is missing, not audio, or truncated as far as its header tells.
     """
     with opened(path) as file:
-        if not file.has_length:
-            raise InputError(f'{path} does not say how long it is: encode it again')
-        return AudioInfo(os.fspath(path), file.samplerate, file.channels, file.frames)
-
-
-def measure(path: PathLike, sample_rate: int) -> tuple[int, int]:
-    """Samples at a sample rate, and channels, of what `read_blocks` gives.
-
-    The header tells, and where it does not (an MP3 without a tag of its own, a FLAC from a pipe),
-    the file is decoded.
-
-    Raises:
-      InputError: see `read_blocks`.
-    """
-    with opened(path, to_end=True) as file:
-        info = AudioInfo(os.fspath(path), file.samplerate, file.channels, file.frames)
+        info = _info(file, path)
         if file.has_length:
-            return info.samples_at(sample_rate), info.channels
-    blocks = read_blocks(path, info.sample_rate, _MEASURED_BLOCK)
-    info = dataclasses.replace(info, samples=sum(block.shape[1] for block in blocks))
-    return info.samples_at(sample_rate), info.channels
+            return info
+        return dataclasses.replace(info, samples=sum(map(len, decode(file, path))))
 
 
 def read(
-    path: PathLike, sample_rate: int, start: int = 0, samples: int | None = None
+    path: PathLike,
+    sample_rate: int,
+    start: int = 0,
+    samples: int | None = None,
+    levels: Levels | None = None,
 ) -> np.ndarray:
     """Reads a file, or by seeking a part of it, at a given sample rate.
 
@@ -107,6 +132,7 @@ def read(
       sample_rate: the rate wanted, in Hz; the file is resampled to it if it has another.
       start: first sample wanted, counted at `sample_rate`.
       samples: how many samples, counted at `sample_rate`; None reads to the end.
+      levels: to which what is decoded is added; if None, a warning is logged where it is odd.
 
     Returns:
       `[channels, samples]`, float32.
@@ -115,15 +141,23 @@ def read(
       InputError: if the file is missing, not audio, damaged, or ends before `start + samples` or
         what its header promises.
     """
-    with opened(path, to_end=samples is None) as file:
-        waveform = _join(_read_part(file, path, sample_rate, start, samples), file.channels)
+    seen = Levels() if levels is None else levels
+    with opened(path) as file:
+        info = _info(file, path)
+        waveform = _join(_read_part(file, path, sample_rate, start, samples, seen), file.channels)
     if samples is not None and waveform.shape[1] < samples:
         raise truncated(path, start + waveform.shape[1], start + samples)
+    if levels is None:
+        _log_oddities(info, seen, is_whole=samples is None)
     return waveform
 
 
 def read_blocks(
-    path: PathLike, sample_rate: int, block_samples: int, overlap_samples: int = 0
+    path: PathLike,
+    sample_rate: int,
+    block_samples: int,
+    overlap_samples: int = 0,
+    levels: Levels | None = None,
 ) -> Iterator[np.ndarray]:
     """Reads a file of any length from its beginning to its end, in memory for one block.
 
@@ -135,6 +169,7 @@ def read_blocks(
       sample_rate: the rate wanted, in Hz; the file is resampled to it if it has another.
       block_samples: length of a block, counted at `sample_rate`.
       overlap_samples: how much of a block its successor repeats.
+      levels: see `read`.
 
     Yields:
       `[channels, block_samples]`, float32; the last may be shorter, but holds more than overlap.
@@ -145,15 +180,18 @@ def read_blocks(
     """
     if not 0 <= overlap_samples < block_samples:
         raise ValueError(f'blocks of {block_samples} samples cannot overlap by {overlap_samples}')
-    empty = True
-    with opened(path, to_end=True) as file:
-        blocks = _read_part(file, path, sample_rate, 0, None)
+    empty, seen = True, Levels() if levels is None else levels
+    with opened(path) as file:
+        info = _info(file, path)
+        blocks = _read_part(file, path, sample_rate, 0, None, seen)
         for block in _regroup(blocks, file.channels, block_samples, overlap_samples):
             check_finite(block, path)
             empty = False
             yield block
     if empty:
         raise InputError(f'{path} holds no samples: replace or remove it')
+    if levels is None:
+        _log_oddities(info, seen, is_whole=True)
 
 
 def check_finite(waveform: np.ndarray, path: PathLike) -> None:
@@ -171,33 +209,47 @@ def write(path: PathLike, waveform: np.ndarray, sample_rate: int) -> None:
 
     See `write_blocks`.
     """
-    write_blocks(path, iter([np.atleast_2d(np.asarray(waveform))]), sample_rate)
+    waveform = np.atleast_2d(np.asarray(waveform))
+    write_blocks(path, iter([waveform]), sample_rate, waveform.shape[1])
 
 
-def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int) -> None:
+def write_blocks(
+    path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int, samples: int
+) -> None:
     """Writes consecutive blocks, at least one, `[channels, samples]` in [-1, 1], as they come.
 
-    WAV and FLAC get 24 bits. The file appears under its name only once it is complete.
+    WAV and FLAC get 24 bits, and a WAV of more than 4 GiB the header of an RF64. The file appears
+    under its name only once it is complete.
+
+    Args:
+      path: the file, with the suffix of its format.
+      blocks: what it will hold.
+      sample_rate: in Hz.
+      samples: of all blocks together.
 
     Raises:
-      FormatError: for a suffix that libsndfile cannot write, or a rate or so many channels that the
-        format cannot hold.
+      FormatError: for a suffix that libsndfile cannot write, or a rate, so many channels or a
+        length that the format cannot hold.
       InputError: for a place that cannot be written to.
     """
     path = pathlib.Path(path)
     kind = path.suffix[1:].upper()
-    if kind not in soundfile.available_formats():
+    if kind not in soundfile.available_formats().keys() - _NO_FILES:
         raise FormatError(f'{path}: cannot write {path.suffix!r} files; use .wav, .flac or .ogg')
     subtype = 'PCM_24' if kind in ('WAV', 'FLAC') else None
     first = next(blocks)
+    if kind == 'WAV' and samples * len(first) * _WAV_BYTES > _MOST_BYTES:
+        kind = 'RF64'
     format_ = (sample_rate, len(first), subtype, None, kind)
     with replaced_file(path) as partial, _Target(partial, 'w+') as target:
         try:
             with soundfile.SoundFile(target, 'w', *format_) as file:
+                order = channel_order.when_written(file)
                 for block in itertools.chain([first], blocks):
                     for begin in range(0, block.shape[1], _WRITE_BLOCK):
-                        file.write(block[:, begin : begin + _WRITE_BLOCK].T)
+                        file.write(block[order, begin : begin + _WRITE_BLOCK].T)
                         target.check()
+                        _check_length(path, kind, target.tell())
         except soundfile.LibsndfileError as error:
             target.check()
             reason = error.error_string.rstrip('.')
@@ -208,6 +260,11 @@ def write_blocks(path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int)
             target.check()
             raise
         target.check()
+
+
+def _check_length(path: pathlib.Path, kind: str, length: int) -> None:
+    if kind not in _UNBOUNDED and length > _MOST_BYTES + _HEADER_BYTES:
+        raise FormatError(f'{path}: {kind} cannot hold more than 4 GiB; use .wav or .flac')
 
 
 class _Target(io.FileIO):
@@ -232,17 +289,28 @@ class _Target(io.FileIO):
             raise self._error
 
 
+def _info(file: OpenAudio, path: PathLike) -> AudioInfo:
+    return AudioInfo(os.fspath(path), file.samplerate, file.channels, file.samples, file.warning)
+
+
+def _log_oddities(info: AudioInfo, levels: Levels, is_whole: bool) -> None:
+    """Warns once of a file of which the whole or a part has been read."""
+    log_once(info.path, info.warning)
+    log_once(info.path, levels.oddity() if is_whole else levels.too_loud())
+
+
 def _read_part(
     file: OpenAudio,
     path: PathLike,
     sample_rate: int,
     start: int,
     samples: int | None,
+    levels: Levels,
 ) -> Iterator[np.ndarray]:
     """`[samples, channels]`, block by block; fewer in all where the file ends early."""
     stop = None if samples is None else start + samples
     if file.samplerate == sample_rate:
-        return decode(file, path, start, stop)
+        return levels.measured(decode(file, path, start, stop))
     common = math.gcd(file.samplerate, sample_rate)
     source_period, target_period = file.samplerate // common, sample_rate // common
     ratio = file.samplerate / sample_rate
@@ -252,18 +320,22 @@ def _read_part(
     if stop is not None:
         source_stop = math.ceil(stop * file.samplerate / sample_rate) + margin
     source = decode(file, path, periods * source_period, source_stop, expansion=1 / ratio)
-    resampled = _resample(source, file.samplerate, sample_rate, file.channels)
+    resampled = _resample(levels.measured(source), file.samplerate, sample_rate, file.channels)
     return _cut(resampled, start - periods * target_period, samples)
 
 
 def _resample(
     blocks: Iterable[np.ndarray], source_rate: int, sample_rate: int, channels: int
 ) -> Iterator[np.ndarray]:
-    """As if the blocks were resampled in one piece, bit for bit."""
+    """As if the blocks were resampled in one piece, bit for bit; `resampled_length` samples."""
     stream = soxr.ResampleStream(source_rate, sample_rate, channels)
+    taken = given = 0
     for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.empty((0, channels), np.float32), last=True)
+        resampled = stream.resample_chunk(block)
+        taken, given = taken + len(block), given + len(resampled)
+        yield resampled
+    rest = stream.resample_chunk(np.empty((0, channels), np.float32), last=True)
+    yield rest[: resampled_length(taken, source_rate, sample_rate) - given]
 
 
 def _cut(blocks: Iterable[np.ndarray], start: int, samples: int | None) -> Iterator[np.ndarray]:

@@ -1,14 +1,22 @@
-"""What the pages of an Ogg file tell (RFC 3533): whether one stream follows another in it."""
+"""Pages of an Ogg file (RFC 3533): streams in a row, missing pages, a FLAC file in them."""
 
+import functools
 import os
 import struct
+import zlib
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-_MARK = b'OggS'
-_HEADER = struct.Struct('<4sBBQIIIB')
-_LONGEST_PAGE = _HEADER.size + 255 + 255 * 255
+MARK = b'OggS'
+_HEADER = struct.Struct('<4sBBqIIIB')
 _FIRST = 2  # the flag of a stream's first page
 _ALL_FLAGS = 7
+_NO_POSITION = -1  # of a page on which no packet ends
+_BLOCK = 1 << 16
+_REVERSED = bytes(int(f'{byte:08b}'[::-1], 2) for byte in range(256))
+_ALL_BITS = 0xFFFF_FFFF
+# In front of what is a FLAC file of its own: this mark, a version and the number of headers.
+_FLAC, _FLAC_BEGIN = b'\x7fFLAC', 9
 
 
 class _Page(NamedTuple):
@@ -22,41 +30,113 @@ class _Page(NamedTuple):
     segments: int
 
 
-def is_chained(path: str | os.PathLike[str]) -> bool:
-    """Whether a file ends in a stream that does not begin where the file does.
+class Pages(NamedTuple):
+    """Result of a check of all pages.
 
-    So it is where several files were joined, or a radio station was recorded.
+    Attributes:
+      is_chained: that a stream begins behind others, and not beside them: several files were
+        joined, or a radio station was recorded.
+      missing: pages that are not there or damaged, before the last.
+    """
+
+    is_chained: bool
+    missing: int
+
+
+def check(path: str | os.PathLike[str]) -> Pages:
+    """Checks each page: streams may be of any length and have equal serial numbers.
+
+    Raises:
+      OSError: if the file cannot be read.
+    """
+    status = os.stat(path)
+    return _check(os.fspath(path), status.st_size, status.st_mtime_ns)
+
+
+def flac_ranges(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
+    """First byte and end of each part of a FLAC file that is wrapped in pages; empty without one.
+
+    Raises:
+      OSError: if the file cannot be read.
     """
     with open(path, 'rb') as file:
-        beginning = _first_streams(file)
-        last = _last_page(file)
-    return bool(beginning) and last is not None and last.stream not in beginning
+        pages = _pages(file)
+        first, begin, end = next(pages, (None, 0, 0))
+        file.seek(begin)
+        if first is None or not file.read(len(_FLAC)).startswith(_FLAC):
+            return []
+        bodies = [(begin, end) for page, begin, end in pages if page.stream == first.stream]
+        return [(begin + _FLAC_BEGIN, end), *bodies]
 
 
-def _first_streams(file: BinaryIO) -> set[int]:
-    """Serial numbers of the streams whose first pages begin the file."""
-    streams = set()
-    while (page := _parse(file.read(_HEADER.size))) is not None and page.flags & _FIRST:
-        streams.add(page.stream)
-        file.seek(sum(file.read(page.segments)), os.SEEK_CUR)
-    return streams
+@functools.lru_cache(maxsize=1 << 14)  # parts of a file are read again and again in training
+def _check(path: str, size: int, changed: int) -> Pages:
+    del size, changed
+    last: dict[int, _Page] = {}
+    beginning, missing = True, 0
+    with open(path, 'rb') as file:
+        for page, _, _ in _pages(file):
+            before = last.get(page.stream)
+            is_first = bool(page.flags & _FIRST)
+            beginning = beginning and is_first
+            if before is not None:
+                if is_first or page.number <= before.number or _goes_back(before, page):
+                    return Pages(True, 0)
+                missing += page.number - before.number - 1
+            elif not beginning:
+                return Pages(True, 0)
+            last[page.stream] = page
+    return Pages(False, missing)
 
 
-def _last_page(file: BinaryIO) -> _Page | None:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _LONGEST_PAGE))
-    tail = file.read(_LONGEST_PAGE)
-    begin = tail.rfind(_MARK)
-    while begin >= 0:
-        if (page := _parse(tail[begin : begin + _HEADER.size])) is not None:
-            return page
-        begin = tail.rfind(_MARK, 0, begin)
-    return None
+def _goes_back(before: _Page, page: _Page) -> bool:
+    return _NO_POSITION < page.position < before.position
+
+
+def _pages(file: BinaryIO) -> Iterator[tuple[_Page, int, int]]:
+    """Header, first byte and end of the body of each page that is whole.
+
+    Other bytes are passed over, as decoders do.
+    """
+    position = 0
+    while position is not None:
+        file.seek(position)
+        content = file.read(_HEADER.size)
+        page = _parse(content)
+        if page is not None:
+            lengths = file.read(page.segments)
+            content += lengths + file.read(sum(lengths))
+        if page is None or _checksum(content) != page.checksum:
+            position = _find_mark(file, position + 1)
+        else:
+            begin = position + _HEADER.size + page.segments
+            position += len(content)
+            yield page, begin, position
+
+
+def _checksum(page: bytes) -> int:
+    """The CRC of a page, whose own is left out: that of zlib, with bits and bytes in reverse."""
+    begin = _HEADER.size - 5
+    blank = page[:begin] + bytes(4) + page[begin + 4 :]
+    reverse = zlib.crc32(blank.translate(_REVERSED), _ALL_BITS) ^ _ALL_BITS
+    return int.from_bytes(reverse.to_bytes(4, 'little').translate(_REVERSED), 'big')
+
+
+def _find_mark(file: BinaryIO, position: int) -> int | None:
+    """The next place where a page may begin; None if there is none."""
+    while True:
+        file.seek(position)
+        block = file.read(_BLOCK)
+        if (found := block.find(MARK)) >= 0:
+            return position + found
+        if len(block) < _BLOCK:
+            return None
+        position += _BLOCK - len(MARK) + 1
 
 
 def _parse(header: bytes) -> _Page | None:
     if len(header) < _HEADER.size:
         return None
     page = _Page(*_HEADER.unpack(header))
-    known = page.mark == _MARK and page.version == 0 and page.flags <= _ALL_FLAGS
+    known = page.mark == MARK and page.version == 0 and page.flags <= _ALL_FLAGS
     return page if known else None

@@ -17,6 +17,7 @@ import numpy as np
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.logs import root_logger_kept
+from m2l_jax.interface.paths import new_folder
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
@@ -104,14 +105,15 @@ class CheckpointStore:
             )
 
     def save_model(self, config: ModelConfig, params: Params) -> None:
-        """Writes a model that no training run of ours made, as step 0."""
-        self._manager.save(
-            0,
-            args=ocp.args.Composite(
-                ema=ocp.args.StandardSave(params),
-                config=ocp.args.JsonSave({'model': dataclasses.asdict(config)}),
-            ),
-        )
+        """Writes a model that no training run of ours made, as step 0, in the background."""
+        with self._told():
+            self._manager.save(
+                0,
+                args=ocp.args.Composite(
+                    ema=ocp.args.StandardSave(params),
+                    config=ocp.args.JsonSave({'model': dataclasses.asdict(config)}),
+                ),
+            )
 
     def read_config(self, step: int) -> dict[str, Any]:
         """The settings that a checkpoint was trained with."""
@@ -244,12 +246,29 @@ def save_model(path: str | os.PathLike[str], config: ModelConfig, params: Params
       params: its parameters.
 
     Raises:
-      InputError: if the folder holds checkpoints already.
+      InputError: if the folder holds checkpoints already, or cannot be written into.
     """
-    with contextlib.closing(CheckpointStore(path)) as store:
-        if store.latest_step() is not None:
-            raise InputError(f'{path} holds checkpoints already: choose another folder')
+    with new_store(path) as store:
         store.save_model(config, params)
+
+
+@contextlib.contextmanager
+def new_store(path: str | os.PathLike[str]) -> Iterator[CheckpointStore]:
+    """Yields the store of a folder without checkpoints; after an error, what it made is gone.
+
+    Raises:
+      InputError: if the folder holds checkpoints already, or cannot be written into.
+    """
+    with new_folder(pathlib.Path(path, _FOLDER)) as folder:
+        with contextlib.closing(CheckpointStore(path)) as store:
+            if store.latest_step() is not None:
+                raise InputError(f'{path} holds checkpoints already: choose another folder')
+        try:
+            with contextlib.closing(CheckpointStore(path)) as store:
+                yield store
+        except BaseException:
+            _remove_unfinished(folder)
+            raise
 
 
 @standard_jax()

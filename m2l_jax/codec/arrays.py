@@ -15,6 +15,7 @@ import soundfile
 
 from m2l_jax.audio import files
 from m2l_jax.audio.decoding import opened
+from m2l_jax.audio.levels import levels_of
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError, first_line
 
@@ -51,6 +52,8 @@ def as_waveform(audio: Any, sample_rate: int) -> np.ndarray:
         raise InputError(f'{name} holds no samples')
     if not np.all(np.isfinite(waveform)):
         raise InputError(f'{name} holds NaN or infinite samples: mend it before encoding')
+    if name == 'audio' and (oddity := levels_of(waveform).oddity()):  # of a file, its reader tells
+        _logger.warning('audio: %s', oddity)
     return waveform
 
 

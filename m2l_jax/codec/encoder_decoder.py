@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from m2l_jax.audio.levels import levels_of
 from m2l_jax.codec.arrays import as_latents, as_pieces, as_waveform, as_whole
 from m2l_jax.codec.batches import AudioRow, LatentRow, RowRunner, in_batches, latent_rows
 from m2l_jax.codec.chunks import Chunk, Chunking
@@ -232,7 +233,8 @@ class EncoderDecoder:
           InputError: see `encode`.
         """
         chunking = self.chunking(max_waveform_length, overlap)
-        audio = [self._open(path_or_audio) for path_or_audio in as_pieces(paths_or_audio)]
+        sources = list(as_pieces(paths_or_audio))
+        audio = [self._open(source) for source in sources]
         cuts = [chunking.cut(self.latents_in(waveform.shape[1])) for waveform in audio]
         step = self.samples_per_latent
         rows = [
@@ -246,9 +248,10 @@ class EncoderDecoder:
         count = self._limit(max_batch_size, len(rows))
         encoded = iter(self._encode_all(rows, chunking, count, extract_features))
         results = []
-        for waveform, chunks in zip(audio, cuts, strict=True):
+        for source, waveform, chunks in zip(sources, audio, cuts, strict=True):
             parts = [np.stack([next(encoded) for _ in waveform]) for _ in chunks]
-            results.append(check_finite(join_latents(parts, chunks, chunking.overlap)))
+            latents = join_latents(parts, chunks, chunking.overlap)
+            results.append(_check_encoded(latents, waveform, source))
         return results
 
     def decode(
@@ -403,6 +406,14 @@ class EncoderDecoder:
         if max_batch_size is not None:
             size = as_whole('max_batch_size', max_batch_size, 1)
         return -(-min(size, rows) // self.devices) * self.devices
+
+
+def _check_encoded(latents: np.ndarray, waveform: np.ndarray, source: Any) -> np.ndarray:
+    """As `check_finite`, but blames audio that is too loud: its name, if any, is `source`."""
+    if not np.all(np.isfinite(latents)) and (too_loud := levels_of(waveform).too_loud()):
+        name = os.fspath(source) if isinstance(source, str | os.PathLike) else 'audio'
+        raise InputError(f'{name} cannot be encoded, it is {too_loud}')
+    return check_finite(latents)
 
 
 def check_finite(array: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """From a config and a slice's name to what its program needs, or how much of it would fit."""
 
 import dataclasses
-import math
 import re
 
 import jax
@@ -84,7 +83,7 @@ def _compile_train(
     except jax.errors.JaxRuntimeError as error:
         used, limit = _exceeded(error, program)
     # What is needed grows about in proportion to the crops, but for the state.
-    state = _bytes(program.arguments[0])
+    state = meshes.bytes_per_device(program.arguments[0])
     share = max(0.0, (limit - state) / (used - state))
     fits = _find_fitting(settings, topology, mesh, options, int(program.rows_per_chip * share))
     remedy = '' if settings.model.remat else ', or set config.model.remat=True'
@@ -129,13 +128,5 @@ def _exceeded(error: jax.errors.JaxRuntimeError, program: Program) -> tuple[floa
     if match is None:
         raise InputError(f"the TPU's compiler failed: {first_line(error)}") from error
     used, used_unit, limit, limit_unit = match.groups()
-    arguments = 0 if whole else _bytes(program.arguments)
+    arguments = 0 if whole else meshes.bytes_per_device(program.arguments)
     return float(used) * _UNITS[used_unit] + arguments, float(limit) * _UNITS[limit_unit]
-
-
-def _bytes(shapes: object) -> int:
-    """Of arrays on one chip."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(shapes)
-    )

@@ -13,7 +13,8 @@ from m2l_jax.consistency.keys import random_key
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
-from m2l_jax.training.state import create_state, learning_rate_schedule, make_optimizer
+from m2l_jax.training.resume import state_shapes
+from m2l_jax.training.state import learning_rate_schedule, make_optimizer
 from m2l_jax.training.step import make_train_step
 
 
@@ -53,9 +54,7 @@ def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
         accumulate=settings.train.accumulate,
         shard_optimizer=settings.train.shard_optimizer,
     )
-    state = jax.eval_shape(lambda: create_state(model, optimizer, random_key(settings.seed)))
-    shardings = meshes.state_shardings(mesh, state, settings.train.shard_optimizer)
-    state = jax.tree.map(_placed, state, shardings)
+    state = state_shapes(settings, model, optimizer, mesh)
     rows = settings.data.batch_size
     if settings.data.representation == 'waveform' or settings.data.resident:
         shape = (rows, settings.crop_samples)

@@ -85,10 +85,6 @@ class Report:
         lines += [f'not counted     {note}' for note in self.notes]
         return '\n'.join(lines)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists."""
-        return dataclasses.asdict(self)
-
 
 def compile_program(program: Program, topology: Topology, options: dict[str, Any]) -> Report:
     """Compiles for the topology's chips.
@@ -150,7 +146,9 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _scaled(value: float, unit: str) -> str:
-    """With three digits and a prefix, e.g. 31.2 GB."""
+    """With three digits and a prefix, e.g. 31.2 GB; NaN where the compiler does not tell."""
+    if math.isnan(value):
+        return f'unknown {unit}'
     smallest = _PREFIXES[-1]
     factor, prefix = next((entry for entry in _PREFIXES if value >= entry[0]), smallest)
     return f'{value / factor:.3g} {prefix}{unit}'

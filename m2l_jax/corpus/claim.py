@@ -15,6 +15,7 @@ from typing import Any
 from m2l_jax.corpus.plan import Item
 from m2l_jax.interface import settings as compared
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.json_files import to_json
 from m2l_jax.interface.paths import create_file, make_folder, replaced_file
 
 _JOB = 'job.json'
@@ -38,11 +39,11 @@ def claim(folder: pathlib.Path, settings: Mapping[str, Any], items: Sequence[Ite
       InputError: if the folder was begun otherwise, contains other files, or cannot be written.
     """
     items = sorted(items, key=lambda item: item.source)
-    job = {'settings': json.loads(json.dumps(settings)), 'input': _describe(items)}
+    job = {'settings': json.loads(to_json(settings)), 'input': _describe(items)}
     path = make_folder(folder) / _JOB
     if not path.exists():
         _refuse_other_files(path)
-        create_file(path, json.dumps(job, indent=2) + '\n')
+        create_file(path, to_json(job) + '\n')
     changes = compared.differences(read_job(folder)['settings'], job['settings'], 'settings')
     if read_job(folder)['input'] != job['input']:
         changes.append(f'input: {_name_changes(folder / _ITEMS, items)}')

@@ -3,27 +3,31 @@
 import collections
 import dataclasses
 import itertools
+import logging
+import math
 import os
 import pathlib
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from m2l_jax.audio import files
-from m2l_jax.codec.arrays import as_latents
 from m2l_jax.codec.batches import LatentRow, latent_rows
 from m2l_jax.codec.chunks import Chunk
 from m2l_jax.codec.encoder_decoder import EncoderDecoder, check_finite
-from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.corpus.audio_chunks import unmix
+from m2l_jax.corpus.foreign import check_decodable, describe_excess, fit_latents
 from m2l_jax.corpus.inputs import mirrored_name
 from m2l_jax.corpus.models import check_chunks, chunking_of, load_same_codec, rows_at_once
 from m2l_jax.corpus.outputs import check_name
 from m2l_jax.corpus.plan import Item, Shard
 from m2l_jax.corpus.sources import read_latent_item
-from m2l_jax.corpus.store import StoredLatents
+from m2l_jax.corpus.store import SUFFIXES, StoredLatents
 from m2l_jax.corpus.summary import Output, ShardSummary, describe_output
 from m2l_jax.interface.errors import InputError
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,8 @@ class DecodeSettings:
       seed: of the decoding noise.
       chunk_seconds: longest stretch that is decoded at once.
       overlap_seconds: over which such stretches fade into each other; 0 for blunt ends.
+      sample_rate: of the audio in Hz, of files that do not say it; None for the model's.
+      scale: of the latents, of files that do not say it; None for what `encode` writes.
     """
 
     model: str
@@ -48,11 +54,15 @@ class DecodeSettings:
     seed: int = 0
     chunk_seconds: float = 60.0
     overlap_seconds: float = 2.0
+    sample_rate: int | None = None
+    scale: float | None = None
 
     def __post_init__(self):
         check_chunks(self)
         if self.denoising_steps < 1:
             raise InputError(f'--denoising_steps={self.denoising_steps} must be at least 1')
+        if self.scale is not None and not 0 < self.scale < math.inf:  # NaN neither
+            raise InputError(f'--scale={self.scale} must be a number above 0')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,15 +96,17 @@ class DecodeWorker:
         self._batch_size = job.batch_size
         self._codec = codec
         self._chunking = chunking_of(codec, job.settings, codec.config.spectrogram.sample_rate)
+        self._unnamed = threading.Lock()  # held for good once one such file has been told
 
     def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
         """Decodes a shard; see `job.Worker`."""
         failures: dict[str, str] = {}
         outputs: list[Output] = []
+        warnings: list[tuple[str, str]] = []
         seconds, latents = 0.0, 0
         under_way: collections.deque[_File] = collections.deque()
         decoded = self._codec.decode_rows(
-            self._rows(shard, under_way, failures),
+            self._rows(shard, under_way, failures, warnings),
             self._chunking,
             rows_at_once(self._codec, self._chunking, self._batch_size),
             self._settings.denoising_steps,
@@ -117,45 +129,60 @@ class DecodeWorker:
             latents,
             tuple(outputs),
             tuple(sorted(failures.items())),
+            tuple(sorted((name, line) for name, line in warnings if name not in failures)),
         )
 
     def _rows(
-        self, shard: Shard, under_way: collections.deque['_File'], failures: dict[str, str]
+        self,
+        shard: Shard,
+        under_way: collections.deque['_File'],
+        failures: dict[str, str],
+        warnings: list[tuple[str, str]],
     ) -> Iterator[LatentRow]:
         """The rows of all files; each file is appended to `under_way`."""
         # The longest first, as far as sizes tell, so that batches are of like length.
         for item in sorted(shard.items, key=lambda item: -item.bytes):
             try:
                 for name, stored in read_latent_item(item):
-                    file = self._checked(name, _output_name(item, name), stored)
-                    if isinstance(file, InputError):
-                        failures[name] = str(file)
+                    try:
+                        opened, lines = self._open(item, name, stored)
+                    except InputError as error:
+                        failures[name] = str(error)
                         continue
-                    under_way.append(file)
-                    yield from latent_rows(file.latents, file.chunks)
+                    warnings += [(name, line) for line in lines]
+                    for file in opened:
+                        under_way.append(file)
+                        yield from latent_rows(file.stored.latents, file.chunks)
             except InputError as error:  # nor can what follows in it be read
                 failures[item.source] = str(error)
 
-    def _checked(self, name: str, output: str, stored: StoredLatents) -> '_File | InputError':
-        """A file to be decoded, or why it cannot be."""
-        try:
-            return self._open(name, output, stored)
-        except InputError as error:
-            return error
-
-    def _open(self, name: str, output: str, stored: StoredLatents) -> '_File':
+    def _open(
+        self, item: Item, name: str, stored: StoredLatents
+    ) -> tuple[list['_File'], list[str]]:
+        """The audio files that latents are to be decoded to, and lines on what may not be meant."""
+        settings, output = self._settings, _output_name(item, name)
         _check_path(output)
-        check_name(pathlib.Path(f'{output}.{self._settings.format}'))
-        _check_stored(name, stored, self._settings)
-        scaled = stored.latents.astype(np.float32) * (stored.scale / LATENT_SCALE)
-        latents = as_latents(scaled, self._codec.config.latent_channels)
-        return _File(
-            name,
-            f'{output}.{self._settings.format}',
-            stored,
-            latents,
-            self._chunking.cut(latents.shape[2]),
-        )
+        fitted, lines = fit_latents(name, stored, self._codec, settings.sample_rate, settings.scale)
+        if stored.model is None and self._unnamed.acquire(blocking=False):
+            _logger.info(
+                '%s does not say its model: it and others like it are decoded with this checkpoint',
+                name,
+            )
+        endings = ['']
+        if stored.latents.ndim == 4:
+            endings = _numbers(len(fitted))
+            _check_numbers_free(item, endings)
+        opened = [
+            _File(
+                name + ending,
+                f'{output}{ending}.{settings.format}',
+                one,
+                self._chunking.cut(one.latents.shape[2]),
+            )
+            for ending, one in zip(endings, fitted, strict=True)
+        ]
+        check_name(pathlib.Path(opened[-1].output))
+        return opened, lines
 
     def _write(
         self, file: '_File', rows: Iterator[np.ndarray], tell: Callable[[float], None]
@@ -167,12 +194,15 @@ class DecodeWorker:
             try:
                 return check_finite(part)
             except InputError as error:
-                raise _UndecodableError(f'{file.name}: {error}') from None
+                excess = describe_excess(file.stored.latents)
+                reason = f' {excess}; of these the model makes NaN' if excess else f': {error}'
+                raise _UndecodableError(f'{file.name}{reason}') from None
 
-        parts = (checked(np.stack([next(rows) for _ in file.latents])) for _ in file.chunks)
+        parts = (checked(np.stack([next(rows) for _ in file.stored.latents])) for _ in file.chunks)
         blocks = self._codec.join(parts, file.chunks, self._chunking)
         audio = _trimmed((unmix(b, file.stored.channel_mode) for b in blocks), file.stored.samples)
-        files.write_blocks(self._folder / file.output, audio, file.stored.sample_rate)
+        stored, place = file.stored, self._folder / file.output
+        files.write_blocks(place, audio, stored.sample_rate, stored.samples)
         return describe_output(self._folder, file.output, 1)
 
 
@@ -186,17 +216,7 @@ def check_first(item: Item, settings: DecodeSettings) -> None:
         name, stored = next(read_latent_item(item))
     except (InputError, StopIteration):
         return  # the others may be whole
-    _check_stored(name, stored, settings)
-
-
-def _check_stored(name: str, stored: StoredLatents, settings: DecodeSettings) -> None:
-    if stored.kind != 'latents':
-        raise InputError(f'{name} holds features, which are not decoded: encode it again')
-    if stored.model != settings.model:
-        raise InputError(
-            f'{name} was encoded by model {stored.model}, this checkpoint is {settings.model}: '
-            'pass the one that it was encoded with'
-        )
+    check_decodable(name, stored, settings.model)
 
 
 class _UndecodableError(Exception):
@@ -205,17 +225,23 @@ class _UndecodableError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """A file that is being decoded, its latents `[channels, 64, frames]` in float32."""
+    """A file that is being decoded.
+
+    Attributes:
+      name: of its latents.
+      output: of its audio, below the output folder.
+      stored: its latents, as `fit_latents` gives them.
+      chunks: of them.
+    """
 
     name: str
     output: str
     stored: StoredLatents
-    latents: np.ndarray
     chunks: list[Chunk]
 
     @property
     def rows(self) -> int:
-        return len(self.latents) * len(self.chunks)
+        return len(self.stored.latents) * len(self.chunks)
 
     @property
     def seconds(self) -> float:
@@ -230,6 +256,23 @@ def _output_name(item: Item, source: str) -> str:
     if source == item.source:
         return mirrored_name(source, '')
     return os.path.join(os.path.dirname(item.source), source)
+
+
+def _numbers(count: int) -> list[str]:
+    """The endings of the names of a batch's files: `-00` to `-11` of twelve."""
+    digits = len(str(count - 1))
+    return [f'-{number:0{digits}d}' for number in range(count)]
+
+
+def _check_numbers_free(item: Item, endings: list[str]) -> None:
+    """Raises InputError if another input would be decoded to a file of a batch."""
+    begin = mirrored_name(item.path, '')
+    for ending, suffix in itertools.product(endings, SUFFIXES):
+        if os.path.exists(begin + ending + suffix):
+            raise InputError(
+                f'{item.path} is a batch, and {begin}{ending}{suffix} would become the same audio '
+                'file as one of it: rename either'
+            )
 
 
 def _check_path(name: str) -> None:

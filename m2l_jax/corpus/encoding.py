@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from m2l_jax.audio.levels import Levels
 from m2l_jax.codec.batches import AudioRow
 from m2l_jax.codec.chunks import Chunk
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
@@ -107,13 +108,16 @@ class EncodeWorker:
         give depends on nothing beyond the shard.
         """
         failures: dict[str, str] = {}
+        warnings: list[tuple[str, str]] = []
         seconds, latents, done = 0.0, 0, 0
         files = self._described(audio_sources(shard.items), failures)
         with (
             self._format.opened(shard.number) as sink,
             contextlib.closing(self._encode(files, failures, tell)) as encoded,
         ):
-            for name, stored in encoded:
+            for file, stored in encoded:
+                name = file.source.name
+                warnings += [(name, reason) for reason in file.oddities()]
                 try:
                     kept = to_storage(stored.latents, self._settings.storage, name)
                     stored = dataclasses.replace(stored, latents=kept)
@@ -125,7 +129,13 @@ class EncodeWorker:
                 done, seconds = done + 1, seconds + stored.samples / stored.sample_rate
                 latents += kept.shape[0] * kept.shape[2]
         return ShardSummary(
-            shard.number, done, seconds, latents, sink.outputs(), tuple(sorted(failures.items()))
+            shard.number,
+            done,
+            seconds,
+            latents,
+            sink.outputs(),
+            tuple(sorted(failures.items())),
+            tuple(sorted(warnings)),
         )
 
     def _described(self, sources: Sequence[AudioSource], failures: dict[str, str]) -> list['_File']:
@@ -133,11 +143,11 @@ class EncodeWorker:
 
         def describe(source: AudioSource) -> _File | InputError:
             try:
-                samples, channels = source.describe(self._settings.sample_rate)
+                samples, channels, warning = source.describe(self._settings.sample_rate)
                 rows = mixed_channels(channels, self._settings.channel_mode)
                 filled = self._codec.padded_samples(samples) if self._settings.pad else samples
                 chunks = self._chunking.cut(self._codec.latents_in(filled))
-                return _File(source, samples, chunks, rows * len(chunks))
+                return _File(source, samples, chunks, rows * len(chunks), warning)
             except (InputError, OSError) as error:
                 return InputError(_reason(error))
 
@@ -149,7 +159,7 @@ class EncodeWorker:
 
     def _encode(
         self, files: Sequence['_File'], failures: dict[str, str], tell: Callable[[float], None]
-    ) -> Iterator[tuple[str, StoredLatents]]:
+    ) -> Iterator[tuple['_File', StoredLatents]]:
         """The latents of each file that can be read to its end, in the order of `files`."""
         settings = self._settings
         under_way: collections.deque[_File] = collections.deque()  # the file of each row
@@ -164,7 +174,7 @@ class EncodeWorker:
             file.encoded.append(encoded)
             tell(file.samples / settings.sample_rate / file.rows)
             if len(file.encoded) == file.rows:
-                yield file.source.name, self._joined(file)
+                yield file, self._joined(file)
                 file.encoded.clear()
 
     def _rows(
@@ -188,7 +198,7 @@ class EncodeWorker:
         """The rows of each chunk of a file."""
         settings = self._settings
         block = _BLOCK_SECONDS * settings.sample_rate
-        blocks = file.source.blocks(settings.sample_rate, block)
+        blocks = file.source.blocks(settings.sample_rate, block, file.levels)
         mixed = (mix(block, settings.channel_mode) for block in blocks)
         return chunk_rows(self._codec, mixed, file.chunks)
 
@@ -219,14 +229,22 @@ class _File:
       samples: of a channel, at the rate that it is encoded at.
       chunks: of it.
       rows: of all channels of all chunks.
-      encoded: what has come of them so far.
+      warning: what its header has otherwise than it is, or nothing.
+      levels: of what has been read.
+      encoded: what has come of the rows so far.
     """
 
     source: AudioSource
     samples: int
     chunks: list[Chunk]
     rows: int
+    warning: str
+    levels: Levels = dataclasses.field(default_factory=Levels)
     encoded: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+    def oddities(self) -> list[str]:
+        """What is to be told of it once all of it has been read."""
+        return [reason for reason in (self.warning, self.levels.oddity()) if reason]
 
 
 def _reason(error: InputError | OSError) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from m2l_jax.audio.suffixes import NONE_LEFT_OUT, LeftOut
 from m2l_jax.corpus import manifest
 from m2l_jax.corpus.claim import is_claimed
 from m2l_jax.corpus.job import Job, Worker
@@ -74,6 +75,7 @@ def run_job(
     folder: str | os.PathLike[str],
     options: RunOptions,
     complete: Callable[[Job, Iterable[ShardSummary]], None] = lambda job, summaries: None,
+    left_out: LeftOut = NONE_LEFT_OUT,
 ) -> RunReport:
     """Does what is missing of a job, or of this process's share.
 
@@ -85,6 +87,7 @@ def run_job(
       folder: for the output: new, empty, or of an earlier run.
       options: how.
       complete: called with all summaries once every share is done, before the manifest is written.
+      left_out: beside the input, for the report.
 
     Raises:
       InputError: if the folder is another job's, or the work cannot go on.
@@ -100,8 +103,9 @@ def run_job(
     mine = share_of(shards, index, count)
     if options.retry_failures:
         ledger.forget_failures(mine)
+    ledger.reopen(mine)
     job = make_job(len(shards))
-    progress = Progress(mine)
+    progress = Progress(mine, left_out)
     with _reported(progress, ledger.folder, index, count) as reports:
         if options.ray is not None:
             run_ray(job, mine, ledger.folder, progress, options.ray)
@@ -169,9 +173,12 @@ def run_single(worker: Worker, path: str, folder: str | os.PathLike[str]) -> str
         summary = worker.work(Shard(0, (item,)), lambda seconds: None)
         for _, reason in summary.failures:
             raise InputError(reason if path in reason else f'{path}: {reason}')
+    for _, reason in summary.warnings:
+        _logger.warning('%s: %s', path, reason)
     output = pathlib.Path(folder, summary.outputs[0].name)
+    more = f' and {summary.files - 1} more' if summary.files > 1 else ''
     seconds = time.monotonic() - begin
-    return f'{path} -> {output}: {summary.seconds:.1f} s of audio in {seconds:.1f} s'
+    return f'{path} -> {output}{more}: {summary.seconds:.1f} s of audio in {seconds:.1f} s'
 
 
 def check_any_done(report: RunReport, folder: str | os.PathLike[str]) -> None:

@@ -7,10 +7,11 @@ audio `tfds:NAME[SPLIT]`.
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from m2l_jax.audio.files import AUDIO_SUFFIXES
+from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, UNREAD_SUFFIXES, LeftOut, left_out
 from m2l_jax.corpus import store
 from m2l_jax.corpus.claim import is_claimed
 from m2l_jax.corpus.plan import Item
+from m2l_jax.corpus.sources import is_latent_shard
 from m2l_jax.data.audio_dataset import AudioRecords, is_dataset, split_of
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.listing import (
@@ -28,32 +29,39 @@ def is_single_file(inputs: str) -> bool:
 
 
 def audio_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...]:
-    """The audio to encode: files, and each record of datasets.
+    """The items that `find_audio` finds."""
+    return find_audio(inputs, output)[0]
+
+
+def find_audio(inputs: str, output: str | os.PathLike[str]) -> tuple[tuple[Item, ...], LeftOut]:
+    """Lists the audio to encode: files, and each record of datasets.
 
     Args:
       inputs: folder, pattern, file, list or dataset; several with commas between.
       output: the job's output folder: what lies below it is no input.
 
     Returns:
-      Every input once, sorted by `source`. Files that a list names are there whether they exist
-      or not.
+      Every input once, sorted by `source`, and what folders and patterns hold of formats that are
+      not read. Files that a list names are there whether they exist or not.
 
     Raises:
-      InputError: if an input is missing, or there is no audio.
+      InputError: if an input is missing, or there is no audio that can be read.
     """
-    return _list_items(inputs, output, AUDIO_SUFFIXES, 'audio file', _audio_records)
+    return _list_items(
+        inputs, output, AUDIO_SUFFIXES, 'audio file', _audio_records, UNREAD_SUFFIXES
+    )
 
 
 def latent_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...]:
     """The latents to decode: files of `corpus.store`, and each shard of datasets of latents.
 
-    Args, result and errors are those of `audio_items`; a folder in which a job has not come to its
+    Args, items and errors are those of `find_audio`; a folder in which a job has not come to its
     end is an error too.
     """
     for part in split_inputs(inputs):
         if is_claimed(part) and not os.path.exists(os.path.join(part, 'manifest.json')):
             raise InputError(f'{part} is not complete: run the encoding to its end first')
-    return _list_items(inputs, output, store.SUFFIXES, 'file of latents', _latent_shards)
+    return _list_items(inputs, output, store.SUFFIXES, 'file of latents', _latent_shards)[0]
 
 
 def mirrored_name(source: str, suffix: str) -> str:
@@ -63,7 +71,7 @@ def mirrored_name(source: str, suffix: str) -> str:
 
 def files_among(items: Iterable[Item]) -> list[Item]:
     """The files of latents among them, as against shards of datasets."""
-    return [item for item in items if item.path.lower().endswith(store.SUFFIXES)]
+    return [item for item in items if not is_latent_shard(item.path)]
 
 
 def check_mirrored(items: Iterable[Item], suffix: str, instead: str = '') -> None:
@@ -97,7 +105,8 @@ def _list_items(
     suffixes: Collection[str],
     kind: str,
     read_dataset: Callable[[str, str], Iterator[Item]],
-) -> tuple[Item, ...]:
+    unread_suffixes: Collection[str] = (),
+) -> tuple[tuple[Item, ...], LeftOut]:
     parts = split_inputs(inputs)
     datasets = [part for part in parts if is_dataset(part)]
     others = [part for part in parts if part not in datasets]
@@ -106,16 +115,19 @@ def _list_items(
     for name in names:
         if names.count(name) > 1:
             raise InputError(f'several datasets are called {name!r}: use another --output for each')
-    root, paths = find_files(others, suffixes, kind)
+    root, paths, unread = find_files(others, suffixes, kind, unread_suffixes)
     items = list(_file_items(root, _outside(output, paths)))
+    not_read = left_out(_name_below(root, path) for path in _outside(output, unread))
     for part in datasets:
         place = part if part.startswith('tfds:') else os.path.abspath(part)
         items += read_dataset(place, _dataset_name(part) if len(parts) > 1 else '')
     if not items:
+        unread_too = f' ({not_read.describe()})' if not_read.files else ''
         raise InputError(
-            f'no {kind} in {inputs}: they end in {", ".join(sorted(suffixes))}; mend --input'
+            f'no {kind} in {inputs}{unread_too}: '
+            f'they end in {", ".join(sorted(suffixes))}; mend --input'
         )
-    return tuple(sorted(items, key=lambda item: item.source))
+    return tuple(sorted(items, key=lambda item: item.source)), not_read
 
 
 def _refuse_output(parts: Iterable[str], output: str | os.PathLike[str]) -> None:
@@ -131,10 +143,13 @@ def _outside(output: str | os.PathLike[str], paths: Iterable[str]) -> list[str]:
 
 
 def _file_items(root: str, paths: list[str]) -> Iterator[Item]:
-    begin = len(os.path.join(root, ''))
     for path, size in zip(paths, file_sizes(paths), strict=True):
         if size is not None:
-            yield Item(readable_name(path[begin:]), path, size)
+            yield Item(_name_below(root, path), path, size)
+
+
+def _name_below(root: str, path: str) -> str:
+    return readable_name(path[len(os.path.join(root, '')) :])
 
 
 def _dataset_name(path: str) -> str:

@@ -13,7 +13,7 @@ from m2l_jax.corpus import claim, manifest
 from m2l_jax.corpus.plan import Item, Shard
 from m2l_jax.corpus.summary import ShardSummary, from_json, to_json
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import remove_leftovers, replaced_file
+from m2l_jax.interface.paths import flush, remove_leftovers, replaced_file
 
 _SUMMARIES = 'shards'
 _IN_A_FOLDER = 1000  # summaries
@@ -53,10 +53,10 @@ class Ledger:
           InputError: if they are not, or its summary cannot be written.
         """
         for output in summary.outputs:
-            _flush(self.folder / output.name)
+            flush(self.folder / output.name)
         with replaced_file(self._path(summary.number)) as partial:
             partial.write_text(to_json(summary))
-            _flush(partial)
+            flush(partial)
 
     def summaries(self, shards: Iterable[Shard]) -> Iterator[ShardSummary]:
         """The summary of each of the shards, all of which are done.
@@ -87,6 +87,14 @@ class Ledger:
             self._path(number).unlink(missing_ok=True)
         return len(failed)
 
+    def reopen(self, shards: Iterable[Shard]) -> None:
+        """Removes what tells of a complete job, if one of the shards is to be worked on.
+
+        To be called before the work, whose outputs take the place of those that are told of.
+        """
+        if self.missing(shards):
+            manifest.remove(self.folder)
+
     def finish(self, shards: Sequence[Shard]) -> bool:
         """Writes manifest and failures if all shards are done; returns whether they are.
 
@@ -99,10 +107,13 @@ class Ledger:
         Raises:
           InputError: if a summary is damaged, or a file cannot be written.
         """
+        if not self.missing(shards):
+            job = claim.read_job(self.folder)
+            manifest.write(self.folder, job, lambda: self.summaries(shards))
+        # Another process may have begun meanwhile to work on some again, and will finish itself.
         if self.missing(shards):
+            manifest.remove(self.folder)
             return False
-        job = claim.read_job(self.folder)
-        manifest.write(self.folder, job, lambda: self.summaries(shards))
         remove_leftovers(self.folder, deep=True)
         return True
 
@@ -112,12 +123,3 @@ class Ledger:
 
     def _path(self, number: int) -> pathlib.Path:
         return self.folder / self.summary_name(number)
-
-
-def _flush(path: pathlib.Path) -> None:
-    """Waits until a file is on the disk: a machine that loses its power loses what is not."""
-    try:
-        with open(path, 'rb') as file:
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise InputError(f'{path} cannot be written ({error.strerror or error})') from None

@@ -1,4 +1,7 @@
-"""What a complete job has written, and what it could not do: `manifest.json`, `failures.csv`."""
+"""What a complete job has written and what it could not do.
+
+`manifest.json`, `failures.csv`, and, if there are any, `warnings.csv`.
+"""
 
 import csv
 import dataclasses
@@ -9,11 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from m2l_jax.corpus.summary import Output, ShardSummary
+from m2l_jax.data.audio_dataset import INFO
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import replaced_file
 
 _MANIFEST = 'manifest.json'
 _FAILURES = 'failures.csv'
+_WARNINGS = 'warnings.csv'
 
 
 def write(
@@ -21,11 +26,11 @@ def write(
     job: Mapping[str, Any],
     read_summaries: Callable[[], Iterable[ShardSummary]],
 ) -> None:
-    """Writes both files; the manifest last, for it says that the job is complete.
+    """Writes these files; the manifest last, for it says that the job is complete.
 
     The manifest holds `settings` and `input`, as in `job.json`; totals: `files` done, `failures`,
-    `hours` of audio in the files done, `latents` (vectors, of all channels) and `bytes` written;
-    and `shards`, a line each, with its `outputs`: `name`, `bytes`, `sha256` and `records`.
+    `warnings`, `hours` of audio in the files done, `latents` (vectors, of all channels) and `bytes`
+    written; and `shards`, a line each, with its `outputs`: `name`, `bytes`, `sha256` and `records`.
 
     Args:
       folder: for the files.
@@ -37,22 +42,27 @@ def write(
       InputError: if a file cannot be written.
     """
     failures: list[tuple[str, str]] = []
-    totals = dict.fromkeys(('files', 'failures', 'hours', 'latents', 'bytes'), 0)
+    warnings: list[tuple[str, str]] = []
+    totals = dict.fromkeys(('files', 'failures', 'warnings', 'hours', 'latents', 'bytes'), 0)
     seconds = 0.0
     for summary in read_summaries():
         failures.extend(summary.failures)
+        warnings.extend(summary.warnings)
         totals['files'] += summary.files
         totals['latents'] += summary.latents
         totals['bytes'] += sum(output.bytes for output in summary.outputs)
         seconds += summary.seconds
-    totals |= {'failures': len(failures), 'hours': seconds / 3600}
-    _write_failures(folder / _FAILURES, failures)
+    totals |= {'failures': len(failures), 'warnings': len(warnings), 'hours': seconds / 3600}
+    _write_table(folder / _FAILURES, failures)
+    if warnings:
+        _write_table(folder / _WARNINGS, warnings)
     with replaced_file(folder / _MANIFEST) as partial, partial.open('w') as file:
         head = json.dumps({**job, **totals}, indent=2).removesuffix('\n}')
         file.write(f'{head},\n  "shards": [')
         for place, summary in enumerate(read_summaries()):
             shard = dataclasses.asdict(summary)
-            shard['failures'] = len(summary.failures)  # which ones is in the table
+            # Which ones is in the tables.
+            shard |= {'failures': len(summary.failures), 'warnings': len(summary.warnings)}
             file.write(f'{"," if place else ""}\n    {json.dumps(shard)}')
         file.write('\n  ]\n}\n')
 
@@ -87,12 +97,12 @@ def read(
 
 
 def remove(folder: pathlib.Path) -> None:
-    """Removes both files, of a job that is to go on."""
-    for name in (_MANIFEST, _FAILURES):
+    """Removes all that tells of a complete job, a dataset's description first; it is to go on."""
+    for name in (INFO, _MANIFEST, _FAILURES, _WARNINGS):
         (folder / name).unlink(missing_ok=True)
 
 
-def _write_failures(path: pathlib.Path, failures: list[tuple[str, str]]) -> None:
+def _write_table(path: pathlib.Path, rows: list[tuple[str, str]]) -> None:
     with (
         replaced_file(path) as partial,
         # Bytes of names that are no UTF-8 are written as \udcNN, so that any reader opens it.
@@ -100,4 +110,4 @@ def _write_failures(path: pathlib.Path, failures: list[tuple[str, str]]) -> None
     ):
         table = csv.writer(file, lineterminator='\n')
         table.writerow(('file', 'reason'))
-        table.writerows(sorted(failures))
+        table.writerows(sorted(rows))

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from m2l_jax.audio.suffixes import NONE_LEFT_OUT, LeftOut
 from m2l_jax.corpus.plan import Shard
 from m2l_jax.corpus.summary import ShardSummary
 from m2l_jax.interface.progress import ProgressBar, describe_duration
@@ -22,36 +23,43 @@ class RunReport:
       shards: done.
       files: done in them.
       failures: files in them that could not be done.
+      warnings: about files in them that were read.
       hours: of audio in the files done.
       times_real_time: the audio's duration over the time that it took.
       latents: vectors, of all channels.
       shards_before: that were done already when it began.
       shards_missing: of its share, where it was stopped.
+      left_out: of the whole input, for their suffixes.
     """
 
     seconds: float
     shards: int
     files: int
     failures: int
+    warnings: int
     hours: float
     times_real_time: float
     latents: int
     shards_before: int
     shards_missing: int
+    left_out: LeftOut
 
     def describe(self) -> str:
         """A line or two for people."""
+        left_out = f'\n{self.left_out.describe()}' if self.left_out.files else ''
         if not self.shards and not self.shards_missing:
             return (
                 f'all {self.shards_before} shards were done before; --verify sees whether their '
-                'files are still what they were'
+                f'files are still what they were{left_out}'
             )
         before = f'\n{self.shards_before} shards were done before' if self.shards_before else ''
+        warnings = f', {self.warnings} warnings (warnings.csv)' if self.warnings else ''
         missing = f'\n{self.shards_missing} shards are missing' if self.shards_missing else ''
         return (
             f'{self.files} files, {describe_duration(self.hours * 3600)} of audio in '
             f'{describe_duration(self.seconds)}: {self.times_real_time:.1f} times real time, '
-            f'{self.latents} latent vectors, {self.failures} failures{before}{missing}'
+            f'{self.latents} latent vectors, {self.failures} failures{warnings}'
+            f'{before}{missing}{left_out}'
         )
 
 
@@ -61,11 +69,13 @@ class Progress:
     Time left is by bytes of input, the only thing that the plan knows. Threads may share one.
     """
 
-    def __init__(self, shards: Sequence[Shard]):
+    def __init__(self, shards: Sequence[Shard], left_out: LeftOut = NONE_LEFT_OUT):
         """Takes all shards of the share, those of an earlier run too; does not begin yet."""
         self._share = tuple(shards)
+        self._left_out = left_out
         self._lock = threading.Lock()
-        self._done = dict.fromkeys(('shards', 'files', 'failures', 'latents', 'seconds'), 0)
+        counted = ('shards', 'files', 'failures', 'warnings', 'latents', 'seconds')
+        self._done = dict.fromkeys(counted, 0)
         self._under_way: dict[int, float] = {}  # seconds told of shards that are not done
         self._files = sum(len(shard.items) for shard in self._share)
         self._files_past = 0
@@ -101,11 +111,14 @@ class Progress:
         """Counts a shard that is done, and names the files in it that could not be."""
         for source, reason in summary.failures:
             _logger.warning('skipped %s: %s', source, reason)
+        for source, reason in summary.warnings:
+            _logger.warning('%s: %s', source, reason)
         with self._lock:
             self._under_way.pop(shard.number, None)
             self._done['shards'] += 1
             self._done['files'] += summary.files
             self._done['failures'] += len(summary.failures)
+            self._done['warnings'] += len(summary.warnings)
             self._done['latents'] += summary.latents
             self._done['seconds'] += summary.seconds
             self._files_past += len(shard.items)
@@ -122,11 +135,13 @@ class Progress:
             shards=self._done['shards'],
             files=self._done['files'],
             failures=self._done['failures'],
+            warnings=self._done['warnings'],
             hours=audio / 3600,
             times_real_time=audio / took if took else 0.0,
             latents=self._done['latents'],
             shards_before=self._before,
             shards_missing=len(self._share) - self._before - self._done['shards'],
+            left_out=self._left_out,
         )
 
     def _show(self, size: int) -> None:

@@ -1,5 +1,6 @@
 """The flags that encoding and decoding share: what the model takes, and who works on what."""
 
+import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from m2l_jax.interface.errors import InputError
 if TYPE_CHECKING:  # a mistake in the flags is told before JAX is imported
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
     from m2l_jax.corpus.execution import RunOptions
+
+_logger = logging.getLogger(__name__)
 
 flags.disclaim_key_flags()  # so that --helpshort shows them among the command's own
 
@@ -37,12 +40,13 @@ def define() -> None:
     flags.DEFINE_string(
         'shard',
         None,
-        'i/n: work on the i-th of n shares, from 0, for array jobs; all of them make one output.',
+        'i/n: work on the i-th of n shares, from 0, for array jobs; all of them make one output. '
+        'By default this process is the i-th of the n that Slurm, MPI or Kubernetes started.',
     )
     flags.DEFINE_integer(
         'join_timeout',
         300,
-        'Seconds to wait for all processes that a launcher has started together.',
+        'Seconds to wait for all processes of a Cloud TPU, where they have to be joined.',
         lower_bound=1,
     )
     flags.DEFINE_float('shard_megabytes', 512.0, 'Input in a shard, the unit of work, about.')
@@ -76,7 +80,8 @@ def run_options() -> 'RunOptions':
 def run(work: Callable[[str, str], None]) -> None:
     """Calls `work` with --input and --output, or with --verify reads the output again.
 
-    Processes that a launcher has started together are joined, unless --shard tells the share.
+    Of processes that a launcher has started together, each takes its share by the launcher's
+    variables, unless --shard tells it; only where they do not tell are the processes joined.
 
     Raises:
       InputError: if a flag is missing, the output is damaged, or the work cannot be done.
@@ -92,6 +97,12 @@ def run(work: Callable[[str, str], None]) -> None:
     from m2l_jax.training import processes
 
     alone = values.shard is not None or values.runner == 'ray'
+    share = None if alone else processes.find_share(os.environ)
+    if share is not None:
+        values.shard = f'{share.index}/{share.count}'
+        processes.take_own_devices(share, os.environ)
+        _logger.info('the launcher started several processes: this one takes %s', values.shard)
+    alone |= share is not None
     try:
         place = None if alone else processes.find_place(None, None, None, os.environ)
     except InputError:

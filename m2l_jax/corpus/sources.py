@@ -8,8 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from m2l_jax.audio import files
+from m2l_jax.audio.levels import Levels
 from m2l_jax.corpus.plan import Item
-from m2l_jax.corpus.store import SUFFIXES, StoredLatents, read_latents
+from m2l_jax.corpus.store import StoredLatents, read_any
 from m2l_jax.data.audio_dataset import AudioRecords
 
 
@@ -22,11 +23,14 @@ class AudioSource(Protocol):
 
     name: str
 
-    def describe(self, sample_rate: int) -> tuple[int, int]:
-        """Samples at a given rate, and channels; raises InputError."""
+    def describe(self, sample_rate: int) -> tuple[int, int, str]:
+        """Samples at a given rate, channels, and a warning or ''; raises InputError."""
 
-    def blocks(self, sample_rate: int, block_samples: int) -> Iterator[np.ndarray]:
-        """Consecutive `[channels, block_samples]`, the last one shorter; raises InputError."""
+    def blocks(self, sample_rate: int, block_samples: int, levels: Levels) -> Iterator[np.ndarray]:
+        """Consecutive `[channels, block_samples]`, the last one shorter; raises InputError.
+
+        What is decoded is added to `levels`.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +40,14 @@ class FileSource:
     name: str
     path: str
 
-    def describe(self, sample_rate: int) -> tuple[int, int]:
-        """As its header has it; see `files.measure`."""
-        return files.measure(self.path, sample_rate)
+    def describe(self, sample_rate: int) -> tuple[int, int, str]:
+        """As it is stored."""
+        info = files.read_info(self.path)
+        return info.samples_at(sample_rate), info.channels, info.warning
 
-    def blocks(self, sample_rate: int, block_samples: int) -> Iterator[np.ndarray]:
+    def blocks(self, sample_rate: int, block_samples: int, levels: Levels) -> Iterator[np.ndarray]:
         """Decoded once, and in memory for one block."""
-        return files.read_blocks(self.path, sample_rate, block_samples)
+        return files.read_blocks(self.path, sample_rate, block_samples, levels=levels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +61,16 @@ class RecordSource:
     records: AudioRecords
     number: int
 
-    def describe(self, sample_rate: int) -> tuple[int, int]:
+    def describe(self, sample_rate: int) -> tuple[int, int, str]:
         """As it is."""
         channels, samples = self.records.read(self.number, sample_rate).shape
-        return samples, channels
+        return samples, channels, ''
 
-    def blocks(self, sample_rate: int, block_samples: int) -> Iterator[np.ndarray]:
+    def blocks(self, sample_rate: int, block_samples: int, levels: Levels) -> Iterator[np.ndarray]:
         """All of it in one block."""
-        yield self.records.read(self.number, sample_rate)
+        waveform = self.records.read(self.number, sample_rate)
+        levels.add(waveform.T)
+        yield waveform
 
 
 def audio_sources(items: Sequence[Item]) -> list[AudioSource]:
@@ -82,14 +89,21 @@ def audio_sources(items: Sequence[Item]) -> list[AudioSource]:
     ]
 
 
+def is_latent_shard(path: str) -> bool:
+    """Whether a path is of a shard of a dataset of latents, and not of a file by itself."""
+    return '.array_record-' in os.path.basename(path)
+
+
 def read_latent_item(item: Item) -> Iterator[tuple[str, StoredLatents]]:
     """The names and latents of the files that an item holds: one, or a dataset's shard.
+
+    Those of a file are as `store.read_any` gives them.
 
     Raises:
       InputError: if it cannot be read.
     """
-    if item.path.lower().endswith(SUFFIXES):
-        yield item.source, read_latents(item.path)
+    if not is_latent_shard(item.path):
+        yield item.source, read_any(item.path)
         return
     from m2l_jax.corpus import latent_dataset  # TFDS, which takes seconds to import
 

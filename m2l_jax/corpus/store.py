@@ -4,16 +4,20 @@ NumPy reads both formats without this project. It has no bfloat16 of its own and
 array as `|V2`, for `array.view(ml_dtypes.bfloat16)`; the metadata's `dtype` says so.
 """
 
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import types
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import ml_dtypes  # after which NumPy knows 'bfloat16' by name
 import numpy as np
 
+from m2l_jax.audio.files import AUDIO_SUFFIXES
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import replaced_file
 
@@ -26,11 +30,13 @@ KINDS = ('latents', 'features')
 _METADATA = ('sample_rate', 'samples', 'scale', 'model')
 # Files written before have none of these; `dtype` tells of the array what NumPy does not.
 _LATER_METADATA = ('channel_mode', 'chunk_offsets', 'kind', 'dtype')
+_ALL_METADATA = (*_METADATA, *_LATER_METADATA)
+_ZIP_HEADS = (b'PK\x03\x04', b'PK\x05\x06')
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredLatents:
-    """What is stored of one audio file.
+    """What is stored of one audio file; of a file that others wrote, None for what it does not say.
 
     Attributes:
       latents: `[channels, 64, frames]`, scaled, in one of `STORAGE_DTYPES`; or the encoder's
@@ -46,10 +52,10 @@ class StoredLatents:
     """
 
     latents: np.ndarray
-    sample_rate: int
-    samples: int
-    scale: float
-    model: str
+    sample_rate: int | None
+    samples: int | None
+    scale: float | None
+    model: str | None
     channel_mode: Literal['each', 'mono', 'mid_side'] = 'each'
     chunk_offsets: tuple[int, ...] = (0,)
     kind: Literal['latents', 'features'] = 'latents'
@@ -92,9 +98,7 @@ def write_latents(path: str | os.PathLike[str], stored: StoredLatents) -> None:
     content gives the same bytes.
     """
     path = pathlib.Path(path)
-    metadata = {
-        name: getattr(stored, name) for name in (*_METADATA, *_LATER_METADATA) if name != 'dtype'
-    }
+    metadata = {name: getattr(stored, name) for name in _ALL_METADATA if name != 'dtype'}
     metadata['dtype'] = stored.latents.dtype.name
     if path.suffix == '.npz':
         with replaced_file(path) as partial, open(partial, 'wb') as file:
@@ -116,26 +120,40 @@ def read_latents(path: str | os.PathLike[str]) -> StoredLatents:
     Raises:
       InputError: if the file is missing, damaged or of another kind, or its `.json` is.
     """
+    stored = read_any(path)
+    for name in _METADATA:
+        if getattr(stored, name) is None:
+            raise InputError(f'{path} lacks {name!r}: it is not a file of latents')
+    with _named(path):
+        return check(stored)
+
+
+def read_any(path: str | os.PathLike[str]) -> StoredLatents:
+    """Reads the latents in a file, whoever wrote it, and what it says of them; runs nothing in it.
+
+    Args:
+      path: `.npy`, perhaps with a `.npy.json` beside it, or `.npz` with an array `latents`, or with
+        a single one of any name.
+
+    Returns:
+      The array as it is, of any shape and type; and None for each field that the file lacks.
+
+    Raises:
+      InputError: if the file is missing, damaged or holds no such array, or its metadata cannot be
+        true.
+    """
     path = pathlib.Path(path)
-    try:
-        if path.suffix.lower() == '.npz':
-            fields = _read_npz(path)
-        elif path.suffix.lower() == '.npy':
-            fields = {'latents': np.load(path, allow_pickle=False)}
-            path = _record_of(path)
-            fields |= json.loads(path.read_text())
-        else:
-            raise InputError(f'{path} holds no latents: use one of {", ".join(SUFFIXES)}')
-        return _check(fields)
-    except FileNotFoundError:
-        raise InputError(f'{path} does not exist: check the path') from None
-    except KeyError as error:
-        reason = str(error.args[0]).split(' is not a file')[0].strip("'")
-        raise InputError(f'{path} lacks {reason!r}: it is not a file of latents') from None
-    except InputError:
-        raise
-    except Exception as error:  # whatever a damaged file makes of its reader
-        raise InputError(f'{path} is damaged or holds no latents ({error})') from None
+    if path.suffix.lower() in AUDIO_SUFFIXES:
+        raise InputError(f'{path} is audio, not latents: encode it first')
+    with _named(path):
+        fields = _read_arrays(path)
+    record = _record_of(path)
+    if path.suffix.lower() == '.npy' and record.exists():
+        with _named(record):
+            fields |= _read_record(record)
+        path = record  # what is wrong from here on is wrong in it
+    with _named(path):
+        return _from_fields(fields)
 
 
 def _record_of(path: pathlib.Path) -> pathlib.Path:
@@ -143,40 +161,94 @@ def _record_of(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f'{path.name}.json')
 
 
+@contextlib.contextmanager
+def _named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises an InputError that names the file, for whatever a damaged one makes of its reader."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f'{path} does not exist: check the path') from None
+    except Exception as error:
+        reason = str(error)
+        if 'allow_pickle' in reason:
+            reason = 'it holds Python objects, which are never loaded: save an array of floats'
+        raise InputError(f'{path} is damaged or holds no latents ({reason})') from None
+
+
+def _read_arrays(path: pathlib.Path) -> dict[str, Any]:
+    with open(path, 'rb') as file:
+        head = file.read(4)
+    if head in _ZIP_HEADS:
+        return _read_npz(path)
+    if head == b'\x93NUM':
+        return {'latents': np.load(path, allow_pickle=False)}
+    raise ValueError('it is not a NumPy file: save the latents with np.save')
+
+
 def _read_npz(path: pathlib.Path) -> dict[str, Any]:
     with np.load(path, allow_pickle=False) as content:
-        fields: dict[str, Any] = {'latents': content['latents']}
-        fields |= {name: content[name].tolist() for name in _METADATA}
-        fields |= {name: content[name].tolist() for name in _LATER_METADATA if name in content}
-    return fields
+        members = content.zip.namelist()
+        names = [member.removesuffix('.npy') for member in members if member.endswith('.npy')]
+        arrays = [name for name in names if name not in _ALL_METADATA]
+        if not arrays:
+            raise ValueError('it is a zip without arrays: save the latents with np.save')
+        if 'latents' not in arrays and len(arrays) > 1:
+            raise ValueError(f'it holds {", ".join(arrays)}: call one of the arrays latents')
+        fields = {name: content[name].tolist() for name in names if name in _ALL_METADATA}
+        return {'latents': content['latents' if 'latents' in arrays else arrays[0]], **fields}
 
 
-def _check(fields: dict[str, Any]) -> StoredLatents:
-    known = {name: fields[name] for name in ('latents', *_METADATA)}
+def _read_record(path: pathlib.Path) -> dict[str, Any]:
+    fields = json.loads(path.read_text())
+    if not isinstance(fields, dict):
+        raise ValueError('it is no object with named fields')
+    return {name: fields[name] for name in _ALL_METADATA if name in fields}
+
+
+def _from_fields(fields: dict[str, Any]) -> StoredLatents:
+    known = {name: fields.get(name) for name in _METADATA}
     known |= {name: fields[name] for name in _LATER_METADATA if name in fields}
-    if known.pop('dtype', None) == 'bfloat16' and known['latents'].dtype == np.dtype('V2'):
-        known['latents'] = known['latents'].view(ml_dtypes.bfloat16)
+    known.pop('dtype', None)
+    latents = fields['latents']
+    if latents.dtype == np.dtype('V2'):  # NumPy's name for what is bfloat16
+        latents = latents.view(ml_dtypes.bfloat16)
+    for name in ('sample_rate', 'samples'):
+        if isinstance(known[name], float) and known[name].is_integer():
+            known[name] = int(known[name])
+    if type(known['scale']) is int:
+        known['scale'] = float(known['scale'])
     if 'chunk_offsets' in known:
         known['chunk_offsets'] = tuple(known['chunk_offsets'])
-    return check(StoredLatents(**known))
+    stored = StoredLatents(latents, **known)
+    _check_metadata(stored)
+    return stored
 
 
 def check(stored: StoredLatents) -> StoredLatents:
-    """Gives back what it is given; raises a ValueError if its fields cannot be true."""
-    latents, scale, offsets = stored.latents, stored.scale, stored.chunk_offsets
+    """Gives back what it is given; raises a ValueError if it is not what `encode` writes."""
+    latents = stored.latents
     if not isinstance(latents, np.ndarray) or latents.dtype not in map(np.dtype, STORAGE_DTYPES):
         raise ValueError(f'the latents are not {", ".join(STORAGE_DTYPES)}')
     if latents.ndim != 3:
         raise ValueError(f'the latents have {latents.ndim} axes, not 3')
-    if not isinstance(scale, float) or not scale > 0:
+    _check_metadata(stored)
+    return stored
+
+
+def _check_metadata(stored: StoredLatents) -> None:
+    """Raises a ValueError for a field that is said and cannot be true."""
+    scale, model, offsets = stored.scale, stored.model, stored.chunk_offsets
+    if scale is not None and not (isinstance(scale, float) and 0 < scale < math.inf):
         raise ValueError(f'scale is {scale!r}')
-    for name in ('sample_rate', 'samples'):
-        if not isinstance(getattr(stored, name), int) or getattr(stored, name) < 1:
-            raise ValueError(f'{name} is {getattr(stored, name)!r}')
+    for name, most in (('sample_rate', 2**31 - 1), ('samples', 2**63 - 1)):
+        value = getattr(stored, name)
+        if value is not None and not (isinstance(value, int) and 1 <= value <= most):
+            raise ValueError(f'{name} is {value!r}')
+    if model is not None and not isinstance(model, str):
+        raise ValueError(f'model is {model!r}')
     for name, values in (('channel_mode', CHANNEL_MODES), ('kind', KINDS)):
         if getattr(stored, name) not in values:
             raise ValueError(f'{name} is {getattr(stored, name)!r}')
     whole = all(isinstance(offset, int) for offset in offsets)
     if not whole or offsets[:1] != (0,) or list(offsets) != sorted(set(offsets)):
         raise ValueError(f'chunk_offsets are {offsets!r}')
-    return stored

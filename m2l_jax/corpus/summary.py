@@ -36,6 +36,7 @@ class ShardSummary:
       latents: vectors, of all channels.
       outputs: what was written.
       failures: (source, reason) of each file that could not be done.
+      warnings: (source, reason) where a file was done, and is hardly what it should be.
     """
 
     number: int
@@ -44,6 +45,7 @@ class ShardSummary:
     latents: int
     outputs: tuple[Output, ...]
     failures: tuple[tuple[str, str], ...]
+    warnings: tuple[tuple[str, str], ...] = ()
 
 
 def describe_output(folder: str | os.PathLike[str], name: str, records: int) -> Output:
@@ -77,5 +79,6 @@ def from_json(text: str) -> ShardSummary:
     """
     fields = json.loads(text)
     fields['outputs'] = tuple(Output(**output) for output in fields['outputs'])
-    fields['failures'] = tuple((source, reason) for source, reason in fields['failures'])
+    for name in ('failures', 'warnings'):  # older summaries have no warnings
+        fields[name] = tuple((source, reason) for source, reason in fields.get(name, ()))
     return ShardSummary(**fields)

@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from m2l_jax.audio import files
+from m2l_jax.audio.levels import Levels
+from m2l_jax.audio.suffixes import AUDIO_SUFFIXES
 from m2l_jax.corpus import latent_dataset, store
+from m2l_jax.corpus.sources import is_latent_shard
 from m2l_jax.corpus.store import StoredLatents
 from m2l_jax.corpus.summary import Output, digest_file
-from m2l_jax.data.record_dataset import INFO, RecordFormat
+from m2l_jax.data.audio_dataset import INFO
+from m2l_jax.data.record_dataset import RecordFormat
 from m2l_jax.interface.errors import InputError
 
 _THREADS = 8
@@ -48,7 +52,8 @@ def verify(
             for output, reason in zip(block, reasons, strict=True):
                 problems += [(output.name, reason)] if reason else []
                 tell(output.bytes)
-            lengths |= {output.name: output.records for output in block if _is_shard(output.name)}
+            shards = [output for output in block if is_latent_shard(output.name)]
+            lengths |= {output.name: output.records for output in shards}
     return problems + _compare_lengths(folder, record_format, lengths)
 
 
@@ -112,12 +117,13 @@ def _count_records(path: pathlib.Path, record_format: RecordFormat | None) -> in
     if suffix in store.SUFFIXES:
         _check_values(path, store.read_latents(path))
         return 1
-    if _is_shard(path.name):
+    if is_latent_shard(path.name):
         return None if record_format is None else _count_in_shard(path, record_format)
-    if suffix not in files.AUDIO_SUFFIXES:
+    if suffix not in AUDIO_SUFFIXES:
         return None
     rate = files.read_info(path).sample_rate
-    for _ in files.read_blocks(path, rate, _AUDIO_SAMPLES):  # which refuses what is not finite
+    # It refuses what is not finite; what is odd, the input may have been.
+    for _ in files.read_blocks(path, rate, _AUDIO_SAMPLES, levels=Levels()):
         pass
     return 1
 
@@ -137,7 +143,3 @@ def _check_values(name: str | os.PathLike[str], stored: StoredLatents) -> None:
         raise InputError(f'{name} has {frames} frames, and a chunk at {stored.chunk_offsets[-1]}')
     if not np.isfinite(stored.latents).all():
         raise InputError(f'{name} holds NaN or infinity')
-
-
-def _is_shard(name: str) -> bool:
-    return '.array_record-' in name

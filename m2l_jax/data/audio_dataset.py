@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import soxr
 
+from m2l_jax.audio.files import resample
 from m2l_jax.audio.pcm import FULL_SCALE, from_int16
+from m2l_jax.data.segments import check_crop
 from m2l_jax.interface.errors import InputError, first_line
+
+INFO = 'dataset_info.json'  # what TFDS opens a dataset by
 
 _PREFIX = 'tfds:'
 
@@ -85,7 +88,7 @@ class AudioRecords:
         rate = int(record.get(_SAMPLE_RATE, 0)) or self._feature_rate
         if rate == sample_rate:
             return waveform
-        return np.ascontiguousarray(soxr.resample(waveform.T, rate, sample_rate).T)
+        return resample(waveform, rate, sample_rate)
 
 
 class AudioDataset:
@@ -95,8 +98,9 @@ class AudioDataset:
     samples: int | None = None
 
     def __init__(self, path: str, sample_rate: int, crop_samples: int):
-        """Opens a dataset as `AudioRecords` does; raises InputError."""
+        """Opens a dataset as `AudioRecords` does; raises InputError, for crops too long as well."""
         self._records = AudioRecords(path)
+        check_crop(split_of(path)[0], sample_rate, crop_samples)
         self._sample_rate = sample_rate
         self._crop_samples = crop_samples
 
@@ -142,7 +146,7 @@ class AudioDataset:
 
 def is_dataset(path: str) -> bool:
     """Whether a path is one of a dataset, and not of audio files."""
-    return path.startswith(_PREFIX) or os.path.isfile(f'{split_of(path)[0]}/dataset_info.json')
+    return path.startswith(_PREFIX) or os.path.isfile(f'{split_of(path)[0]}/{INFO}')
 
 
 def split_of(path: str) -> tuple[str, str]:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from m2l_jax.audio import files
+from m2l_jax.audio.levels import check_loudness, log_once
+from m2l_jax.audio.suffixes import LeftOut
+from m2l_jax.data.inputs import no_audio
 from m2l_jax.interface.errors import InputError
 
 _FILES_AHEAD = 4  # read whole at a time: they may be hours long
@@ -46,9 +49,11 @@ class AudioFolder:
         skipped: list[str],
         sample_rate: int,
         crop_samples: int,
+        left_out: LeftOut,
     ):
         self.files = tuple(usable)
         self.skipped = tuple(skipped)
+        self._left_out = left_out
         self._sample_rate = sample_rate
         self._crop_samples = crop_samples
         starts = [file.samples_at(sample_rate) - crop_samples + 1 for file in usable]
@@ -63,7 +68,8 @@ class AudioFolder:
     def describe(self) -> str:
         """One line for the log."""
         line = f'{len(self.files)} audio files, {self.seconds / 60:.1f} minutes'
-        return line + (f'; {len(self.skipped)} skipped' if self.skipped else '')
+        line += f'; {len(self.skipped)} skipped' if self.skipped else ''
+        return line + (f'; {self._left_out.describe()}' if self._left_out.files else '')
 
     def fingerprint(self) -> str:
         """Of the files' names and headers, in order."""
@@ -86,11 +92,13 @@ class AudioFolder:
         """The crop, `[samples]`, float32.
 
         Raises:
-          InputError: if the file is damaged, or holds numbers that are not finite.
+          InputError: if the file is damaged, or holds numbers that are not finite, or too large
+            to learn from.
         """
         channels = files.read(place.item, self._sample_rate, place.start, self._crop_samples)
         waveform = channels[place.channel]
         files.check_finite(waveform, place.item)
+        check_loudness(waveform, place.item)
         return waveform
 
     def items(self) -> Iterator[tuple[str, np.ndarray | str]]:
@@ -119,10 +127,9 @@ def scan(path: str, sample_rate: int, crop_samples: int) -> AudioFolder:
     Raises:
       InputError: if a folder is missing, or no file under `path` can be used.
     """
-    paths = files.find(path)
+    paths, left_out = files.search(path)
     if not paths:
-        kinds = ', '.join(sorted({'.wav', '.flac', '.ogg', '.mp3'} & files.AUDIO_SUFFIXES))
-        raise InputError(f'no audio files in {path}: put some there ({kinds}, …) or mend the path')
+        raise no_audio(path, left_out, 'the path')
     with concurrent.futures.ThreadPoolExecutor() as threads:
         headers = list(threads.map(_read_header, paths))
     usable, skipped = [], []
@@ -139,12 +146,14 @@ def scan(path: str, sample_rate: int, crop_samples: int) -> AudioFolder:
         raise InputError(
             f'none of the {len(paths)} audio files in {path} can be used: {skipped[0]}'
         )
-    return AudioFolder(usable, skipped, sample_rate, crop_samples)
+    return AudioFolder(usable, skipped, sample_rate, crop_samples, left_out)
 
 
 def _read_header(path: str) -> files.AudioInfo | str:
     """The header, or why there is none."""
     try:
-        return files.read_info(path)
+        info = files.read_info(path)
+        log_once(path, info.warning)
+        return info
     except InputError as error:
         return str(error)

@@ -5,6 +5,7 @@ import dataclasses
 import os
 
 from m2l_jax.audio import files
+from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, UNREAD_SUFFIXES, LeftOut, left_out
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.listing import find_files, readable_name, split_inputs
 
@@ -26,7 +27,9 @@ class AudioFile:
     problem: str = ''
 
 
-def list_audio(inputs: str, sample_rate: int, shortest: int) -> tuple[AudioFile, ...]:
+def list_audio(
+    inputs: str, sample_rate: int, shortest: int
+) -> tuple[tuple[AudioFile, ...], LeftOut]:
     """Lists audio files and reads their headers.
 
     Args:
@@ -35,18 +38,30 @@ def list_audio(inputs: str, sample_rate: int, shortest: int) -> tuple[AudioFile,
       shortest: files of fewer samples are a problem.
 
     Returns:
-      Every file once, sorted by `source`.
+      Every file once, sorted by `source`, and what folders and patterns hold of formats that are
+      not read.
 
     Raises:
       InputError: if a folder or file is missing, or there are no audio files.
     """
-    root, paths = find_files(split_inputs(inputs), files.AUDIO_SUFFIXES, 'audio file')
+    root, paths, unread = find_files(
+        split_inputs(inputs), AUDIO_SUFFIXES, 'audio file', UNREAD_SUFFIXES
+    )
+    not_read = left_out(readable_name(os.path.relpath(path, root)) for path in unread)
     if not paths:
-        kinds = ', '.join(sorted({'.wav', '.flac', '.ogg', '.mp3'} & files.AUDIO_SUFFIXES))
-        raise InputError(f'no audio files in {inputs}: put some there ({kinds}, …) or mend --input')
+        raise no_audio(inputs, not_read, '--input')
     with concurrent.futures.ThreadPoolExecutor() as threads:
         listed = threads.map(lambda path: _read_file(path, root, sample_rate, shortest), paths)
-        return tuple(sorted(listed, key=lambda file: file.source))
+        return tuple(sorted(listed, key=lambda file: file.source)), not_read
+
+
+def no_audio(inputs: str, not_read: LeftOut, name: str) -> InputError:
+    """Says that there is no audio to be read in `inputs`, the value of the flag or field `name`."""
+    kinds = ', '.join(sorted({'.wav', '.flac', '.ogg', '.mp3'} & AUDIO_SUFFIXES))
+    unread_too = f' ({not_read.describe()})' if not_read.files else ''
+    return InputError(
+        f'no audio files in {inputs}{unread_too}: put some there ({kinds}, …) or mend {name}'
+    )
 
 
 def _read_file(path: str, root: str, sample_rate: int, shortest: int) -> AudioFile:

@@ -13,21 +13,22 @@ import shutil
 from collections.abc import Sequence
 
 from m2l_jax.audio.pcm import FULL_SCALE
+from m2l_jax.audio.suffixes import LeftOut
 from m2l_jax.data import record_dataset, runners
 from m2l_jax.data.inputs import AudioFile, list_audio
 from m2l_jax.data.report import Report, make_report
-from m2l_jax.data.segments import SegmentConfig, plan_shards
+from m2l_jax.data.segments import PREPARATION, SegmentConfig, plan_shards
 from m2l_jax.data.shards import ShardJob, read_summary
 from m2l_jax.data.tfds_audio import SEGMENTS
 from m2l_jax.interface import settings
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.json_files import write_json
-from m2l_jax.interface.paths import make_folder
+from m2l_jax.interface.json_files import to_json, write_json
+from m2l_jax.interface.paths import create_file, locked, make_folder, remove_leftovers
 
 _logger = logging.getLogger(__name__)
 
-_PREPARATION = 'preparation.json'
 _SUMMARIES = 'shards'
+_REPORT = 'report.json'
 
 
 def prepare(
@@ -49,42 +50,32 @@ def prepare(
       beam_options: Beam's flags, to run there instead.
 
     Raises:
-      InputError: if nothing can be used, the output is no place for it, or it was begun with
-        other settings or input.
+      InputError: if nothing can be used, the output is no place for it, it was begun with other
+        settings or input, or another process is at work there.
     """
     if workers < 1:
         raise InputError(f'--workers={workers} must be at least 1')
     folder = pathlib.Path(output).absolute()  # workers may be elsewhere
     _check_folder(folder)
-    files = list_audio(inputs, config.sample_rate, config.crop_samples)
+    files, left_out = list_audio(inputs, config.sample_rate, config.crop_samples)
     usable = [file for file in files if not file.problem]
     if not usable:
         raise _nothing_usable(inputs, files, files[0].problem)
     _claim(folder, config, files)
     jobs = _plan_jobs(folder, usable, config)
-    missing = [job for job in jobs if read_summary(job) is None]
-    if not missing and record_dataset.has_metadata(folder):
-        _logger.info('%s is complete already: nothing to do', folder)
-        return make_report(files, [read_summary(job) for job in jobs], config)
-    record_dataset.remove_metadata(folder)
-    _remove_leftovers(folder)
-    _run(jobs, missing, workers, beam_options)
-    summaries = [read_summary(job) for job in jobs]
-    if None in summaries:
-        raise InputError(
-            f'{folder} lacks shards that were written: do all workers see this folder?'
-        )
-    report = make_report(files, summaries, config)
-    for reason in (report.skipped | report.damaged).values():
-        _logger.warning('skipping %s', reason)
-    if not report.segments:
-        _discard(folder, jobs)
-        raise _nothing_usable(inputs, files, next(iter(report.skipped.values())))
-    write_json(folder / 'report.json', dataclasses.asdict(report))
-    SEGMENTS.write_metadata(
-        folder, [summary.segments for summary in summaries], report.bytes, _describe(config)
-    )
-    return report
+    with locked(folder / PREPARATION) as is_alone:
+        if not is_alone:
+            raise InputError(
+                f'{folder} is being written by another process: wait for its end, or choose '
+                'another --output'
+            )
+        missing = [job for job in jobs if read_summary(job) is None]
+        if missing or not record_dataset.has_metadata(folder):
+            _reopen(folder)
+            _run(jobs, missing, workers, beam_options)
+            return _finish(folder, inputs, files, left_out, jobs, config)
+    _logger.info('%s is complete already: nothing to do', folder)
+    return make_report(files, left_out, [read_summary(job) for job in jobs], config)
 
 
 def _check_folder(folder: pathlib.Path) -> None:
@@ -93,18 +84,16 @@ def _check_folder(folder: pathlib.Path) -> None:
         return
     make_folder(folder)
     names = {path.name for path in folder.iterdir() if path.suffix != '.partial'}
-    if names and _PREPARATION not in names:
+    if names and PREPARATION not in names:
         raise InputError(f'{folder} contains other files: choose a new or empty folder as --output')
 
 
 def _claim(folder: pathlib.Path, config: SegmentConfig, files: Sequence[AudioFile]) -> None:
     """Notes settings and input in the folder, or compares with those of the earlier run there."""
     listed = [[file.source, file.bytes, _header(file)] for file in files]
-    path = folder / _PREPARATION
-    if not path.exists():
-        make_folder(folder)
-        content = {'settings': dataclasses.asdict(config), 'files': listed}
-        write_json(path, content, indent=None)
+    path = make_folder(folder) / PREPARATION
+    content = {'settings': dataclasses.asdict(config), 'files': listed}
+    if not path.exists() and create_file(path, to_json(content, indent=None) + '\n'):
         return
     try:
         earlier = json.loads(path.read_text())
@@ -123,11 +112,40 @@ def _claim(folder: pathlib.Path, config: SegmentConfig, files: Sequence[AudioFil
         )
 
 
-def _remove_leftovers(folder: pathlib.Path) -> None:
-    """Removes what a run that was killed had not finished."""
-    for pattern in ('.*.partial', f'{_SUMMARIES}/.*.partial'):
-        for leftover in folder.glob(pattern):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+def _reopen(folder: pathlib.Path) -> None:
+    """Removes what tells of a complete dataset, and what a killed run had not finished."""
+    record_dataset.remove_metadata(folder)
+    (folder / _REPORT).unlink(missing_ok=True)
+    remove_leftovers(folder, deep=True)
+
+
+def _finish(
+    folder: pathlib.Path,
+    inputs: str,
+    files: Sequence[AudioFile],
+    left_out: LeftOut,
+    jobs: Sequence[ShardJob],
+    config: SegmentConfig,
+) -> Report:
+    """Writes the report and, last, what makes the shards a dataset; see `prepare`."""
+    summaries = [read_summary(job) for job in jobs]
+    if None in summaries:
+        raise InputError(
+            f'{folder} lacks shards that were written: do all workers see this folder?'
+        )
+    report = make_report(files, left_out, summaries, config)
+    for reason in (report.skipped | report.damaged).values():
+        _logger.warning('skipping %s', reason)
+    for source, reason in report.warnings.items():
+        _logger.warning('%s: %s', source, reason)
+    if not report.segments:
+        _discard(folder, jobs)
+        raise _nothing_usable(inputs, files, next(iter(report.skipped.values())))
+    write_json(folder / _REPORT, dataclasses.asdict(report))
+    SEGMENTS.write_metadata(
+        folder, [summary.segments for summary in summaries], report.bytes, _describe(config)
+    )
+    return report
 
 
 def _header(file: AudioFile) -> list[int] | None:
@@ -176,7 +194,7 @@ def _discard(folder: pathlib.Path, jobs: Sequence[ShardJob]) -> None:
     for job in jobs:
         pathlib.Path(job.path).unlink(missing_ok=True)
     shutil.rmtree(folder / _SUMMARIES, ignore_errors=True)
-    (folder / _PREPARATION).unlink(missing_ok=True)
+    (folder / PREPARATION).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()
 

@@ -16,11 +16,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from m2l_jax.data.audio_dataset import INFO
 from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.paths import replaced_file
 
 SPLIT = 'train'
-INFO = 'dataset_info.json'  # what TFDS opens a dataset by
 
 # One record a group and no compression, for records are read one by one, in any order.
 _WRITER_OPTIONS = 'group_size:1,uncompressed'

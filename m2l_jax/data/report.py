@@ -1,8 +1,9 @@
 """What became of the audio files that a dataset was prepared from."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from m2l_jax.audio.suffixes import LeftOut
 from m2l_jax.data.inputs import AudioFile
 from m2l_jax.data.segments import SegmentConfig
 from m2l_jax.data.shards import ShardSummary
@@ -22,6 +23,8 @@ class Report:
       bytes: of the shards.
       skipped: source to reason, of files of which nothing was taken.
       damaged: source to reason, of files of which a part was taken.
+      warnings: source to reason, of files that were taken and are hardly what they should be.
+      left_out: files that were not listed, for their suffixes.
     """
 
     files: int
@@ -33,26 +36,36 @@ class Report:
     bytes: int
     skipped: dict[str, str]
     damaged: dict[str, str]
+    warnings: dict[str, str]
+    left_out: LeftOut
 
     def describe(self) -> str:
-        """Two lines for people."""
+        """Two or three lines for people."""
+        left_out = f'\n{self.left_out.describe()}' if self.left_out.files else ''
+        warnings = f', {len(self.warnings)} with warnings' if self.warnings else ''
         return (
             f'{self.files} files, {self.hours_in:.2f} h -> {self.segments} segments, '
             f'{self.hours_out:.2f} h over all channels, in {self.shards} shards, '
             f'{self.bytes / 1e6:.1f} MB\n'
             f'{self.silent_segments} silent segments left out; {len(self.skipped)} files skipped, '
-            f'{len(self.damaged)} damaged (report.json)'
+            f'{len(self.damaged)} damaged{warnings} (report.json){left_out}'
         )
 
 
 def make_report(
-    files: Sequence[AudioFile], summaries: Sequence[ShardSummary], config: SegmentConfig
+    files: Sequence[AudioFile],
+    left_out: LeftOut,
+    summaries: Sequence[ShardSummary],
+    config: SegmentConfig,
 ) -> Report:
     """Adds up the listed files and the summaries of all shards."""
     used = {source for summary in summaries for source in summary.used}
-    damaged: dict[str, str] = {}
-    for source, reason in (pair for summary in summaries for pair in summary.damaged):
-        damaged.setdefault(source, reason)
+    damaged = _first_reasons(pair for summary in summaries for pair in summary.damaged)
+    odd = _first_reasons(pair for summary in summaries for pair in summary.odd)
+    headers = {file.source: file.info.warning for file in files if file.info is not None}
+    warnings = {
+        source: '; '.join(filter(None, (headers[source], odd.get(source)))) for source in used
+    }
     skipped = {
         file.source: file.problem
         or damaged.get(file.source)
@@ -71,4 +84,14 @@ def make_report(
         bytes=sum(summary.bytes for summary in summaries),
         skipped=skipped,
         damaged={source: reason for source, reason in damaged.items() if source in used},
+        warnings={source: reason for source, reason in sorted(warnings.items()) if reason},
+        left_out=left_out,
     )
+
+
+def _first_reasons(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The first reason for each source."""
+    reasons: dict[str, str] = {}
+    for source, reason in pairs:
+        reasons.setdefault(source, reason)
+    return reasons

@@ -106,13 +106,19 @@ class ResidentLoader:
     Every process reads the whole corpus, and holds it as 16-bit samples until the devices do.
     """
 
-    def __init__(self, mesh: Mesh, axis: str, crop_samples: int, min_rms: float):
-        """For the devices of a mesh with the given axis."""
+    def __init__(
+        self, mesh: Mesh, axis: str, crop_samples: int, min_rms: float, other_bytes: int = 0
+    ):
+        """For the devices of a mesh with the given axis, which are to hold `other_bytes` each too.
+
+        Those are of what is not there yet, such as the training's state.
+        """
         self.reported: dict[str, str] = {}  # item -> why it, or some of it, is not used
         self._mesh, self._axis = mesh, axis
         self._crop_samples = crop_samples
         self._least_energy = (min_rms * FULL_SCALE) ** 2 * crop_samples
         self._min_rms = min_rms
+        self._other_bytes = other_bytes
         self._signals: list[np.ndarray] = []
         self._items: list[str] = []
         self._samples = 0
@@ -246,10 +252,11 @@ class ResidentLoader:
 
     def _check_memory(self, samples: int) -> None:
         wanted, free = self._bytes_per_device(samples), _free_memory(self._mesh)
-        if wanted > free:
+        if wanted + self._other_bytes > free:
             raise InputError(
                 f'the resident corpus takes {wanted / 2**30:.3g} GiB on each of {self._mesh.size} '
-                f'devices, which have {free / 2**30:.3g} GiB free: use more devices, a smaller '
+                f'devices, which have {free / 2**30:.3g} GiB free and are to hold '
+                f'{self._other_bytes / 2**30:.3g} GiB of state too: use more devices, a smaller '
                 'corpus, or --config.data.resident=False'
             )
 

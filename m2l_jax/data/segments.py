@@ -6,14 +6,23 @@ every crop of the file lies in exactly one segment, and none is more likely than
 
 import dataclasses
 import hashlib
+import json
+import math
+import os
+import pathlib
 from collections.abc import Sequence
 
 from m2l_jax.audio.files import AudioInfo
 from m2l_jax.audio.spectrogram import SpectrogramConfig
 from m2l_jax.data.inputs import AudioFile
+from m2l_jax.interface import settings
 from m2l_jax.interface.errors import InputError
 
 BYTES_PER_SAMPLE = 2
+PREPARATION = 'preparation.json'  # beside the shards: the settings, and the input
+
+# That crops are counted in. A model with another takes crops of another length: `check_crop`.
+_SPECTROGRAM = SpectrogramConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +32,8 @@ class SegmentConfig:
     Attributes:
       sample_rate: of the stored audio, in Hz.
       segment_seconds: length of a segment, longer than a crop.
-      crop_frames: spectrogram frames of the longest crop that training will cut.
+      crop_frames: of the longest crop that training will cut: spectrogram frames of 2048 samples,
+        512 apart.
       min_rms: segments below this root mean square, of full scale 1, are left out.
       shard_megabytes: of audio in a shard, about, in 10⁶ bytes.
     """
@@ -51,7 +61,7 @@ class SegmentConfig:
     @property
     def crop_samples(self) -> int:
         """Samples of a crop."""
-        return SpectrogramConfig().samples(self.crop_frames)
+        return _SPECTROGRAM.samples(self.crop_frames)
 
     @property
     def segment_samples(self) -> int:
@@ -72,6 +82,37 @@ class SegmentConfig:
         """First sample, and the one after the last, of a segment of a file of so many samples."""
         start = number * self.hop
         return start, min(start + self.segment_samples, samples)
+
+
+def check_crop(folder: str | os.PathLike[str], sample_rate: int, crop_samples: int) -> None:
+    """Makes sure that a dataset's segments overlap by enough for a training's crops.
+
+    A dataset that `prepare` has not written tells nothing, and passes.
+
+    Args:
+      folder: of the dataset.
+      sample_rate: of the training, in Hz.
+      crop_samples: of its crops, at that rate.
+
+    Raises:
+      InputError: if its crops are longer, for then some of them lie in no segment.
+    """
+    path = pathlib.Path(folder, PREPARATION)
+    if not path.exists():
+        return
+    try:
+        earlier = json.loads(path.read_text())
+        config = settings.build(SegmentConfig, earlier['settings'], 'settings')
+    except (OSError, ValueError, LookupError, TypeError):
+        raise InputError(f'{path} is damaged: prepare the dataset again') from None
+    needed = math.ceil(crop_samples * config.sample_rate / sample_rate)
+    if needed > config.crop_samples:
+        frames = 1 + math.ceil((needed - _SPECTROGRAM.window) / _SPECTROGRAM.hop)
+        raise InputError(
+            f'{folder} was prepared for crops of at most {config.crop_samples} samples, and those '
+            f'of this training have {needed}, at {config.sample_rate} Hz: prepare it with '
+            f'--crop_frames={frames}, or lower config.data.crop_frames'
+        )
 
 
 @dataclasses.dataclass(frozen=True)

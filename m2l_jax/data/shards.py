@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from m2l_jax.audio import files
+from m2l_jax.audio.levels import Levels
 from m2l_jax.audio.pcm import to_int16
 from m2l_jax.data.record_dataset import ShardWriter
 from m2l_jax.data.segments import Piece, SegmentConfig
@@ -15,7 +16,7 @@ from m2l_jax.data.tfds_audio import SEGMENTS
 from m2l_jax.interface import settings
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.json_files import write_json
-from m2l_jax.interface.paths import replaced_file
+from m2l_jax.interface.paths import flush, replaced_file
 
 # Float32 values read at a time, over all channels, 64 MB: some three minutes of stereo. Resampling
 # needs a few times as much.
@@ -43,6 +44,7 @@ class ShardSummary:
       silent: segments left out.
       used: sources that it has segments of.
       damaged: (source, reason) where segments could not be read or are not finite.
+      odd: (source, reason) where they were read, and are hardly what they should be.
     """
 
     bytes: int
@@ -51,6 +53,7 @@ class ShardSummary:
     silent: int
     used: tuple[str, ...]
     damaged: tuple[tuple[str, str], ...]
+    odd: tuple[tuple[str, str], ...] = ()
 
 
 def write_shard(job: ShardJob) -> None:
@@ -63,9 +66,13 @@ def write_shard(job: ShardJob) -> None:
     with replaced_file(job.path) as partial:
         with ShardWriter(partial, SEGMENTS.features) as writer:
             for piece in job.pieces:
-                for offset, segment in _read_segments(piece, job.config, tally):
+                levels = Levels()
+                for offset, segment in _read_segments(piece, job.config, tally, levels):
                     _write_segment(writer, piece, job.config, offset, segment, tally)
+                if oddity := _oddity(piece, job.config, levels):
+                    tally.odd.setdefault(piece.source, oddity)
         size = partial.stat().st_size
+        flush(partial)
     summary = ShardSummary(
         size,
         tally.segments,
@@ -73,6 +80,7 @@ def write_shard(job: ShardJob) -> None:
         tally.silent,
         tuple(tally.used),
         (*tally.damaged.items(),),
+        (*tally.odd.items(),),
     )
     write_json(job.summary_path, dataclasses.asdict(summary))
 
@@ -96,10 +104,18 @@ class _Tally:
     silent: int = 0
     used: dict[str, None] = dataclasses.field(default_factory=dict)
     damaged: dict[str, str] = dataclasses.field(default_factory=dict)
+    odd: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def _oddity(piece: Piece, config: SegmentConfig, levels: Levels) -> str:
+    """Says what is odd about a piece; only a whole file may be one number throughout."""
+    segments = config.count(piece.info.samples_at(config.sample_rate))
+    is_whole = piece.stop - piece.first == segments
+    return levels.oddity() if is_whole else levels.too_loud()
 
 
 def _read_segments(
-    piece: Piece, config: SegmentConfig, tally: _Tally
+    piece: Piece, config: SegmentConfig, tally: _Tally, levels: Levels
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Each segment's first sample and `[channels, samples]`; after damage the rest is left out."""
     samples = piece.info.samples_at(config.sample_rate)
@@ -109,7 +125,7 @@ def _read_segments(
             config.bounds(number, samples) for number in range(first, min(first + step, piece.stop))
         ]
         begin, end = bounds[0][0], bounds[-1][1]
-        block = _read_finite(piece, config, begin, end)
+        block = _read_finite(piece, config, begin, end, levels)
         if block is not None:
             yield from ((start, block[:, start - begin : stop - begin]) for start, stop in bounds)
             continue
@@ -117,18 +133,24 @@ def _read_segments(
         # the file with it than it must.
         for start, stop in bounds:
             try:
-                yield start, files.read(piece.info.path, config.sample_rate, start, stop - start)
+                yield start, _read(piece, config, start, stop, levels)
             except InputError as error:
                 tally.damaged.setdefault(piece.source, str(error))
                 return
 
 
-def _read_finite(piece: Piece, config: SegmentConfig, begin: int, end: int) -> np.ndarray | None:
+def _read_finite(
+    piece: Piece, config: SegmentConfig, begin: int, end: int, levels: Levels
+) -> np.ndarray | None:
     try:
-        block = files.read(piece.info.path, config.sample_rate, begin, end - begin)
+        block = _read(piece, config, begin, end, levels)
     except InputError:
         return None
     return block if np.isfinite(block).all() else None
+
+
+def _read(piece: Piece, config: SegmentConfig, begin: int, end: int, levels: Levels) -> np.ndarray:
+    return files.read(piece.info.path, config.sample_rate, begin, end - begin, levels)
 
 
 def _write_segment(

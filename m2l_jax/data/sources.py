@@ -1,11 +1,14 @@
 """What training audio is drawn from: the one interface of audio files and datasets."""
 
+import os
 from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
 from m2l_jax.data import audio_dataset, audio_folder
+from m2l_jax.data.segments import PREPARATION
+from m2l_jax.interface.errors import InputError
 
 
 class Place(Protocol):
@@ -51,4 +54,6 @@ def open_source(path: str, sample_rate: int, crop_samples: int) -> Source:
     """
     if audio_dataset.is_dataset(path):
         return audio_dataset.AudioDataset(path, sample_rate, crop_samples)
+    if os.path.exists(os.path.join(audio_dataset.split_of(path)[0], PREPARATION)):
+        raise InputError(f'{path} is no complete dataset: run `prepare` to its end first')
     return audio_folder.scan(path, sample_rate, crop_samples)

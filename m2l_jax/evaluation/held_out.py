@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from m2l_jax.audio import files
+from m2l_jax.audio.levels import check_loudness, log_once
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation import metrics, noise_bins
@@ -219,7 +220,9 @@ def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list
     Raises:
       InputError: if a folder is missing, or no file can be used.
     """
-    paths = files.find(config.path)
+    paths, left_out = files.search(config.path)
+    if left_out.files:
+        _logger.warning('%s: %s', config.path, left_out.describe())
     clips, reasons = [], []
     for part in np.array_split(np.array(paths), min(config.clips, max(1, len(paths)))):
         for path in part:
@@ -232,7 +235,7 @@ def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list
             clips.append(Clip(f'{len(clips)}_{pathlib.Path(path).stem}', waveform))
             break
     if not clips:
-        reason = reasons[0] if reasons else 'there are no audio files'
+        reason = reasons[0] if reasons else left_out.describe() or 'there are no audio files'
         raise InputError(f'config.evaluation.path={config.path} has nothing to evaluate: {reason}')
     _logger.info('%d held-out clips of %.2f s', len(clips), samples / sample_rate)
     return clips
@@ -251,7 +254,9 @@ def cut_crops(clips: list[Clip], samples: int) -> np.ndarray:
 
 def _read_clip(path: str, sample_rate: int, samples: int) -> np.ndarray:
     """`[channels, samples]` of a file, if it can be measured."""
-    stored = files.read_info(path).samples_at(sample_rate)
+    info = files.read_info(path)
+    log_once(path, info.warning)
+    stored = info.samples_at(sample_rate)
     if stored < samples:
         raise InputError(
             f'{path} has {stored / sample_rate:.2f} s, less than the '
@@ -259,6 +264,7 @@ def _read_clip(path: str, sample_rate: int, samples: int) -> np.ndarray:
         )
     waveform = files.read(path, sample_rate, 0, samples)
     files.check_finite(waveform, path)
+    check_loudness(waveform, path)
     if np.sqrt(np.mean(waveform**2)) < LEAST_RMS:
         raise InputError(
             f'{path} is silent in its first {samples / sample_rate:.2f} s (RMS below {LEAST_RMS})'

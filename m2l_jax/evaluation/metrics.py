@@ -1,13 +1,18 @@
-"""How close a reconstruction is to its original. NumPy, float64, one figure a pair of signals."""
+"""Distances of a reconstruction from its original: NumPy, float64, one figure a pair of signals.
 
-from collections.abc import Sequence
+Signals are taken block by block: an hour needs no more memory beside them than a minute.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from m2l_jax.interface.errors import InputError
 
 LEAST_SAMPLES = _WINDOW = 2048
-_HOP = 512
+HOP = 512
+_BLOCK_VALUES = 1 << 20  # of a signal, or of its frames, at a time: 8 MB in float64
 _POWER_FLOOR = 1e-10  # -100 dB: digital silence counts as this, not as minus infinity
 
 # (FFT, hop, window) and floor of the multi-resolution distance: Yamamoto et al. 2020, table 1, and
@@ -40,16 +45,20 @@ def si_sdr(original: np.ndarray, estimate: np.ndarray) -> float:
       The mean over the channels in which the original has sound; -inf where the estimate is silent
       in one of them, nan if the original is silent in all.
     """
-    original, estimate = _as_pair(original, estimate)
-    original = original - original.mean(axis=-1, keepdims=True)
-    estimate = estimate - estimate.mean(axis=-1, keepdims=True)
-    energy = np.sum(original**2, axis=-1)
+    _check_pair(original, estimate)
+    means = sum(np.sum(pair, axis=-1) for pair in _blocks(original, estimate)) / original.shape[-1]
+
+    def total(values: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]) -> np.ndarray:
+        """The sums over all samples, `[values, channels]`, of what a block gives, centred."""
+        centred = (pair - means[..., None] for pair in _blocks(original, estimate))
+        return sum(np.sum(np.stack(values(*pair)), axis=-1) for pair in centred)
+
+    energy, product = total(lambda x, y: (x * x, x * y))
     sounding = energy > 0
     if not np.any(sounding):
         return float('nan')
-    original, estimate, energy = original[sounding], estimate[sounding], energy[sounding]
-    target = original * (np.sum(original * estimate, axis=-1) / energy)[:, None]
-    signal, distortion = (np.sum(part**2, axis=-1) for part in (target, estimate - target))
+    scale = np.divide(product, energy, where=sounding, out=np.zeros_like(energy))[:, None]
+    signal, distortion = total(lambda x, y: ((scale * x) ** 2, (y - scale * x) ** 2))[:, sounding]
     with np.errstate(divide='ignore', invalid='ignore'):
         # A silent estimate is all distortion, also where both sums are 0.
         ratios = np.where(signal > 0, 10 * np.log10(signal) - 10 * np.log10(distortion), -np.inf)
@@ -65,16 +74,18 @@ def log_spectral_distance(original: np.ndarray, estimate: np.ndarray) -> float:
     Args:
       original, estimate: `[..., samples]`, the same shape, at least 2048 samples.
     """
-    original, estimate = _as_pair(original, estimate)
-    difference = power_spectrogram_db(original) - power_spectrogram_db(estimate)
-    return float(np.mean(np.sqrt(np.mean(difference**2, axis=-1))))
+    _check_pair(original, estimate)
+    total, frames = 0.0, 0
+    for levels in zip(_levels(original, HOP), _levels(estimate, HOP), strict=True):
+        distances = np.sqrt(np.mean(np.subtract(*levels) ** 2, axis=-1))  # [..., t]
+        total += np.sum(distances)
+        frames += distances.size
+    return float(total / frames)
 
 
-def power_spectrogram_db(waveform: np.ndarray) -> np.ndarray:
+def power_spectrogram_db(waveform: np.ndarray, hop: int = HOP) -> np.ndarray:
     """Power in dB relative to a full-scale sine, floored: `[..., samples]` to `[..., T, 1025]`."""
-    window = _hann(_WINDOW)
-    power = _stft_power(waveform, window, _HOP) / (window.sum() / 2) ** 2
-    return 10 * np.log10(np.maximum(power, _POWER_FLOOR))
+    return np.concatenate(list(_levels(waveform, hop)), axis=-2)
 
 
 def multi_resolution_stft_distance(original: np.ndarray, estimate: np.ndarray) -> float:
@@ -97,29 +108,60 @@ def multi_resolution_stft_distance(original: np.ndarray, estimate: np.ndarray) -
     Returns:
       The mean over resolutions and channels.
     """
-    original, estimate = _as_pair(original, estimate)
+    _check_pair(original, estimate)
     distances = []
     for fft, hop, window in _RESOLUTIONS:
-        reference, other = (
-            _stft_magnitudes(signal, fft, hop, window) for signal in (original, estimate)
-        )
-        convergence = _norm(reference - other) / _norm(reference)
-        distances.append(np.mean(convergence) + np.mean(np.abs(np.log(reference / other))))
+        padded = np.pad(_hann(window), (fft - window) // 2)
+        powers = (_powers(signal, padded, hop, centred=True) for signal in (original, estimate))
+        squares, logarithms, values = 0.0, 0.0, 0
+        for pair in zip(*powers, strict=True):
+            reference, other = (np.sqrt(np.maximum(power, _STFT_POWER_FLOOR)) for power in pair)
+            parts = np.stack([reference - other, reference])  # [2, ..., t, F]
+            squares = squares + np.sum(parts**2, axis=(-2, -1))  # [2, ...]
+            logarithms += np.sum(np.abs(np.log(reference / other)))
+            values += reference.size
+        distances.append(np.mean(np.sqrt(squares[0] / squares[1])) + logarithms / values)
     return float(np.mean(distances))
 
 
-def _stft_magnitudes(waveform: np.ndarray, fft: int, hop: int, window: int) -> np.ndarray:
-    """`[..., samples]` to floored magnitudes `[..., T, fft // 2 + 1]` of centred frames."""
-    ends = [(0, 0)] * (waveform.ndim - 1) + [(fft // 2, fft // 2)]
-    padded_window = np.pad(_hann(window), (fft - window) // 2)
-    power = _stft_power(np.pad(waveform, ends, mode='reflect'), padded_window, hop)
-    return np.sqrt(np.maximum(power, _STFT_POWER_FLOOR))
+def _blocks(original: np.ndarray, estimate: np.ndarray) -> Iterator[np.ndarray]:
+    """Blocks `[2, channels, n]` of two signals, float64."""
+    step = max(1, _BLOCK_VALUES // len(original))
+    for begin in range(0, original.shape[-1], step):
+        pair = (signal[:, begin : begin + step] for signal in (original, estimate))
+        yield np.stack([part.astype(np.float64) for part in pair])
 
 
-def _stft_power(waveform: np.ndarray, window: np.ndarray, hop: int) -> np.ndarray:
-    """|STFT|², `[..., samples]` to `[..., T, len(window) // 2 + 1]`."""
-    frames = np.lib.stride_tricks.sliding_window_view(waveform, len(window), axis=-1)
-    return np.abs(np.fft.rfft(frames[..., ::hop, :] * window)) ** 2
+def _levels(waveform: np.ndarray, hop: int) -> Iterator[np.ndarray]:
+    """Blocks `[..., t, 1025]` of a power spectrogram in dB, see `power_spectrogram_db`."""
+    window = _hann(_WINDOW)
+    full_scale = (window.sum() / 2) ** 2
+    for power in _powers(waveform, window, hop):
+        yield 10 * np.log10(np.maximum(power / full_scale, _POWER_FLOOR))
+
+
+def _powers(
+    waveform: np.ndarray, window: np.ndarray, hop: int, centred: bool = False
+) -> Iterator[np.ndarray]:
+    """Blocks `[..., t, len(window) // 2 + 1]` of |STFT|², over the frames of `[..., samples]`.
+
+    Args:
+      waveform: the signal.
+      window: of a frame.
+      hop: samples from a frame to the next.
+      centred: has frames centred on samples 0, hop, …, of the signal mirrored at its ends.
+    """
+    samples, size = waveform.shape[-1], len(window)
+    reach = size // 2 if centred else 0
+    frames = 1 + (samples + 2 * reach - size) // hop
+    step = max(1, _BLOCK_VALUES // (size * math.prod(waveform.shape[:-1])))
+    for first in range(0, frames, step):
+        count = min(step, frames - first)
+        places = np.arange(size + hop * (count - 1)) + first * hop - reach
+        mirrored = samples - 1 - np.abs(samples - 1 - np.abs(places))
+        block = waveform[..., mirrored].astype(np.float64)
+        windows = np.lib.stride_tricks.sliding_window_view(block, size, axis=-1)[..., ::hop, :]
+        yield np.abs(np.fft.rfft(windows * window)) ** 2
 
 
 def _hann(samples: int) -> np.ndarray:
@@ -127,15 +169,9 @@ def _hann(samples: int) -> np.ndarray:
     return np.hanning(samples + 1)[:-1]
 
 
-def _norm(spectrogram: np.ndarray) -> np.ndarray:
-    """The Frobenius norm of each `[T, F]`."""
-    return np.sqrt(np.sum(spectrogram**2, axis=(-2, -1)))
-
-
-def _as_pair(original: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _check_pair(original: np.ndarray, estimate: np.ndarray) -> None:
     if original.shape != estimate.shape or original.shape[-1] < _WINDOW:
         raise InputError(
             f'signals of shapes {original.shape} and {estimate.shape} cannot be compared: '
             f'they must be the same, with at least {_WINDOW} samples'
         )
-    return original.astype(np.float64), estimate.astype(np.float64)

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from m2l_jax.audio import files
+from m2l_jax.audio.levels import check_loudness
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.metrics import LEAST_SAMPLES, log_spectral_distance, si_sdr
 from m2l_jax.evaluation.report import draw_comparison, save_picture
@@ -34,8 +35,8 @@ def reconstruct_file(
       `si_sdr` and `lsd` in dB, `seconds` taken (compilation included) and `real_time_factor`.
 
     Raises:
-      InputError: for a file that cannot be read, is too short, silent or not finite, or that would
-        be overwritten.
+      InputError: for a file that cannot be read, is too short, silent, not finite or absurdly
+        loud, or that would be overwritten.
     """
     sample_rate = codec.config.spectrogram.sample_rate
     stem = pathlib.Path(audio_path).stem
@@ -68,5 +69,6 @@ def _check(waveform: np.ndarray, path: str | os.PathLike[str]) -> None:
             f'{path} has {waveform.shape[1]} samples, too few to measure: {LEAST_SAMPLES} at least'
         )
     files.check_finite(waveform, path)
+    check_loudness(waveform, path)
     if not np.any(waveform):
         raise InputError(f'{path} is silent: there is nothing to reconstruct')

@@ -1,16 +1,18 @@
 """Pictures of a reconstruction beside its original."""
 
 import os
-import pathlib
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from m2l_jax.evaluation.metrics import power_spectrogram_db
+from m2l_jax.evaluation.metrics import HOP, power_spectrogram_db
+from m2l_jax.interface.paths import replaced_file
 
 _LOWEST_DB, _HIGHEST_DB = -100, -10
 _FILE_DPI, _LOG_DPI = 110, 75
+_COLUMNS = 4096  # more than a picture has pixels across
+_MOST_DRAWN = 1 << 18  # samples, six seconds
 
 
 def draw_comparison(
@@ -39,9 +41,13 @@ def draw_comparison(
 
 
 def save_picture(path: str | os.PathLike[str], figure: Figure) -> None:
-    """Writes a figure as PNG; missing folders are made."""
-    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_FILE_DPI)
+    """Writes a figure as PNG, whole or not at all; missing folders are made.
+
+    Raises:
+      InputError: if it cannot be written.
+    """
+    with replaced_file(path) as partial:
+        figure.savefig(partial, dpi=_FILE_DPI, format='png')
 
 
 def to_pixels(figure: Figure) -> np.ndarray:
@@ -54,12 +60,19 @@ def to_pixels(figure: Figure) -> np.ndarray:
 
 def _draw_waveform(axis, name: str, signal: np.ndarray, sample_rate: int) -> None:
     mix = signal.mean(axis=0)
-    axis.plot(np.arange(len(mix)) / sample_rate, mix, linewidth=0.4, color='tab:blue')
+    places, levels = np.arange(len(mix)), mix
+    if len(mix) > _MOST_DRAWN:  # of more samples, the lowest and the highest of each column
+        step = -(-len(mix) // _COLUMNS)
+        begins = np.arange(0, len(mix), step)
+        ends = [bound.reduceat(mix, begins) for bound in (np.minimum, np.maximum)]
+        places, levels = np.repeat(begins, 2), np.stack(ends, axis=-1).ravel()
+    axis.plot(places / sample_rate, levels, linewidth=0.4, color='tab:blue')
     axis.set(title=name, ylabel='amplitude', ylim=(-1, 1))
 
 
 def _draw_spectrogram(axis, signal: np.ndarray, sample_rate: int):
-    levels = power_spectrogram_db(signal.mean(axis=0)).T  # [F, T]
+    hop = max(HOP, signal.shape[1] // _COLUMNS)  # of an hour, not all frames
+    levels = power_spectrogram_db(signal.mean(axis=0), hop).T  # [F, T]
     image = axis.imshow(
         levels,
         origin='lower',

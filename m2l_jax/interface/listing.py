@@ -6,6 +6,7 @@ import os
 import pathlib
 import stat
 from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 
 from m2l_jax.interface.errors import InputError
 
@@ -15,26 +16,47 @@ _THREADS = 32  # they wait for the disk, or for the network that it is on
 _BLOCK = 1000  # files whose sizes a thread asks for at a time
 
 
-def list_files(path: str | os.PathLike[str], suffixes: Collection[str]) -> list[str]:
-    """A file by itself, or the files below a folder that end in one of `suffixes`, sorted.
+class Found(NamedTuple):
+    """Files that are meant by what a user names.
+
+    Attributes:
+      folder: that they share.
+      files: as absolute paths, each once, sorted.
+      left_out: files beside them of other kinds that were asked for.
+    """
+
+    folder: str
+    files: list[str]
+    left_out: list[str]
+
+
+def list_files(
+    path: str | os.PathLike[str], suffixes: Collection[str], others: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Lists a file by itself, or the files below a folder, sorted.
 
     Hidden files and folders are left out, and links to folders not followed; suffixes are
     lower-case and match in any case.
+
+    Returns:
+      The files below a folder that end in one of `suffixes`, and those that end in one of `others`.
 
     Raises:
       InputError: if there is no such file or folder, or a folder below cannot be read.
     """
     if os.path.isfile(path):
-        return [os.fspath(path)]
+        return [os.fspath(path)], []
     if not os.path.isdir(path):
         raise InputError(f'{path} does not exist: check the path')
-    folders, found = [str(pathlib.Path(path))], []
+    folders, found, left_out = [str(pathlib.Path(path))], [], []
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
         while folders:
             scanned = list(threads.map(_scan, folders))
             folders = [folder for below, _ in scanned for folder in below]
-            found += [file for _, files in scanned for file in files if _ends_in(file, suffixes)]
-    return sorted(found)
+            for _, files in scanned:
+                found += (file for file in files if _ends_in(file, suffixes))
+                left_out += (file for file in files if _ends_in(file, others))
+    return sorted(found), sorted(left_out)
 
 
 def split_inputs(inputs: str) -> list[str]:
@@ -51,7 +73,9 @@ def split_inputs(inputs: str) -> list[str]:
     return parts
 
 
-def find_files(parts: Iterable[str], suffixes: Collection[str], kind: str) -> tuple[str, list[str]]:
+def find_files(
+    parts: Iterable[str], suffixes: Collection[str], kind: str, others: Collection[str] = ()
+) -> Found:
     """Lists the files that are meant by each part, as absolute paths.
 
     Args:
@@ -60,19 +84,22 @@ def find_files(parts: Iterable[str], suffixes: Collection[str], kind: str) -> tu
         lines and those that begin with `#` left out.
       suffixes: what files in folders and of patterns end in; lower-case.
       kind: of these files, for errors.
+      others: suffixes of files that folders and patterns leave out, but by name.
 
     Returns:
-      The folder that they share, and every file once, sorted. Those of a list may be missing.
+      What is found. Files of a list may be missing.
 
     Raises:
       InputError: if a folder or file is missing, or a pattern matches nothing.
     """
-    folders, found = set(), set()
+    folders, found, left_out = set(), set(), set()
     for part in parts:
-        below, listed = _expand(os.path.abspath(part), suffixes, kind)
+        below, listed, others_there = _expand(os.path.abspath(part), suffixes, kind, others)
         folders |= below
         found.update(listed)
-    return os.path.commonpath(folders) if folders else os.sep, sorted(found)
+        left_out.update(others_there)
+    folder = os.path.commonpath(folders) if folders else os.sep
+    return Found(folder, sorted(found), sorted(left_out - found))
 
 
 def file_sizes(paths: list[str]) -> Iterator[int | None]:
@@ -104,7 +131,7 @@ def _scan(folder: str) -> tuple[list[str], list[str]]:
                 if entry.name.startswith('.'):
                     continue
                 path = entry.name if folder == '.' else os.path.join(folder, entry.name)
-                if not entry.is_dir():
+                if not _is_folder(entry):
                     files.append(path)
                 elif not entry.is_symlink():
                     folders.append(path)
@@ -117,21 +144,37 @@ def _scan(folder: str) -> tuple[list[str], list[str]]:
     return folders, files
 
 
-def _expand(part: str, suffixes: Collection[str], kind: str) -> tuple[set[str], list[str]]:
-    """The folders that names are relative to, and the files."""
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        if entry.is_symlink():  # in a circle, or to where nobody may look: whoever reads it says so
+            return False
+        raise
+
+
+def _expand(
+    part: str, suffixes: Collection[str], kind: str, others: Collection[str]
+) -> tuple[set[str], list[str], list[str]]:
+    """The folders that names are relative to, the files, and the others."""
     if os.path.isfile(part) and part.lower().endswith(LIST_SUFFIX):
-        return _read_list(part)
+        return *_read_list(part), []
     if os.path.isdir(part):
-        return {part}, list_files(part, suffixes)
+        return {part}, *list_files(part, suffixes, others)
     if os.path.exists(part) or not glob.has_magic(part):
-        return {os.path.dirname(part)}, list_files(part, suffixes)
-    matches = [match for match in glob.iglob(part, recursive=True) if _ends_in(match, suffixes)]
-    if not matches:
+        return {os.path.dirname(part)}, *list_files(part, suffixes)
+    matches, left_out = [], []
+    for match in glob.iglob(part, recursive=True):
+        if _ends_in(match, suffixes):
+            matches.append(match)
+        elif _ends_in(match, others) and not os.path.isdir(match):
+            left_out.append(match)
+    if not matches and not left_out:
         raise InputError(f'no {kind} matches {part}: check the pattern, and quote it')
     folder = part
     while glob.has_magic(folder):
         folder = os.path.dirname(folder)
-    return {folder}, matches
+    return {folder}, matches, left_out
 
 
 def _read_list(path: str) -> tuple[set[str], list[str]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import functools
 import hashlib
 import os
@@ -15,6 +16,7 @@ from m2l_jax.interface.errors import InputError
 
 _PARTIAL = re.compile(r'\.[0-9a-f]{16}\.([0-9a-f]{16})\.(\d+)\.partial')
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _ABANDONED_SECONDS = 86_400  # without a change, where the process that wrote cannot be looked for
 
 
@@ -104,6 +106,19 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             partial.unlink(missing_ok=True)
 
 
+def flush(path: str | os.PathLike[str]) -> None:
+    """Waits until a file is on the disk: a machine that loses its power loses what is not.
+
+    Raises:
+      InputError: if it cannot be written there.
+    """
+    try:
+        with open(path, 'rb') as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(f'{path} cannot be written ({error.strerror or error})') from None
+
+
 def create_file(path: str | os.PathLike[str], text: str) -> bool:
     """Writes a file unless there is one: whole, and of several processes only the first.
 
@@ -135,6 +150,25 @@ def create_file(path: str | os.PathLike[str], text: str) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[bool]:
+    """Yields whether a file is now this process's alone, until the block or the process ends.
+
+    Where the file system has no locks, every process is told so.
+
+    Raises:
+      InputError: if the file cannot be opened for writing.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError as error:
+        raise InputError(f'{path} cannot be opened ({error.strerror})') from None
+    try:
+        yield _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def remove_leftovers(folder: str | os.PathLike[str], *, deep: bool) -> None:
     """Removes what processes that were killed had begun to write with `replaced_file`.
 
@@ -154,6 +188,14 @@ def remove_leftovers(folder: str | os.PathLike[str], *, deep: bool) -> None:
                     leftover.unlink()
         if not deep:
             folders.clear()
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _NO_LOCKS
+    return True
 
 
 def _partial_of(path: pathlib.Path) -> pathlib.Path:

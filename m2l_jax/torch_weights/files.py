@@ -59,21 +59,28 @@ def write_tensors(
     The file appears under its name only once it is complete.
 
     Raises:
-      InputError: for another suffix, or a file of more than `most_bytes`.
+      InputError: for another suffix, a file of more than `most_bytes`, or one that cannot be
+        written.
     """
     path = pathlib.Path(path)
     if path.suffix not in SUFFIXES:
         raise InputError(f'{path}: weights are written to {" or ".join(SUFFIXES)} files')
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
     text = json.dumps(dataclasses.asdict(config))
     torch = import_torch(path) if path.suffix == '.pt' else None
     with replaced_file(path) as partial:
-        if torch is None:
-            from safetensors.numpy import save_file
-
-            save_file(dict(tensors), partial, metadata={_CONFIG: text})
-        else:
-            state = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
-            torch.save({_TENSORS: state, _CONFIG: text}, partial)
+        try:
+            if torch is None:
+                save_file(dict(tensors), partial, metadata={_CONFIG: text})
+            else:
+                state = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
+                torch.save({_TENSORS: state, _CONFIG: text}, partial)
+        except (SafetensorError, RuntimeError) as error:  # each library's own, of a full disk
+            raise InputError(
+                f'{path} cannot be written: the disk may be full ({first_line(error)})'
+            ) from None
         size = partial.stat().st_size
         if most_bytes is not None and size > most_bytes:
             raise InputError(

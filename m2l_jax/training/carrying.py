@@ -7,8 +7,10 @@ from no moments, whose variance it knows how to warm up; steps, crops and schedu
 
 import contextlib
 import json
+import math
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,10 +18,11 @@ import numpy as np
 import optax
 import safetensors.numpy
 
-from m2l_jax.checkpoint.store import CheckpointStore
+from m2l_jax.checkpoint.store import CheckpointStore, new_store
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import make_folder
+from m2l_jax.interface.json_files import to_json
+from m2l_jax.interface.paths import new_folder
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.torch_weights.halving import to_float16
@@ -30,6 +33,7 @@ from m2l_jax.training.state import TrainState, create_state, make_optimizer
 
 _AVERAGE = 'ema_params/'
 _CURVES = 'curves'
+_CARRIED = '.carried'
 
 
 def pack(workdir: str | os.PathLike[str], form: str) -> tuple[bytes, dict[str, Any]]:
@@ -65,7 +69,7 @@ def pack(workdir: str | os.PathLike[str], form: str) -> tuple[bytes, dict[str, A
     if form == 'light':
         large = {name: kept[name] for name in kept if name.startswith(_AVERAGE)}
         kept |= to_float16(large, mend='pack the run in the form exact')
-    kept[_CURVES] = np.frombuffer(json.dumps(read_curves(folder)).encode(), np.uint8)
+    kept[_CURVES] = np.frombuffer(to_json(read_curves(folder), None).encode(), np.uint8)
     return safetensors.numpy.save(kept), {'form': form, 'step': step, 'config': config}
 
 
@@ -82,21 +86,25 @@ def unpack(content: bytes, about: dict[str, Any], workdir: str | os.PathLike[str
     arrays = safetensors.numpy.load(content)
     state = _complete(arrays, about['form'], _state_shapes(about['config'], 'what is carried'))
     curves = json.loads(arrays[_CURVES].tobytes())
-    folder = make_folder(workdir)
-    with contextlib.closing(CheckpointStore(folder)) as store:
-        if store.latest_step() is not None:
-            raise InputError(f'{workdir} holds checkpoints already: choose another folder')
-        _write_curves(folder, curves)
+    with new_folder(workdir) as folder, _written(folder, curves), new_store(folder) as store:
         average = state.ema_params
         store.save(about['step'], state.replace(ema_params=None), average, about['config'])
 
 
-def _write_curves(folder: pathlib.Path, curves: dict[str, dict[str, float]]) -> None:
-    """Into a TensorBoard file, for the run's own files to go on from."""
-    with contextlib.closing(EventFile(folder, '.carried')) as events:
-        for name, curve in curves.items():
-            for step, value in curve.items():
-                events.add_scalars(int(step), {name: value})
+@contextlib.contextmanager
+def _written(folder: pathlib.Path, curves: dict[str, dict[str, float | None]]) -> Iterator[None]:
+    """Writes a TensorBoard file, for the run's own files to go on from; it goes after an error."""
+    before = set(folder.glob(f'*{_CARRIED}'))
+    try:
+        with contextlib.closing(EventFile(folder, _CARRIED)) as events:
+            for name, curve in curves.items():
+                for step, value in curve.items():
+                    events.add_scalars(int(step), {name: math.nan if value is None else value})
+        yield
+    except BaseException:
+        for path in set(folder.glob(f'*{_CARRIED}')) - before:
+            path.unlink()
+        raise
 
 
 def _state_shapes(config: dict[str, Any], where: str) -> TrainState:

@@ -38,8 +38,13 @@ class Feed(Protocol):
         """The files or records that a step's global batch comes from."""
 
 
-def open_feed(settings: TrainingConfig, mesh: Mesh) -> Feed:
+def open_feed(settings: TrainingConfig, mesh: Mesh, state_bytes: int = 0) -> Feed:
     """Opens the data, and makes sure that each collection has a crop to train on.
+
+    Args:
+      settings: of the training.
+      mesh: the devices.
+      state_bytes: of the training's state that each device is to hold besides.
 
     Raises:
       InputError: if a collection is missing or of no use, or the corpus too large for the devices.
@@ -48,7 +53,9 @@ def open_feed(settings: TrainingConfig, mesh: Mesh) -> Feed:
     mix = open_collections(data.collections, rate, settings.crop_samples)
     fingerprint = _fingerprint(mix)
     if data.resident:
-        loader = resident.ResidentLoader(mesh, meshes.AXIS, settings.crop_samples, data.min_rms)
+        loader = resident.ResidentLoader(
+            mesh, meshes.AXIS, settings.crop_samples, data.min_rms, state_bytes
+        )
         return ResidentFeed(settings, fingerprint, loader, loader.load(mix))
     reader = CropReader(mix, settings.seed, data.min_rms)
     reader.check()

@@ -27,7 +27,7 @@ from m2l_jax.training.config import BEST_METRICS, TrainingConfig
 from m2l_jax.training.feed import Feed, open_feed
 from m2l_jax.training.interruption import Interruption
 from m2l_jax.training.monitor import Monitor
-from m2l_jax.training.resume import create_or_restore
+from m2l_jax.training.resume import create_or_restore, state_shapes
 from m2l_jax.training.state import TrainState, learning_rate_schedule, make_optimizer
 from m2l_jax.training.step import Metrics, TrainStep, draw, make_train_step, step_key
 
@@ -62,8 +62,9 @@ def train_and_evaluate(
     learning_rate = learning_rate_schedule(settings.optimizer, settings.train.steps)
     model = Music2Latent(settings.model)
     held_out = _open_held_out(settings, model)
-    feed = open_feed(settings, mesh)
     optimizer = make_optimizer(settings.optimizer, settings.train.steps)
+    shapes = state_shapes(settings, model, optimizer, mesh)
+    feed = open_feed(settings, mesh, meshes.bytes_per_device(shapes))
     train_step = make_train_step(
         model,
         settings.consistency,
@@ -85,7 +86,7 @@ def train_and_evaluate(
     interruption = Interruption(mesh, deadline)
     with interruption.watched(), _closed(store):
         state = create_or_restore(
-            settings, model, optimizer, mesh, store, workdir, feed.fingerprint
+            settings, model, optimizer, shapes, store, workdir, feed.fingerprint
         )
         loop = settings.train
         first = int(state.step)

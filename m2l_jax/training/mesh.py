@@ -1,6 +1,7 @@
 """The device mesh, and where every array of training lives on it."""
 
 import collections
+import math
 from typing import Any
 
 import jax
@@ -71,6 +72,23 @@ def state_shardings(mesh: Mesh, state: TrainState, shard: bool) -> TrainState:
     return whole.replace(
         ema_params=shared_out(mesh, state.ema_params),
         opt_state=shared_out(mesh, state.opt_state),
+    )
+
+
+def laid_out(shapes: Any, shardings: Any) -> Any:
+    """The shapes of arrays that do not exist, with where each of them is to live."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+
+
+def bytes_per_device(arrays: Any) -> int:
+    """Bytes of arrays, or of shapes that `laid_out` gives, on each device."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(arrays)
     )
 
 

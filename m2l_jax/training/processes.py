@@ -29,6 +29,7 @@ _QUERY_SECONDS = 5
 
 _ADDRESS = 'JAX_COORDINATOR_ADDRESS'
 _MPI_ADDRESS = 'OMPI_MCA_orte_hnp_uri'  # from which JAX knows process 0; newer ones do not set it
+_MPI_LOCAL_RANK = 'OMPI_COMM_WORLD_LOCAL_RANK'
 _METADATA = 'http://{}/computeMetadata/v1/instance/attributes/agent-worker-number'
 
 # In the errors of JAX and Orbax, where a process does not answer.
@@ -102,6 +103,49 @@ def find_place(
     return Place(coordinator, count, index, is_told=True)
 
 
+def find_share(environment: Mapping[str, str]) -> Place | None:
+    """This process's number among those that its launcher has started, for work without a word.
+
+    Nothing is joined for it, so that no process ends with another.
+
+    Args:
+      environment: variables of the launcher: Open MPI, Slurm, MPICH and its kin, Cloud TPU.
+
+    Returns:
+      A place with `index` and `count`, and `local_device` where the launcher numbers the processes
+      of a host; None if it is alone, or the variables do not tell.
+    """
+    for count, rank, local_rank in (
+        (environment.get('OMPI_COMM_WORLD_SIZE'), 'OMPI_COMM_WORLD_RANK', _MPI_LOCAL_RANK),
+        (_slurm_tasks(environment), 'SLURM_PROCID', 'SLURM_LOCALID'),
+        (environment.get('PMI_SIZE'), 'PMI_RANK', 'MPI_LOCALRANKID'),
+    ):
+        if int(count or 1) > 1 and rank in environment:
+            local = environment.get(local_rank)
+            device = None if local is None else int(local)
+            return Place(None, int(count), int(environment[rank]), device)
+    hosts, slices = _tpu_hosts(environment), _tpu_slices(environment)
+    if not hosts or len(hosts) * slices == 1 or 'TPU_WORKER_ID' not in environment:
+        return None
+    first = int(environment.get('MEGASCALE_SLICE_ID') or 0) * len(hosts)
+    return Place(None, len(hosts) * slices, first + int(environment['TPU_WORKER_ID']))
+
+
+def take_own_devices(place: Place, environment: Mapping[str, str]) -> None:
+    """Leaves this host's other GPUs to its other processes, as JAX does where they are joined.
+
+    To be called before any use of JAX's devices.
+    """
+    import jax
+
+    chosen = environment.get('JAX_LOCAL_DEVICE_IDS', place.local_device)
+    visible = environment.get('CUDA_VISIBLE_DEVICES')
+    if chosen is None or (visible and ',' not in visible):  # the launcher has chosen one already
+        return
+    jax.config.update('jax_cuda_visible_devices', str(chosen))
+    jax.config.update('jax_rocm_visible_devices', str(chosen))
+
+
 def _check_address(coordinator: str) -> None:
     host, _, port = coordinator.rpartition(':')
     if not (host and port.isdigit() and 0 < int(port) < 1 << 16):
@@ -125,11 +169,11 @@ def _launched_place(coordinator: str | None, environment: Mapping[str, str]) -> 
             )
         # What JAX does under an Open MPI that it knows: a GPU for each process.
         chosen = 'JAX_LOCAL_DEVICE_IDS' in environment
-        local = None if chosen else int(environment['OMPI_COMM_WORLD_LOCAL_RANK'])
+        local = None if chosen else int(environment[_MPI_LOCAL_RANK])
         return Place(coordinator, count, index, local)
-    tasks = environment.get('SLURM_STEP_NUM_TASKS', environment.get('SLURM_NTASKS', 1))
-    if 'SLURM_STEP_NODELIST' in environment and int(tasks) > 1:
-        return Place(coordinator, int(tasks), int(environment['SLURM_PROCID']))
+    tasks = _slurm_tasks(environment)
+    if tasks > 1:
+        return Place(coordinator, tasks, int(environment['SLURM_PROCID']))
     if int(environment.get('PMI_SIZE', 1)) > 1:
         raise InputError(
             'this MPI does not tell JAX how its processes find each other: pass --coordinator, '
@@ -140,12 +184,9 @@ def _launched_place(coordinator: str | None, environment: Mapping[str, str]) -> 
 
 def _is_tpu_worker(environment: Mapping[str, str]) -> bool:
     """Whether this is one of several hosts of a Cloud TPU, or a Cloud TPU VM, which may be."""
-    if 'tpu' not in (environment.get('JAX_PLATFORMS') or 'tpu'):
-        return False
-    names = ('TPU_PROCESS_ADDRESSES', 'TPU_WORKER_HOSTNAMES')
-    workers = next((environment[name] for name in names if name in environment), None)
-    if workers is not None:  # Kubernetes
-        return ',' in workers or int(environment.get('MEGASCALE_NUM_SLICES') or 1) > 1
+    hosts = _tpu_hosts(environment)
+    if hosts is not None:
+        return len(hosts) * _tpu_slices(environment) > 1
     devices = pathlib.Path('/dev')
     has_chips = any(devices.glob('accel*')) or any(devices.glob('vfio/[0-9]*'))
     if not has_chips or importlib.util.find_spec('libtpu') is None:
@@ -157,6 +198,25 @@ def _is_tpu_worker(environment: Mapping[str, str]) -> bool:
             return True
     except OSError:
         return False
+
+
+def _slurm_tasks(environment: Mapping[str, str]) -> int:
+    """Processes of the Slurm step that this process is of; 1 outside of one, in a batch script."""
+    if 'SLURM_STEP_NODELIST' not in environment:
+        return 1
+    return int(environment.get('SLURM_STEP_NUM_TASKS', environment.get('SLURM_NTASKS', 1)))
+
+
+def _tpu_hosts(environment: Mapping[str, str]) -> list[str] | None:
+    """The hosts of this host's slice of TPUs, as Kubernetes tells; [] if TPUs are not used."""
+    if 'tpu' not in (environment.get('JAX_PLATFORMS') or 'tpu'):
+        return []
+    names = ('TPU_PROCESS_ADDRESSES', 'TPU_WORKER_HOSTNAMES')
+    return next((environment[name].split(',') for name in names if name in environment), None)
+
+
+def _tpu_slices(environment: Mapping[str, str]) -> int:
+    return int(environment.get('MEGASCALE_NUM_SLICES') or 1)
 
 
 @contextlib.contextmanager

@@ -22,32 +22,41 @@ from m2l_jax.training.state import TrainState, compute_once, create_state
 _logger = logging.getLogger(__name__)
 
 
-def create_or_restore(
+def state_shapes(
     settings: TrainingConfig,
     model: Music2Latent,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
+) -> TrainState:
+    """The shapes of a state's arrays, spread over the mesh as the settings say."""
+    shapes = jax.eval_shape(lambda: create_state(model, optimizer, random_key(settings.seed)))
+    shardings = meshes.state_shardings(mesh, shapes, settings.train.shard_optimizer)
+    return meshes.laid_out(shapes, shardings)
+
+
+def create_or_restore(
+    settings: TrainingConfig,
+    model: Music2Latent,
+    optimizer: optax.GradientTransformation,
+    shapes: TrainState,
     store: CheckpointStore,
     workdir: str | os.PathLike[str],
     corpus: str,
 ) -> TrainState:
-    """The state to start from, spread over the mesh as the settings say.
+    """The state to start from, with the shardings of its `shapes`.
 
     Raises:
       InputError: if `workdir` holds a model of another size, or one without a state.
     """
-
-    def create() -> TrainState:
-        return create_state(model, optimizer, random_key(settings.seed))
-
-    shapes = jax.eval_shape(create)
-    shardings = meshes.state_shardings(mesh, shapes, settings.train.shard_optimizer)
-
     step = store.latest_step()
     if step is None:
-        state = compute_once(create, shardings)
+        state = compute_once(
+            lambda: create_state(model, optimizer, random_key(settings.seed)),
+            jax.tree.map(lambda leaf: leaf.sharding, shapes),
+        )
         size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        _logger.info('starting a model of %s parameters on %d devices', f'{size:,}', mesh.size)
+        devices = len(state.step.sharding.device_set)
+        _logger.info('starting a model of %s parameters on %d devices', f'{size:,}', devices)
         return state
 
     if not store.has_state(step):
@@ -64,11 +73,6 @@ def create_or_restore(
             step,
         )
     _check_resumable(settings, saved, workdir)
-    shapes = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        shardings,
-    )
     _logger.info('resuming %s at step %d', workdir, step)
     without_ema, ema_params = store.restore(
         step, shapes.replace(ema_params=None), shapes.ema_params

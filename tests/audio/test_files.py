@@ -68,8 +68,9 @@ def test_bad_files_are_named(tmp_path):
         InputError, match=r'text\.wav cannot be read as audio .*: replace or remove'
     ):
         files.read_info(text)
-    with pytest.raises(InputError, match=r"cannot write '\.xyz' files"):
-        files.write(tmp_path / 'a.xyz', np.zeros((1, 10)), 44_100)
+    for suffix in ('.xyz', '.raw', '.sd2'):
+        with pytest.raises(InputError, match=rf"cannot write '\{suffix}' files"):
+            files.write(tmp_path / f'a{suffix}', np.zeros((1, 10)), 44_100)
 
 
 @pytest.mark.parametrize('suffix', ['.wav', '.flac', '.ogg'])

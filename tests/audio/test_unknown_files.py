@@ -76,21 +76,6 @@ def test_mp3_that_does_not_state_its_length_is_read_to_its_end(tmp_path):
     np.testing.assert_array_equal(np.concatenate(blocks, axis=1), untagged)
 
 
-@pytest.mark.parametrize('subtype', ['VORBIS', 'OPUS'])
-def test_ogg_streams_in_a_row_are_refused(tmp_path, subtype):
-    """libsndfile reads the first and says nothing of the others."""
-    path = tmp_path / 'a.ogg'
-    soundfile.write(path, make_music(1, 48_000).T, 48_000, subtype)
-    first = path.read_bytes()
-    whole = files.read(path, 48_000)
-    soundfile.write(path, make_music(1, 48_000, seed=1).T, 48_000, subtype)
-    path.write_bytes(first + path.read_bytes())
-    for reader in (files.read, lambda *args: list(files.read_blocks(*args, 1000))):
-        with pytest.raises(InputError, match=r'a\.ogg holds several streams in a row'):
-            reader(path, 48_000)
-    np.testing.assert_array_equal(files.read(path, 48_000, 0, 20_000), whole[:, :20_000])
-
-
 def test_flac_from_a_pipe_is_read_to_its_end(tmp_path):
     path = tmp_path / 'a.flac'
     music = make_music(3)
@@ -103,8 +88,7 @@ def test_flac_from_a_pipe_is_read_to_its_end(tmp_path):
     np.testing.assert_allclose(
         files.read(path, RATE, 70_000, 20_000), music[:, 70_000:90_000], atol=5e-5
     )
-    with pytest.raises(InputError, match='does not say how long it is'):
-        files.read_info(path)
+    assert files.read_info(path).samples == music.shape[1]
 
 
 def test_an_hour_of_silence_is_real(tmp_path):

@@ -248,6 +248,28 @@ def test_encode_and_decode_a_folder(converted, tmp_path, kind):
     assert not (tmp_path / 'no').exists()
 
 
+def test_decode_takes_bare_arrays(converted, tmp_path):
+    (tmp_path / 'in').mkdir()
+    batch = np.random.default_rng(0).standard_normal((2, 1, UNEVEN.latent_channels, 4))
+    np.save(tmp_path / 'in' / 'made.npy', batch)
+    flags = (f'--checkpoint={converted / "model.safetensors"}', '--sample_rate=32000')
+    wav = f'--output={tmp_path / "wav"}'
+    result = run('decode', f'--input={tmp_path / "in"}', '--scale=0.12', wav, *flags)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count('made.npy does not say its model') == 1
+    for number in range(2):
+        info = soundfile.info(tmp_path / 'wav' / f'made-{number}.wav')
+        assert (info.channels, info.samplerate) == (1, 32_000)
+    result = run('decode', f'--input={tmp_path / "in"}', wav, *flags)
+    assert_told(result, 'settings.scale: 0.12 -> None')
+
+    np.save(tmp_path / 'made.npy', batch.swapaxes(2, 3))
+    flags = (*flags, f'--output={tmp_path / "no"}')
+    result = run('decode', f'--input={tmp_path / "made.npy"}', *flags)
+    assert_told(result, 'made.npy has shape (2, 1, 4, ')
+    assert not (tmp_path / 'no').exists()
+
+
 def test_compare_wants_one_model():
     assert_told(run('compare'), 'pass either --torch-checkpoint=FILE or --random')
     result = run('compare', '--torch-checkpoint=none.pt')

@@ -10,10 +10,16 @@ import pytest
 
 from benchmarks import small_model
 from benchmarks.small_corpus import write_audio
+from m2l_jax.corpus import latent_dataset
+from m2l_jax.corpus.dataset_outputs import DatasetFormat
 from m2l_jax.corpus.execution import RunOptions, run_job, verify_job
+from m2l_jax.corpus.ledger import Ledger
+from m2l_jax.corpus.plan import Item, plan_shards
+from m2l_jax.corpus.summary import ShardSummary
 from m2l_jax.interface.errors import InputError
 from tests.conftest import on_one_device
 from tests.corpus.fake_job import SETTINGS, FakeJob, plan, results
+from tests.corpus.test_latent_dataset import make_file
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -38,11 +44,93 @@ def test_a_report_that_cannot_be_written_hides_no_error(tmp_path):
         )
 
 
-def start(module, *flags):
+class RecordWorker:
+    """Writes a record or two for each item, but for those that are in `bad`."""
+
+    COMPLETE = ('dataset_info.json', 'manifest.json', 'failures.csv')
+
+    def __init__(self, dataset, bad, full=()):
+        self._dataset, self._bad, self._full = dataset, bad, full
+        self.seen = []  # what told of a complete job while a shard was worked on
+
+    def work(self, shard, tell):
+        folder = self._dataset.folder
+        self.seen += [name for name in self.COMPLETE if (folder / name).exists()]
+        bad = [item.source for item in shard.items if item.source in self._bad]
+        good = [item for item in shard.items if item.source not in bad]
+        with self._dataset.opened(shard.number) as sink:
+            for item in good:
+                if item.source in self._full:
+                    raise InputError('the disk is full')
+                sink.write(item.source, make_file(item.bytes))
+        failures = tuple((source, 'no audio') for source in bad)
+        return ShardSummary(shard.number, len(good), 1.0, 1, sink.outputs(), failures)
+
+
+def write_records(folder, bad=(), full=(), retry=False):
+    """Runs a job of six items in shards of two; its worker."""
+    items = [Item(str(number), '', number) for number in range(6)]
+    worker = RecordWorker(DatasetFormat(folder, 3, 'float32', 3), bad, full)
+    run_job(
+        lambda shards: worker,
+        lambda worker: worker,
+        items,
+        SETTINGS,
+        folder,
+        RunOptions(1.0, 2, retry_failures=retry),
+        lambda worker, summaries: worker._dataset.complete(summaries),
+    )
+    return worker
+
+
+def test_a_dataset_whose_failures_are_tried_again_is_told_anew(tmp_path):
+    """Items are of one channel for an odd number, else of two."""
+    folder = tmp_path / 'set'
+    write_records(folder, bad=('2', '5'))
+    assert sum(latent_dataset.shard_lengths(folder).values()) == 6
+    assert write_records(folder, retry=True).seen == []
+    assert sum(latent_dataset.shard_lengths(folder).values()) == 9
+    assert (folder / 'failures.csv').read_text() == 'file,reason\n'
+    assert verify_job(folder).startswith('3 files with the latents or the audio of 6 inputs')
+
+
+def test_what_is_tried_again_and_breaks_off_is_no_complete_dataset(tmp_path):
+    folder = tmp_path / 'set'
+    write_records(folder, bad=('2', '5'))
+    with pytest.raises(InputError, match='the disk is full'):
+        write_records(folder, full=('5',), retry=True)
+    for name in RecordWorker.COMPLETE:
+        assert not (folder / name).exists()
+    assert write_records(folder).seen == []
+    assert sum(latent_dataset.shard_lengths(folder).values()) == 9
+
+
+def test_shards_that_are_removed_by_hand_are_not_told_of_meanwhile(tmp_path):
+    """As `--verify` advises for damaged ones."""
+    folder = tmp_path / 'set'
+    write_records(folder)
+    (folder / 'shards/000/00001.json').unlink()
+    assert write_records(folder).seen == []
+    assert sum(latent_dataset.shard_lengths(folder).values()) == 9
+
+
+def test_who_completes_a_job_that_another_has_begun_again_tells_nothing(tmp_path):
+    """Where one process completes while another has shards done again."""
+    folder = tmp_path / 'set'
+    worker = write_records(folder, bad=('2',))
+    shards = plan_shards([Item(str(number), '', number) for number in range(6)], 1.0, 2)
+    ledger = Ledger(folder)
+    ledger.forget_failures(shards)
+    worker._dataset.complete([])  # what the other had begun to write before
+    assert not ledger.finish(shards)
+    assert not (folder / 'dataset_info.json').exists()
+
+
+def start(module, *flags, **environment):
     return subprocess.Popen(
         [sys.executable, '-m', f'm2l_jax.{module}', *flags, '--shard_files=2', '--dtype=float32'],
         cwd=ROOT,
-        env=on_one_device(),
+        env=on_one_device() | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -85,3 +173,28 @@ def test_encoding_that_is_killed_goes_on_and_what_it_gives_is_decoded(tmp_path):
     assert len(list((tmp_path / 'wav').rglob('*.wav'))) == manifest['files'] > 10
     for output in (folder, tmp_path / 'wav'):
         assert f'of {manifest["files"]} inputs are as they were written' in verify_job(output)
+
+
+def test_a_process_under_slurm_takes_its_share_without_the_others(tmp_path):
+    """One after the other: neither waits for another, or ends with one that is not there."""
+    write_audio(tmp_path / 'audio', 6, 0, 0.2)
+    small_model.save(tmp_path / 'model.safetensors')
+    folder = tmp_path / 'out'
+    flags = [f'--checkpoint={tmp_path / "model.safetensors"}', f'--input={tmp_path / "audio"}']
+    slurm = {
+        'SLURM_JOB_ID': '7',
+        'SLURM_STEP_NODELIST': 'n[1-2]',
+        'SLURM_NTASKS': '2',
+        'SLURM_LOCALID': '0',
+    }
+    for number, shards in ((1, 1), (0, 3)):
+        told = finish(
+            start('encode', *flags, f'--output={folder}', **slurm, SLURM_PROCID=str(number))
+        )
+        assert f'this one takes {number}/2' in told[1]
+        assert len(list(folder.glob('shards/*/*.json'))) == shards
+        assert (folder / 'manifest.json').exists() == (number == 0)
+    finish(start('encode', *flags, f'--output={tmp_path / "whole"}'))
+    assert {n: c for n, c in kept(folder).items() if not n.startswith('report')} == kept(
+        tmp_path / 'whole'
+    )

@@ -3,7 +3,15 @@ import os
 import numpy as np
 import pytest
 
-from m2l_jax.corpus.inputs import audio_items, check_mirrored, latent_items, mirrored_name
+from m2l_jax.audio import files
+from m2l_jax.audio.suffixes import LeftOut
+from m2l_jax.corpus.inputs import (
+    audio_items,
+    check_mirrored,
+    find_audio,
+    latent_items,
+    mirrored_name,
+)
 from m2l_jax.corpus.plan import Item
 from m2l_jax.data.audio_dataset import AudioRecords
 from m2l_jax.interface.errors import InputError
@@ -59,6 +67,51 @@ def test_links_and_folders_with_a_files_name(library):
         items = audio_items(str(inputs), '/nowhere')
         found = {item.source: item.bytes for item in items if item.source.endswith('.wav')}
         assert found == expected  # what is lost becomes a failure, and is not passed over
+
+
+def test_a_link_in_a_circle_is_as_one_that_leads_nowhere(library):
+    (library / 'self.wav').symlink_to('self.wav')
+    (library / 'there.wav').symlink_to('back.wav')
+    (library / 'back.wav').symlink_to('there.wav')
+    (library / 'no audio').symlink_to('no audio')
+    for inputs in (library, library / '**/*.wav'):
+        assert {'back.wav', 'self.wav', 'there.wav'} < set(names(inputs))
+    assert {item.bytes for item in audio_items(f'{library}', '/nowhere')[-2:]} == {0}
+    with pytest.raises(InputError, match=r'self\.wav does not exist'):
+        files.read_info(library / 'self.wav')
+    with pytest.raises(InputError, match=r'self\.wav does not exist: check the path'):
+        names(library / 'self.wav')
+
+
+def test_audio_that_is_left_out_for_its_suffix_is_counted_and_named(library):
+    for name in ('b.m4a', 'one two/c.WMA', 'one two/d.wma', '.junk/e.aac', 'cover.jpg', 'a.cue'):
+        (library / name).touch()
+    (library / 'album.aac').mkdir()
+    left_out = LeftOut(3, {'.m4a': 1, '.wma': 2}, ['b.m4a', 'one two/c.WMA', 'one two/d.wma'])
+    for inputs in (library, library / '**', f'{library},{library}/a.wav'):
+        items, found = find_audio(str(inputs), '/nowhere')
+        assert [item.source for item in items] == ['a.wav', 'one two/Bär 你好.FLAC']
+        assert found == left_out
+    assert left_out.describe() == (
+        '3 audio files left out, whose formats are not read: 1 .m4a, 2 .wma (b.m4a first); '
+        'convert each, as by `ffmpeg -i X X.flac`'
+    )
+    assert find_audio(str(library / '**/*.wav'), '/nowhere')[1] == LeftOut()
+    assert find_audio(str(library), library / 'one two')[1].names == ['b.m4a']
+    assert files.search(f'{library}, {library}/a.wav')[1].suffixes == {'.m4a': 1, '.wma': 2}
+    # Who names such a file gets its failure.
+    (library / 'list.txt').write_text('b.m4a\na.wav\n')
+    for inputs in (library / 'b.m4a', library / 'list.txt'):
+        items, found = find_audio(str(inputs), '/nowhere')
+        assert 'b.m4a' in [item.source for item in items]
+        assert found == LeftOut()
+
+
+def test_a_folder_of_audio_that_is_not_read_says_so(tmp_path):
+    (tmp_path / 'a.m4a').touch()
+    for inputs in (tmp_path, tmp_path / '*', tmp_path / '*.m4a'):
+        with pytest.raises(InputError, match=r'1 audio files left out, .*: 1 \.m4a .*ffmpeg -i X'):
+            find_audio(str(inputs), '/nowhere')
 
 
 def test_a_list_may_name_what_is_not_there(library, tmp_path):

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from m2l_jax.audio import suffixes
 from m2l_jax.corpus.plan import Item, Shard
 from m2l_jax.corpus.progress import Progress
 from m2l_jax.corpus.summary import ShardSummary
@@ -62,17 +63,42 @@ def test_what_was_done_before_counts_as_done_and_not_as_speed(clock, caplog):
         'shards': 2,
         'files': 3,
         'failures': 1,
+        'warnings': 0,
         'hours': 3.0,
         'times_real_time': 80.0,
         'latents': 100,
         'shards_before': 4,
         'shards_missing': 4,
+        'left_out': {'files': 0, 'suffixes': {}, 'names': []},
     }
     assert report.describe() == (
         '3 files, 3 h 0 min of audio in 2 min: 80.0 times real time, 100 latent vectors, '
         '1 failures\n'
         '4 shards were done before\n4 shards are missing'
     )
+
+
+def test_warnings_and_what_is_left_out_are_in_the_report(clock, caplog):
+    caplog.set_level(logging.INFO, 'm2l_jax')
+    left_out = suffixes.left_out(['b/x.m4a', 'a.wma', 'b/y.m4a'])
+    shards = make_shards(2)
+    progress = Progress(shards, left_out)
+    progress.start(shards)
+    odd = (('a', 'too loud: peak 9'), ('b', 'all samples are equal (0.0): silence'))
+    progress.after(shards[0], dataclasses.replace(summarise(shards[0]), warnings=odd))
+    report = progress.close()
+    assert caplog.messages == [f'{source}: {reason}' for source, reason in odd]
+    assert report.warnings == 2
+    assert ', 0 failures, 2 warnings (warnings.csv)\n1 shards are missing\n' in report.describe()
+    assert report.describe().splitlines()[-1] == left_out.describe()
+    assert dataclasses.asdict(report)['left_out'] == {
+        'files': 3,
+        'suffixes': {'.m4a': 2, '.wma': 1},
+        'names': ['a.wma', 'b/x.m4a', 'b/y.m4a'],
+    }
+    complete = Progress(shards, left_out)
+    complete.start(())
+    assert complete.close().describe().splitlines()[-1] == left_out.describe()
 
 
 def test_nothing_to_do_is_a_report_too(clock):

@@ -1,5 +1,7 @@
 """What a shard gives, against `EncoderDecoder.encode` of each file alone."""
 
+import logging
+
 import jax
 import ml_dtypes
 import numpy as np
@@ -10,6 +12,7 @@ from benchmarks import small_model
 from m2l_jax.audio import files
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.corpus.encoding import EncodeJob, EncodeSettings, EncodeWorker, latent_format
+from m2l_jax.corpus.execution import run_single
 from m2l_jax.corpus.inputs import audio_items, latent_items
 from m2l_jax.corpus.plan import Item, Shard
 from m2l_jax.corpus.sources import read_latent_item
@@ -239,6 +242,47 @@ def test_absurd_numbers_are_their_files_failure(codec, music, tmp_path):
         )
         expected = codec.encode(files.read(music / 'short.ogg', 44_100), CHUNK)
         assert_near(stored['short'].latents, expected)
+
+
+def test_what_is_hardly_audio_is_encoded_with_a_warning(codec, music, tmp_path):
+    folder = tmp_path / 'odd'
+    folder.mkdir()
+    audio = make_music(0.3, channels=2)
+    audio[1, 5000] = 1.5
+    soundfile.write(folder / 'fine.wav', audio.T, 44_100, 'FLOAT')
+    audio[0, 5000] = 1
+    soundfile.write(folder / 'loud.wav', (audio / 1.5).T * 32_768, 44_100, 'FLOAT')
+    soundfile.write(folder / 'silent.wav', np.zeros((20_000, 2)), 44_100)
+    soundfile.write(folder / 'still.flac', np.full(20_000, 0.25), 48_000)
+    summary, stored = encode(codec, tmp_path / 'out', audio_items(str(folder), '/nowhere'))
+    assert (summary.files, summary.failures) == (4, ())
+    assert sorted(stored) == ['fine', 'loud', 'silent', 'still']
+    assert summary.warnings == (
+        ('loud.wav', 'too loud: peak 32768 of full scale 1; divide its samples by 32768'),
+        ('silent.wav', 'all samples are equal (0.0): silence'),
+        ('still.flac', 'all samples are equal (0.25): no sound'),
+    )
+
+
+def test_a_file_by_itself_is_warned_of(codec, tmp_path, caplog):
+    caplog.set_level(logging.WARNING, 'm2l_jax')
+    path = tmp_path / 'silent.wav'
+    soundfile.write(path, np.zeros(20_000), 44_100)
+    settings = EncodeSettings(codec.model_id, chunk_seconds=SECONDS)
+    job = EncodeJob(None, str(tmp_path / 'out'), settings, 1, 1)
+    run_single(EncodeWorker(job, codec), str(path), tmp_path / 'out')
+    assert caplog.messages == [f'{path}: all samples are equal (0.0): silence']
+
+
+@pytest.mark.parametrize(('samples', 'length', 'frames'), [(6130, 5631, 3), (6131, 5632, 4)])
+def test_a_resampled_file_has_as_many_frames_alone(codec, tmp_path, samples, length, frames):
+    """6130 samples at 48 kHz are 5631.9 at the model's rate, and 5632 make four frames."""
+    path = tmp_path / 'a.wav'
+    soundfile.write(path, make_music(1, 48_000)[:, :samples].T, 48_000)
+    _, stored = encode(codec, tmp_path / 'out', audio_items(str(path), '/nowhere'))
+    assert stored['a'].samples == length
+    assert stored['a'].latents.shape[2] == frames
+    assert codec.encode(path, CHUNK).shape[2] == frames
 
 
 def test_nothing_is_compiled_once_it_is_warm(codec, music, tmp_path):

@@ -1,6 +1,8 @@
 import csv
+import dataclasses
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import pathlib
@@ -98,6 +100,31 @@ def test_the_manifest_adds_up_the_shards(ledger):
 
     assert ledger.finish(SHARDS)
     assert (ledger.folder / 'manifest.json').read_text() == text
+    assert not (ledger.folder / 'warnings.csv').exists()
+
+
+def test_warnings_are_in_a_table_of_their_own(ledger):
+    odd = [('b.wav', 'too loud: peak 9'), ('a/1.wav', 'all samples are equal (0.0): silence')]
+    for shard, warnings in zip(SHARDS, (odd[:1], odd[1:], ()), strict=True):
+        summary = make_summary(ledger.folder, shard.number)
+        ledger.commit(dataclasses.replace(summary, warnings=tuple(warnings)))
+    assert [len(summary.warnings) for summary in ledger.summaries(SHARDS)] == [1, 1, 0]
+    assert ledger.finish(SHARDS)
+    with (ledger.folder / 'warnings.csv').open(newline='', encoding='utf-8') as file:
+        assert list(csv.reader(file)) == [['file', 'reason'], *map(list, sorted(odd))]
+    manifest = json.loads((ledger.folder / 'manifest.json').read_text())
+    assert manifest['warnings'] == 2
+    assert [shard['warnings'] for shard in manifest['shards']] == [1, 1, 0]
+
+
+def test_summaries_of_before_have_no_warnings(ledger):
+    summary = make_summary(ledger.folder, 0)
+    ledger.commit(summary)
+    path = ledger.folder / ledger.summary_name(0)
+    fields = json.loads(path.read_text())
+    del fields['warnings']
+    path.write_text(json.dumps(fields))
+    assert list(ledger.summaries(SHARDS[:1])) == [summary]
 
 
 def test_only_shards_with_failures_are_done_again_and_only_if_asked(ledger):
@@ -165,6 +192,15 @@ def test_names_of_any_bytes_are_told_apart(tmp_path):
         changed = Item(item.source, item.path, 2)
         with pytest.raises(InputError, match=r'input: 1 changed, .* first\): choose'):
             ledger.claim({}, [*items[:place], changed, *items[place + 1 :]])
+
+
+def test_settings_that_are_not_finite_are_json(tmp_path):
+    """As `--shard_megabytes=inf`, for one shard, is."""
+    ledger = Ledger(tmp_path)
+    for _ in range(2):
+        ledger.claim({'shard_megabytes': math.inf}, ITEMS)
+    job = json.loads((tmp_path / 'job.json').read_text(), parse_constant=pytest.fail)
+    assert job['settings'] == {'shard_megabytes': None}
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):

@@ -38,8 +38,8 @@ def test_broken_files_are_named(tmp_path, suffix):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(InputError, match=rf'a\{suffix} is damaged or holds no latents'):
         read_latents(path)
-    np.savez(tmp_path / 'b.npz', other=np.zeros(3))
-    with pytest.raises(InputError, match=r"b\.npz lacks 'latents': it is not a file of latents"):
+    np.savez(tmp_path / 'b.npz', latents=np.zeros(3))
+    with pytest.raises(InputError, match=r"b\.npz lacks 'sample_rate': it is not a file of lat"):
         read_latents(tmp_path / 'b.npz')
 
 
@@ -51,14 +51,16 @@ def test_a_missing_or_broken_record_is_named(tmp_path):
     with pytest.raises(InputError, match=r'a\.npy\.json is damaged'):
         read_latents(tmp_path / 'a.npy')
     record.unlink()
-    with pytest.raises(InputError, match=r'a\.npy\.json does not exist'):
+    with pytest.raises(InputError, match=r"a\.npy lacks 'sample_rate'"):
         read_latents(tmp_path / 'a.npy')
 
 
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'scale': None}, 'scale is None'),
+        ({'scale': None}, "lacks 'scale'"),
+        ({'scale': float('inf')}, 'scale is inf'),
+        ({'model': 1}, 'model is 1'),
         ({'samples': 1.5}, r'samples is 1\.5'),
         ({'sample_rate': 0}, 'sample_rate is 0'),
         ({'channel_mode': 'left'}, "channel_mode is 'left'"),

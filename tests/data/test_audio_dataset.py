@@ -69,6 +69,36 @@ def test_crops_of_a_prepared_dataset_are_parts_of_the_files(prepared, music_fold
     assert reader.locate(0, 0).item.startswith(f'{prepared}[train][')
 
 
+def test_crops_longer_than_a_dataset_was_prepared_for_are_refused(prepared):
+    """It was for crops of 8192 samples at 44.1 kHz."""
+
+    def open_for(samples, sample_rate):
+        return open_collections([Collection('', str(prepared), 1.0)], sample_rate, samples)
+
+    open_for(8192, 44_100)
+    open_for(4096, 22_050)
+    message = r'prepared was prepared for crops of at most 8192 samples, and those of this training'
+    told = rf'{message} have {{}}, at 44100 Hz: prepare it with --crop_frames=14, or lower config'
+    with pytest.raises(InputError, match=told.format(8193)):
+        open_for(8193, 44_100)
+    with pytest.raises(InputError, match=told.format(8194)):
+        open_for(4097, 22_050)
+    assert SegmentConfig(44_100, 1.0, 14, 0.001, 128.0).crop_samples >= 8194
+    (prepared / 'preparation.json').write_text('{')
+    with pytest.raises(
+        InputError, match=r'preparation\.json is damaged: prepare the dataset again'
+    ):
+        open_for(8192, 44_100)
+    (prepared / 'preparation.json').unlink()
+    open_for(8193, 44_100)
+
+
+def test_a_dataset_that_is_not_complete_is_told(prepared):
+    (prepared / 'dataset_info.json').unlink()
+    with pytest.raises(InputError, match='prepared is no complete dataset: run `prepare` to its'):
+        read_crops(prepared)
+
+
 def test_public_sets_are_read_whatever_they_store(tmp_path):
     """Integers in a list at another rate, and floats with channels, as TFDS's own sets have."""
     music = make_music(2, 22_050)[0]

@@ -1,6 +1,9 @@
 import dataclasses
 import json
 import logging
+import os
+import pathlib
+import shutil
 import sys
 
 import numpy as np
@@ -14,6 +17,7 @@ from m2l_jax.data import preparation, record_dataset, shards
 from m2l_jax.data.preparation import prepare
 from m2l_jax.data.segments import SegmentConfig
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.paths import replaced_file
 from tests.conftest import make_music
 
 CONFIG = SegmentConfig(
@@ -41,6 +45,27 @@ def contents(folder):
         for path in folder.rglob('*')
         if path.is_file()
     }
+
+
+def test_what_is_left_out_and_what_is_odd_is_in_the_report(music_folder, tmp_path, caplog):
+    caplog.set_level(logging.WARNING, 'm2l_jax')
+    music = make_music(1, 48_000)
+    soundfile.write(music_folder / 'loud.wav', music.T * 40_000, 48_000, subtype='FLOAT')
+    soundfile.write(music_folder / 'one.wav', np.full(60_000, 0.25), 48_000)
+    soundfile.write(music_folder / 'silent.wav', np.zeros(60_000), 48_000)
+    (music_folder / 'other.m4a').touch()
+    report = prepare(str(music_folder), tmp_path / 'set', CONFIG)
+    assert sorted(report.warnings) == ['loud.wav', 'one.wav']
+    assert report.warnings['loud.wav'].startswith('too loud: peak ')
+    assert report.warnings['one.wav'] == 'all samples are equal (0.25): no sound'
+    assert list(report.skipped) == ['silent.wav']
+    assert report.left_out.names == ['other.m4a']
+    assert 'damaged, 2 with warnings (report.json)\n1 audio files left out' in report.describe()
+    assert f'one.wav: {report.warnings["one.wav"]}' in caplog.messages
+    written = json.loads((tmp_path / 'set/report.json').read_text())
+    assert written == dataclasses.asdict(report)
+    again = prepare(str(music_folder), tmp_path / 'set', CONFIG)  # from the summaries
+    assert again == report
 
 
 def test_the_dataset_holds_the_files(mixed_folder, tmp_path):
@@ -150,6 +175,10 @@ def test_broken_files_are_named_and_never_end_it(mixed_folder, tmp_path, caplog)
     assert lost <= 80_000 < lost + CONFIG.segment_samples
 
 
+# In the name of what a process writes: it is of none that lives.
+DEAD = f'.{2**22 + 1}.'
+
+
 class Killed(BaseException):
     """What nothing catches."""
 
@@ -164,8 +193,10 @@ def test_a_rerun_completes_what_was_killed(mixed_folder, tmp_path, monkeypatch):
 
     def write_two(job):
         if len(written) == 2:
-            (folder / '.m2l_audio-train.array_record-00002-of-00009.1.partial').write_text('half')
-            raise Killed
+            with replaced_file(job.path) as partial:
+                partial.write_text('half')
+                shutil.copyfile(partial, folder / partial.name.replace(f'.{os.getpid()}.', DEAD))
+                raise Killed
         write_shard(job)
         written.append(job.path)
 
@@ -195,6 +226,89 @@ def test_a_rerun_mends_what_was_lost(mixed_folder, tmp_path, caplog):
     (folder / 'report.json').unlink()
     prepare(str(mixed_folder), folder, CONFIG)
     assert contents(folder) == expected
+
+
+def test_a_second_run_leaves_a_live_one_alone(mixed_folder, tmp_path, monkeypatch):
+    prepare(str(mixed_folder), tmp_path / 'whole', CONFIG)
+    folder = tmp_path / 'set'
+    write_shard, refusals = shards.write_shard, []
+
+    def write_beside_another(job):
+        with replaced_file(job.path) as partial:
+            partial.write_text('half')
+            with pytest.raises(InputError) as refusal:
+                prepare(str(mixed_folder), folder, CONFIG)
+            refusals.append(str(refusal.value))
+            assert partial.read_text() == 'half'
+            write_shard(job)
+            partial.write_bytes(pathlib.Path(job.path).read_bytes())
+
+    monkeypatch.setattr(preparation.runners, 'write_shard', write_beside_another)
+    prepare(str(mixed_folder), folder, CONFIG)
+    told = f'{folder} is being written by another process: wait for its end, or choose another'
+    assert refusals
+    assert all(refusal.startswith(told) for refusal in refusals)
+    assert contents(folder) == contents(tmp_path / 'whole')
+
+
+def test_what_a_live_process_writes_stays(music_folder, tmp_path):
+    """Such as a worker on this machine of a pipeline whose runner is elsewhere."""
+    folder = tmp_path / 'set'
+    folder.mkdir()
+    with pytest.raises(InputError), replaced_file(folder / 'x') as partial:
+        pass
+    live = folder / partial.name.replace(f'.{os.getpid()}.', f'.{os.getppid()}.')
+    live.write_text('half')
+    prepare(str(music_folder), folder, CONFIG)
+    assert live.read_text() == 'half'
+
+
+def test_nothing_tells_of_a_complete_dataset_while_it_is_mended(
+    mixed_folder, tmp_path, monkeypatch
+):
+    folder = tmp_path / 'set'
+    prepare(str(mixed_folder), folder, CONFIG)
+    next(folder.glob('*array_record*')).unlink()
+    write_shard, seen = shards.write_shard, []
+
+    def look_and_write(job):
+        seen.extend(folder.glob('*.json'))
+        write_shard(job)
+
+    monkeypatch.setattr(preparation.runners, 'write_shard', look_and_write)
+    prepare(str(mixed_folder), folder, CONFIG)
+    assert {path.name for path in seen} == {'features.json', 'preparation.json'}
+
+
+def test_of_two_that_begin_at_once_with_other_settings_one_is_refused(
+    mixed_folder, tmp_path, monkeypatch
+):
+    folder = tmp_path / 'set'
+    create_file, other = preparation.create_file, dataclasses.replace(CONFIG, min_rms=0.01)
+
+    def come_second(path, text):
+        with monkeypatch.context() as patch:
+            patch.setattr(preparation, 'create_file', create_file)
+            prepare(str(mixed_folder), folder, other)
+        return create_file(path, text)
+
+    monkeypatch.setattr(preparation, 'create_file', come_second)
+    with pytest.raises(InputError, match=r'otherwise \(settings\.min_rms: 0\.01 -> 0\.001\)'):
+        prepare(str(mixed_folder), folder, CONFIG)
+
+
+def test_a_shard_is_on_the_disk_before_it_counts_as_done(mixed_folder, tmp_path, monkeypatch):
+    flushed, fsync = set(), os.fsync
+
+    def note(descriptor):
+        fsync(descriptor)
+        flushed.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, 'fsync', note)
+    prepare(str(mixed_folder), tmp_path / 'set', CONFIG)
+    numbers = {path.stat().st_ino for path in (tmp_path / 'set').glob('*array_record*')}
+    assert len(numbers) > 3
+    assert numbers <= flushed
 
 
 def test_several_processes_write_the_same(mixed_folder, tmp_path):

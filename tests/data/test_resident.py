@@ -20,9 +20,9 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(resident, '_BLOCK', 4096)
 
 
-def load(mix, devices=1, min_rms=0.001):
+def load(mix, devices=1, min_rms=0.001, other_bytes=0):
     mesh = meshes.make_mesh(jax.devices()[:devices])
-    loader = resident.ResidentLoader(mesh, meshes.AXIS, CROP, min_rms)
+    loader = resident.ResidentLoader(mesh, meshes.AXIS, CROP, min_rms, other_bytes)
     return loader, loader.load(open_collections(mix, 44_100, CROP)), mesh
 
 
@@ -123,3 +123,12 @@ def test_a_corpus_larger_than_memory_is_told(music_folder, monkeypatch):
         InputError, match=r'takes 0\.000\d+ GiB on each of 1 devices, which have 9\.31e-05'
     ):
         load([Collection('', str(music_folder), 1.0)])
+
+
+def test_a_corpus_that_leaves_no_room_for_the_state_is_told(music_folder, monkeypatch):
+    mix = [Collection('', str(music_folder), 1.0)]
+    size = load(mix)[1].blocks.nbytes
+    monkeypatch.setattr(resident, '_free_memory', lambda mesh: size + 1000)
+    load(mix, other_bytes=1000)
+    with pytest.raises(InputError, match=r'and are to hold 9\.32e-07 GiB of state too: use more'):
+        load(mix, other_bytes=1001)

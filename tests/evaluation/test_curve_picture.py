@@ -1,6 +1,14 @@
+import contextlib
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 
 from m2l_jax.evaluation.curve_picture import draw_curves
+from m2l_jax.training.event_file import EventFile
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
 def test_levels_share_a_panel_and_come_in_order():
@@ -16,3 +24,26 @@ def test_levels_share_a_panel_and_come_in_order():
     assert [line.get_label() for line in by_sigma.lines] == ['σ = 0.5', 'σ = 10']
     assert (by_sigma.get_yscale(), si_sdr.get_yscale()) == ('log', 'linear')  # dB are negative too
     assert si_sdr.get_xlabel() == 'steps'
+
+
+def test_a_picture_that_does_not_fit_ends_the_command_in_a_line(tmp_path):
+    with contextlib.closing(EventFile(tmp_path, '')) as events:
+        for step in (1, 2):
+            events.add_scalars(step, {'loss': 1 / step})
+    output = tmp_path / 'new' / 'out'
+    code = (
+        'import resource; from m2l_jax import plot; from m2l_jax.evaluation import report; '
+        'from m2l_jax.interface import command; '
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY)); '
+        'command.run(plot.main)'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code, f'--workdir={tmp_path}', f'--output={output}'],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert f'error: {output}/curves.png cannot be written (File too large)' in result.stderr
+    assert 'Traceback' not in result.stderr
+    assert [path.name for path in output.iterdir()] == ['curves.json']

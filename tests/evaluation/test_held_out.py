@@ -150,6 +150,17 @@ def test_several_paths_and_files_of_one_name(tmp_path):
     assert [clip.name for clip in clips] == ['0_01', '1_01']
 
 
+def test_what_is_not_read_or_too_loud_is_named(tmp_path, caplog):
+    write(tmp_path / 'a.wav', make_music(0.3) * 1e30)
+    (tmp_path / 'b.m4a').touch()
+    with pytest.raises(InputError, match=r'a\.wav is too loud: peak .*e\+2[89] of full scale 1'):
+        read_clips(make_config(tmp_path), RATE, 4096)
+    assert '1 audio files left out' in caplog.messages[0]
+    (tmp_path / 'a.wav').unlink()
+    with pytest.raises(InputError, match=r'nothing to evaluate: 1 audio files left out'):
+        read_clips(make_config(tmp_path), RATE, 4096)
+
+
 @pytest.mark.parametrize('content', [None, 'not audio'])
 def test_nothing_to_evaluate_is_told(tmp_path, content):
     if content:

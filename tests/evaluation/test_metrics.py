@@ -1,6 +1,9 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from m2l_jax.evaluation import metrics
 from m2l_jax.evaluation.metrics import (
     log_spectral_distance,
     multi_resolution_stft_distance,
@@ -74,3 +77,59 @@ def test_signals_of_other_lengths_are_told():
         si_sdr(np.zeros((1, 4096)), np.zeros((1, 4095)))
     with pytest.raises(InputError, match='with at least 2048 samples'):
         multi_resolution_stft_distance(np.ones((1, 2047)), np.ones((1, 2047)))
+
+
+@pytest.mark.parametrize('samples', [2048, 2049, 30_000])
+@pytest.mark.parametrize('values', [1, 5000, 1 << 20])
+def test_blocks_do_not_show(samples, values, monkeypatch):
+    """Against the whole signals at once, as the figures are defined."""
+    random = np.random.default_rng(samples)
+    original = random.standard_normal((2, samples)).astype(np.float32) + 1
+    estimate = original + 0.3 * random.standard_normal((2, samples)).astype(np.float32)
+    monkeypatch.setattr(metrics, '_BLOCK_VALUES', values)
+
+    def magnitudes(signal, window, hop):
+        frames = np.lib.stride_tricks.sliding_window_view(signal, len(window), axis=-1)
+        return np.abs(np.fft.rfft(frames[:, ::hop] * window))
+
+    pair = [signal.astype(np.float64) for signal in (original, estimate)]
+    x, y = (signal - signal.mean(axis=1, keepdims=True) for signal in pair)
+    target = x * (np.sum(x * y, axis=1) / np.sum(x * x, axis=1))[:, None]
+    ratio = np.sum(target**2, axis=1) / np.sum((y - target) ** 2, axis=1)
+    assert si_sdr(original, estimate) == pytest.approx(np.mean(10 * np.log10(ratio)), rel=1e-9)
+
+    hann = np.hanning(2049)[:-1]
+    levels = [20 * np.log10(np.maximum(magnitudes(s, hann, 512) / 512, 1e-5)) for s in pair]
+    distance = np.mean(np.sqrt(np.mean((levels[0] - levels[1]) ** 2, axis=-1)))
+    assert log_spectral_distance(original, estimate) == pytest.approx(distance, rel=1e-9)
+    np.testing.assert_allclose(power_spectrogram_db(original), levels[0], rtol=0, atol=1e-9)
+
+    distances = []
+    for fft, hop, window in ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240)):
+        padded = np.pad(np.hanning(window + 1)[:-1], (fft - window) // 2)
+        ours, theirs = (
+            np.maximum(
+                magnitudes(np.pad(s, [(0, 0), (fft // 2, fft // 2)], 'reflect'), padded, hop),
+                np.sqrt(1e-7),
+            )
+            for s in pair
+        )
+        norms = [np.sqrt(np.sum(s**2, axis=(1, 2))) for s in (ours - theirs, ours)]
+        distances.append(np.mean(norms[0] / norms[1]) + np.mean(np.abs(np.log(ours / theirs))))
+    figure = multi_resolution_stft_distance(original, estimate)
+    assert figure == pytest.approx(np.mean(distances), rel=1e-9)
+
+
+def test_a_long_signal_takes_no_more_memory_than_a_short_one(monkeypatch):
+    monkeypatch.setattr(metrics, '_BLOCK_VALUES', 1 << 16)
+
+    def peak(seconds):
+        music = np.random.default_rng(0).standard_normal((2, seconds * 44_100), np.float32)
+        tracemalloc.start()
+        try:
+            metrics.measure(music, music / 2)
+            return tracemalloc.get_traced_memory()[1] - music.nbytes  # that of the estimate
+        finally:
+            tracemalloc.stop()
+
+    assert peak(8) < 1.2 * peak(2) < 10e6

@@ -13,7 +13,7 @@ def test_files_are_cut_into_pieces_without_silence(tmp_path):
     music[:, 22_050:44_100] = 0
     soundfile.write(tmp_path / 'b.wav', music.T, 44_100, subtype='FLOAT')
     soundfile.write(tmp_path / 'a.wav', make_music(0.5, seed=1).T, 44_100, subtype='FLOAT')
-    clips = cut_clips(str(tmp_path), 44_100, 0.25)
+    clips, _ = cut_clips(str(tmp_path), 44_100, 0.25)
     assert [clip.name for clip in clips] == [
         '00_a_00',
         '00_a_01',
@@ -24,10 +24,19 @@ def test_files_are_cut_into_pieces_without_silence(tmp_path):
     np.testing.assert_array_equal(clips[3].waveform, music[:, 11_025:22_050])
 
 
+def test_formats_that_are_not_read_are_counted(tmp_path):
+    (tmp_path / 'b.m4a').touch()
+    with pytest.raises(InputError, match=r'not silent \(1 audio files left out'):
+        cut_clips(str(tmp_path), 44_100, 0.25)
+    soundfile.write(tmp_path / 'a.wav', make_music(0.5).T, 44_100)
+    clips, left_out = cut_clips(str(tmp_path), 44_100, 0.25)
+    assert (len(clips), left_out.names) == (2, [f'{tmp_path}/b.m4a'])
+
+
 def test_files_of_the_same_name_are_told_apart(tmp_path):
     for name in ('a.wav', 'a.flac'):
         soundfile.write(tmp_path / name, make_music(0.3).T, 44_100)
-    names = [clip.name for clip in cut_clips(str(tmp_path), 44_100, 0.25)]
+    names = [clip.name for clip in cut_clips(str(tmp_path), 44_100, 0.25)[0]]
     assert names == ['00_a_00', '01_a_00']
 
 
@@ -37,6 +46,7 @@ def test_files_of_the_same_name_are_told_apart(tmp_path):
         (np.zeros(44_100), 0.5, r'a\.wav has no audio of 0\.5 s that is not silent'),
         (np.ones(44_100), 2.0, r'a\.wav has no audio of 2\.0 s that is not silent'),
         (np.full(44_100, np.nan), 0.5, r'a\.wav holds NaN or infinite samples'),
+        (np.full(44_100, 1e30), 0.5, r'a\.wav is too loud: peak 1e\+30 of full scale 1'),
         (np.ones(44_100), 0.0, r'pieces of 0\.0 s are too short to measure: 0\.046 at least'),
     ],
 )

@@ -56,6 +56,19 @@ def test_the_input_is_never_overwritten(codec, tmp_path):
     assert path.read_bytes() == before
 
 
+def test_audio_that_is_too_loud_is_blamed_and_not_the_model(codec, tmp_path, caplog):
+    path = tmp_path / 'a.wav'
+    soundfile.write(path, make_music(0.5).T * 1e38, 44_100, subtype='FLOAT')
+    with pytest.raises(
+        InputError, match=r'a\.wav is too loud: peak .*e\+3\d of full scale'
+    ) as told:
+        reconstruct_file(codec, path, tmp_path / 'out')
+    assert 'the model' not in str(told.value)
+    assert caplog.messages[0].startswith(f'{path}: too loud: peak ')
+    with pytest.raises(InputError, match=r'a\.wav cannot be encoded, it is too loud: peak'):
+        codec.encode(path)
+
+
 def test_a_diverged_model_is_told(codec, tmp_path):
     path = tmp_path / 'a.wav'
     soundfile.write(path, make_music(0.5).T, 44_100)

@@ -12,6 +12,7 @@ from m2l_jax.interface.errors import InputError
 from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model
 from m2l_jax.torch_weights.files import read_tensors
 from m2l_jax.torch_weights.state_dict import to_state_dict
+from tests.conftest import largest_file
 from tests.torch_weights.test_conversion import UNEVEN, random_params
 
 needs_torch = pytest.mark.skipif(
@@ -33,6 +34,29 @@ def test_a_file_holds_model_and_sizes(tmp_path, suffix):
     model, loaded = load_torch_model(tmp_path / f'model{suffix}')
     assert model.config == UNEVEN
     assert_same(loaded, params)
+
+
+@pytest.mark.parametrize('size', [0, 1000, 10_000])
+@pytest.mark.parametrize('name', ['model.safetensors', pytest.param('model.pt', marks=needs_torch)])
+def test_a_file_that_does_not_fit_leaves_nothing(tmp_path, name, size):
+    params = random_params(UNEVEN)
+    with (
+        largest_file(size),
+        pytest.raises(InputError, match=rf'{name} cannot be written: the disk may be full \('),
+    ):
+        save_torch_model(tmp_path / name, UNEVEN, params)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('size', [0, 1000])
+def test_an_orbax_folder_that_does_not_fit_leaves_nothing(tmp_path, size):
+    params = random_params(UNEVEN)
+    with (
+        largest_file(size),
+        pytest.raises(InputError, match=r'could not be written .*File too'),
+    ):
+        save_model(tmp_path / 'new' / 'model', UNEVEN, params)
+    assert not list(tmp_path.iterdir())
 
 
 def test_orbax_folder_and_back(tmp_path):

@@ -1,14 +1,19 @@
+import json
+import math
+
 import jax
 import numpy as np
 import optax
 import pytest
+import safetensors.numpy
 
 from m2l_jax.checkpoint.store import load_model
 from m2l_jax.interface.errors import InputError
-from m2l_jax.training import loop
+from m2l_jax.training import carrying, loop
 from m2l_jax.training.carrying import pack, unpack
 from m2l_jax.training.curves import read_curves
 from m2l_jax.training.loop import train_and_evaluate
+from tests.conftest import largest_file
 from tests.small_training import make_config
 from tests.training.runs import assert_identical, killed_after
 
@@ -70,6 +75,28 @@ def test_what_is_carried_lightly_goes_on_from_the_average(corpus, halfway, tmp_p
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(adam))  # as of a fresh optimiser
     assert int(schedule.count) == 3
     assert jax.tree.structure(light.opt_state) == jax.tree.structure(exact.opt_state)
+
+
+def test_what_is_unpacked_where_it_does_not_fit_leaves_nothing(halfway, tmp_path):
+    content, about = pack(halfway, 'exact')
+    with (
+        largest_file(2000),
+        pytest.raises(InputError, match=r'could not be written .*File too'),
+    ):
+        unpack(content, about, tmp_path / 'new' / 'there')
+    assert not list(tmp_path.iterdir())
+
+
+def test_curves_that_are_not_finite_are_carried_as_json(halfway, tmp_path, monkeypatch):
+    curves = {'loss': {1: 2.5, 2: math.nan, 3: math.inf}}
+    monkeypatch.setattr(carrying, 'read_curves', lambda folder: curves)
+    content, about = pack(halfway, 'light')
+    text = safetensors.numpy.load(content)['curves'].tobytes()
+    assert json.loads(text, parse_constant=pytest.fail)['loss'] == {'1': 2.5, '2': None, '3': None}
+    unpack(content, about, tmp_path / 'there')
+    np.testing.assert_array_equal(
+        list(read_curves(tmp_path / 'there')['loss'].values()), [2.5, np.nan, np.nan]
+    )
 
 
 def test_checkpoints_are_never_mixed(halfway):

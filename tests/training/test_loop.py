@@ -9,6 +9,7 @@ import soundfile
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from m2l_jax.checkpoint.store import load_model
+from m2l_jax.data import resident
 from m2l_jax.interface.errors import InputError, Interrupted
 from m2l_jax.training.curves import read_curves
 from m2l_jax.training.loop import train_and_evaluate
@@ -150,3 +151,11 @@ def test_another_corpus_is_told_when_training_goes_on(corpus, whole, tmp_path, c
     soundfile.write(folder / 'more.wav', make_music(1).T, 44_100)
     train_and_evaluate(make_config(folder), workdir)
     assert 'the audio is not what' in caplog.text
+
+
+def test_a_resident_corpus_has_to_leave_room_for_the_state(corpus, tmp_path, monkeypatch):
+    block = 2 * ((1 << 20) + 256 + 7 * 64 - 1)  # bytes, with what completes it: one a device
+    monkeypatch.setattr(resident, '_free_memory', lambda mesh: block + 1000)
+    with pytest.raises(InputError, match=r'GiB free and are to hold \S+ GiB of state too: use'):
+        train_and_evaluate(make_config(corpus, resident=True), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()

@@ -2,7 +2,7 @@ import pytest
 
 from m2l_jax.interface.errors import InputError
 from m2l_jax.training import processes
-from m2l_jax.training.processes import Place, find_place
+from m2l_jax.training.processes import Place, find_place, find_share, take_own_devices
 
 SLURM = {'SLURM_STEP_NODELIST': 'n[1-4]', 'SLURM_NTASKS': '8', 'SLURM_PROCID': '3'}
 MPI = {
@@ -67,3 +67,47 @@ def test_flags_that_do_not_add_up_are_told(flags, environment, message):
 def test_alone_no_process_waits_for_others():
     with pytest.raises(KeyError), processes.joined(None, 1):
         raise KeyError
+
+
+TPU = {'TPU_WORKER_HOSTNAMES': 't0,t1', 'TPU_WORKER_ID': '1'}
+
+
+@pytest.mark.parametrize(
+    ('environment', 'place'),
+    [
+        ({}, None),
+        (SLURM, Place(None, 8, 3)),
+        ({**SLURM, 'SLURM_LOCALID': '1'}, Place(None, 8, 3, local_device=1)),
+        ({**SLURM, 'SLURM_STEP_NUM_TASKS': '1'}, None),
+        ({'SLURM_NTASKS': '8', 'SLURM_PROCID': '0'}, None),
+        (MPI, Place(None, 8, 5, local_device=1)),
+        ({**SLURM, **MPI}, Place(None, 8, 5, local_device=1)),
+        ({'PMI_SIZE': '4', 'PMI_RANK': '2'}, Place(None, 4, 2)),
+        ({'PMI_SIZE': '1', 'PMI_RANK': '0'}, None),
+        (TPU, Place(None, 2, 1)),
+        ({**TPU, 'MEGASCALE_NUM_SLICES': '3', 'MEGASCALE_SLICE_ID': '2'}, Place(None, 6, 5)),
+        ({**TPU, 'JAX_PLATFORMS': 'cpu'}, None),
+        ({'TPU_WORKER_HOSTNAMES': 't0', 'TPU_WORKER_ID': '0'}, None),
+        ({'TPU_WORKER_HOSTNAMES': 't0,t1'}, None),
+    ],
+)
+def test_a_share_is_told_by_the_launchers_variables_alone(environment, place):
+    assert find_share(environment) == place
+
+
+@pytest.mark.parametrize(
+    ('environment', 'local', 'device'),
+    [
+        ({}, 3, '3'),
+        ({}, None, None),
+        ({'CUDA_VISIBLE_DEVICES': '4,5,6,7'}, 3, '3'),
+        ({'CUDA_VISIBLE_DEVICES': '7'}, 3, None),
+        ({'JAX_LOCAL_DEVICE_IDS': '0,1'}, 3, '0,1'),
+    ],
+)
+def test_processes_of_a_host_take_a_gpu_each(environment, local, device, monkeypatch):
+    updates = {}
+    monkeypatch.setattr('jax.config.update', updates.__setitem__)
+    take_own_devices(Place(None, 8, 3, local), environment)
+    names = ('jax_cuda_visible_devices', 'jax_rocm_visible_devices')
+    assert updates == ({} if device is None else dict.fromkeys(names, device))

@@ -1,0 +1,65 @@
+"""Which files are audio, by their suffixes: those that are read, and those that are left out."""
+
+import collections
+import dataclasses
+from collections.abc import Iterable
+
+import soundfile
+
+AUDIO_SUFFIXES = frozenset(
+    f'.{name.lower()}'
+    for name in (
+        *soundfile.available_formats(),
+        *('aif', 'aifc', 'bwf', 'mp2', 'mpga', 'oga', 'opus', 'snd', 'wave'),
+    )
+) - {'.raw'}  # a headerless file says neither its rate nor its format
+
+UNREAD_SUFFIXES = (
+    frozenset(
+        f'.{name}'
+        for name in (
+            *('3ga', '3gp', 'aa', 'aa3', 'aac', 'aax', 'ac3', 'adts', 'amr', 'ape', 'asf', 'at3'),
+            *('awb', 'dff', 'dsf', 'dts', 'dtshd', 'eac3', 'ec3', 'gsm', 'm4a', 'm4b', 'm4p'),
+            *('m4r', 'mka', 'mlp', 'mp4', 'mpc', 'ofr', 'oma', 'opus', 'pcm', 'qcp', 'ra', 'raw'),
+            *('rm', 'shn', 'spx', 'tak', 'thd', 'tta', 'weba', 'webm', 'wma', 'wv'),
+        )
+    )
+    - AUDIO_SUFFIXES
+)
+
+_MOST_NAMES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """Audio files that are left out for their suffixes.
+
+    Attributes:
+      files: their number.
+      suffixes: files of each suffix.
+      names: of the first thousand, sorted.
+    """
+
+    files: int = 0
+    suffixes: dict[str, int] = dataclasses.field(default_factory=dict)
+    names: list[str] = dataclasses.field(default_factory=list)
+
+    def describe(self) -> str:
+        """A line for people, which says how to convert them; nothing where there are none."""
+        if not self.files:
+            return ''
+        kinds = ', '.join(f'{count} {suffix}' for suffix, count in self.suffixes.items())
+        return (
+            f'{self.files} audio files left out, whose formats are not read: {kinds} '
+            f'({self.names[0]} first); convert each, as by `ffmpeg -i X X.flac`'
+        )
+
+
+NONE_LEFT_OUT = LeftOut()
+
+
+def left_out(names: Iterable[str]) -> LeftOut:
+    """Counts the files of these names."""
+    names = sorted(names)
+    counts = collections.Counter(f'.{name.rpartition(".")[2].lower()}' for name in names)
+    return LeftOut(len(names), dict(sorted(counts.items())), names[:_MOST_NAMES])
