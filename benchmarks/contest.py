@@ -67,14 +67,14 @@ class Contest:
     package: Sequence[Way]
     default: Way
 
-    def hold(self, turns: int, budget: float) -> dict[str, Any]:
+    def hold(self, turns: int, budget: float | None) -> dict[str, Any]:
         """Tries every way, but where there is no choice, and has the fastest take turns.
 
         Where none of the package's comes to an end, its default stands for the best.
 
         Args:
           turns: of each.
-          budget: seconds that each run of a way may take on trial.
+          budget: seconds that each run of a way may take on trial; None for no end.
 
         Returns:
           What can be written as JSON: `tried`, seconds or a failure of each way; and of those that

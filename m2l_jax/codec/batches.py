@@ -77,12 +77,12 @@ class RowRunner:
         platform = jax.default_backend() if devices is None else devices[0].platform
         options = inference_options(platform)
         self.encode_program = jax.jit(
-            functools.partial(encode_waveforms, model),
+            on_each_device(functools.partial(encode_waveforms, model), self._mesh),
             static_argnames='method',
             compiler_options=options,
         )
         self.decode_program = jax.jit(
-            functools.partial(decode_waveforms, model),
+            on_each_device(functools.partial(decode_waveforms, model), self._mesh),
             static_argnames='steps',
             compiler_options=options,
         )
@@ -146,6 +146,31 @@ class RowRunner:
 
     def _put(self, tree: Any, spec: PartitionSpec) -> Any:
         return jax.device_put(tree, None if self._mesh is None else NamedSharding(self._mesh, spec))
+
+
+def on_each_device(function: Callable, mesh: Mesh | None) -> Callable:
+    """`function(params, *rows, **options)`, of which each device of a mesh computes its own rows.
+
+    Args:
+      function: of parameters, of arrays `[B, ...]` and of constants; its result is `[B, ...]`.
+      mesh: of one axis, over which the rows are shared out; None for JAX's default device.
+    """
+    if mesh is None or mesh.size == 1:
+        return function
+    whole, split = PartitionSpec(), PartitionSpec(*mesh.axis_names)
+
+    def share(params: Params, *rows: Any, **options: Any) -> Any:
+        # Left to itself, XLA has each device gather all rows for their Fourier transforms.
+        own = jax.shard_map(
+            lambda params, rows: function(params, *rows, **options),
+            mesh=mesh,
+            in_specs=(whole, split),
+            out_specs=split,
+            check_vma=False,  # loops begin with zeros, the same on each device
+        )
+        return own(params, rows)
+
+    return share
 
 
 @standard_jax()

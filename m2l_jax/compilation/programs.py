@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
+from m2l_jax.codec.batches import on_each_device
 from m2l_jax.codec.rows import decode_waveforms, encode_waveforms, waveform_samples
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.model.autoencoder import Music2Latent
@@ -91,8 +92,8 @@ def codec_program(name: str, settings: TrainingConfig, mesh: Mesh, frames: int) 
     counts = _rows((rows,), jnp.int32, mesh)
     if name == 'encode':
         waveforms = _rows((rows, waveform_samples(config, latents)), jnp.float32, mesh)
-        function = jax.jit(functools.partial(encode_waveforms, model))
-        return Program(name, function, (params, waveforms, counts, counts), 1)
+        function = on_each_device(functools.partial(encode_waveforms, model), mesh)
+        return Program(name, jax.jit(function), (params, waveforms, counts, counts), 1)
     keys = jax.eval_shape(lambda: jax.random.split(random_key(0), rows))
     arguments = (
         params,
@@ -102,7 +103,8 @@ def codec_program(name: str, settings: TrainingConfig, mesh: Mesh, frames: int) 
         counts,
         counts,
     )
-    return Program(name, jax.jit(functools.partial(decode_waveforms, model, steps=1)), arguments, 1)
+    function = on_each_device(functools.partial(decode_waveforms, model, steps=1), mesh)
+    return Program(name, jax.jit(function), arguments, 1)
 
 
 def _placed(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:

@@ -1,11 +1,14 @@
 """Each benchmark runs at the smallest size, and writes what is asked of it."""
 
 import json
+import math
 import os
 import socket
 import subprocess
 import sys
+import threading
 import types
+from multiprocessing.connection import Connection
 
 import pytest
 
@@ -56,6 +59,14 @@ def test_codec_by_the_gpu_command_where_another_part_fails(tmp_path):
     assert 'over default' in printed
 
 
+# Whatever is given a time has no time left.
+NO_TIME = """
+from multiprocessing.connection import Connection
+poll = Connection.poll
+Connection.poll = lambda self, seconds: seconds is None and poll(self, seconds)
+"""
+
+
 def test_a_case_that_fails_is_told_and_the_next_is_tried(tmp_path):
     require_reference()
     output = tmp_path / 'codec.json'
@@ -64,10 +75,10 @@ def test_a_case_that_fails_is_told_and_the_next_is_tried(tmp_path):
         'codec',
         '--model=small',
         '--directions=encode',
-        '--budget=0.01',  # shorter than a process takes to begin
         *sizes,
         f'--output={output}',
         exit_code=1,
+        before=NO_TIME,
     )
     cases = json.loads(output.read_text())['cases']
     assert [case['seconds_of_a_piece'] for case in cases] == [0.5, 1.0]
@@ -95,7 +106,7 @@ def test_training(tmp_path):
         used = step['crops_a_second'] * figures['tflop_a_crop'] / peak
         assert step['model_flop_utilisation'] == pytest.approx(used, rel=1e-3)
         assert figures['facts'][name]['peak_memory_gb'] > 0.01
-    assert figures['facts']['ours float32']['compiling_seconds'] > 0.1
+    assert figures['facts']['ours float32']['compiling_seconds'] > 0
     assert set(figures['times_as_fast']) == {
         'ours float32 over package default',
         'ours float32 over package best',
@@ -108,7 +119,7 @@ def test_input(tmp_path):
     run('input', '--batches=10', '--batch_size=2', f'--output={output}')
     results = json.loads(output.read_text())['results']
     assert [result['representation'] for result in results] == ['waveform', 'spectrogram']
-    assert all(result['crops_per_second_median'] > 1 for result in results)
+    assert all(result['crops_per_second_median'] > 0 for result in results)
 
 
 def test_corpus(tmp_path):
@@ -148,9 +159,13 @@ def test_a_turn_lasts_a_second():
 
 
 class Sleeper:
-    """Takes as long as it is told to, unless it fails, or another holds the same port."""
+    """Says that it took as long as it is told to, unless it fails or another holds its port.
 
-    def __init__(self, fails, port=None):
+    Where it is told to take forever it does, and makes a file once it has begun.
+    """
+
+    def __init__(self, fails, port=None, file=None):
+        self._file = file
         if fails:
             raise fails
         if port:
@@ -159,10 +174,9 @@ class Sleeper:
     def run(self, seconds):
         if seconds < 0:
             os._exit(3)
-        if seconds > 100:
-            import time
-
-            time.sleep(seconds)
+        if seconds == math.inf:
+            self._file.touch()
+            threading.Event().wait()
         return seconds
 
     def forget_peak(self):
@@ -175,13 +189,29 @@ class Sleeper:
 MAKE = 'tests.benchmarks.test_benchmarks:Sleeper'
 
 
-def sleeper(name, seconds, fails=None):
-    return contest.Way(name, MAKE, (('fails', fails),), (seconds,))
+def sleeper(name, seconds, fails=None, file=None):
+    return contest.Way(name, MAKE, (('fails', fails), ('file', file)), (seconds,))
 
 
-def test_what_fails_or_takes_too_long_is_told_and_the_fastest_runs():
+@pytest.fixture
+def endless(tmp_path, monkeypatch):
+    """One that never ends; and nobody's time is over but its own, once it has begun."""
+    begun, poll = tmp_path / 'begun', Connection.poll
+
+    def wait(connection, seconds):
+        while not poll(connection, 0.05):
+            if begun.exists():
+                begun.unlink()
+                return False
+        return True
+
+    monkeypatch.setattr(Connection, 'poll', wait)
+    return sleeper('endless', math.inf, file=begun)
+
+
+def test_what_fails_or_takes_too_long_is_told_and_the_fastest_runs(endless):
     broken = sleeper('broken', 1.0, OSError('no compiler\nand more'))
-    fast, slow, endless = sleeper('fast', 1.0), sleeper('slow', 4.0), sleeper('endless', 1000.0)
+    fast, slow = sleeper('fast', 1.0), sleeper('slow', 4.0)
     result = contest.Contest({'ours': [fast, slow]}, [broken, slow, endless], slow).hold(2, 1.0)
     assert result['tried'] == {
         'broken': 'OSError: no compiler',
@@ -204,7 +234,7 @@ def test_turns_of_those_that_do_not_fit_together(capfd):
         contest.Way(name, MAKE, (('fails', None), ('port', port)), (seconds,))
         for name, seconds in (('ours', 1.0), ('theirs', 3.0))
     )
-    result = contest.Contest({'ours': [ours]}, [theirs], theirs).hold(2, 1.0)
+    result = contest.Contest({'ours': [ours]}, [theirs], theirs).hold(2, None)
     assert result['seconds_by_round']['ours'] == [1.0, 1.0]
     assert result['times_as_fast']['ours over package best']['by_round'] == [3.0, 3.0]
     assert result['facts']['ours'] == {'first_turn_seconds': 1.0, 'alone': True}
@@ -215,9 +245,9 @@ def test_ours_and_the_default_must_run():
     broken, fast = sleeper('broken', 1.0, OSError('no memory')), sleeper('fast', 1.0)
     other = sleeper('other', 2.0, OSError('none at all'))
     with pytest.raises(InputError, match=r'ours cannot run .broken: .*memory; other: .*at all.'):
-        contest.Contest({'ours': [broken, other]}, [fast], fast).hold(1, 1.0)
+        contest.Contest({'ours': [broken, other]}, [fast], fast).hold(1, None)
     with pytest.raises(InputError, match='of fast, broken, one cannot run: OSError: no memory'):
-        contest.Contest({'ours': [fast]}, [broken], broken).hold(1, 1.0)
+        contest.Contest({'ours': [fast]}, [broken], broken).hold(1, None)
 
 
 def test_a_mistake_over_there_is_one_here():
@@ -234,11 +264,33 @@ def test_a_process_that_ends_fails_this_call_and_the_next():
                 remote.call('run', -1)
 
 
+# The time of a part is over once it has written something.
+UNTIL_WRITTEN = """
+import pathlib, subprocess, time
+def wait(process, timeout=None, wait=subprocess.Popen.wait):
+    if timeout is None:
+        return wait(process)
+    while process.poll() is None and not pathlib.Path({file!r}).exists():
+        time.sleep(0.1)
+    return wait(process, 0)
+subprocess.Popen.wait = wait
+"""
+
+
 def test_a_part_that_takes_too_long_leaves_what_it_came_to(tmp_path):
     require_reference()
     output = tmp_path / 'gpu.json'
-    arguments = ('--device=cpu', '--model=small', '--parts=training', '--minutes=0.25')
-    run('gpu', *arguments, '--training=--steps=100000', f'--output={output}', exit_code=1)
+    run(
+        'gpu',
+        '--device=cpu',
+        '--model=small',
+        '--parts=training',
+        '--minutes=0.25',
+        '--training=--steps=100000',
+        f'--output={output}',
+        exit_code=1,
+        before=UNTIL_WRITTEN.format(file=str(tmp_path / 'gpu.part.json')),
+    )
     training = json.loads(output.read_text())['training']
     assert training['failed'] == 'took more than 0.25 minutes'
     assert training['batch'] == 16

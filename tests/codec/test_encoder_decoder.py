@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+from jax.sharding import PartitionSpec
 
 from benchmarks import small_model
 from m2l_jax.audio.spectrogram import to_spectrogram
@@ -15,6 +16,7 @@ from m2l_jax.codec.batches import LatentRow
 from m2l_jax.codec.chunks import Chunk, Chunking
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.rows import decoding_noise, waveform_samples
+from m2l_jax.compilation.collectives import find_collectives
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training.state import compute_once
@@ -253,15 +255,41 @@ def test_a_piece_is_decoded_in_a_longer_batch_as_alone(lively):
     assert snr(padded[0], np.clip(alone, -1, 1)) >= 90
 
 
-def test_several_devices_share_the_rows(lively):
+@pytest.fixture(scope='module')
+def shared(lively):
+    """The same model on four devices."""
     devices = jax.local_devices()
-    shared = EncoderDecoder.from_params(Music2Latent(lively.config), lively.params, devices=devices)
-    assert len(jax.tree.leaves(shared.params)[0].sharding.device_set) == len(devices) == 4
+    return EncoderDecoder.from_params(Music2Latent(lively.config), lively.params, devices=devices)
+
+
+def test_several_devices_share_the_rows(lively, shared):
+    assert len(jax.tree.leaves(shared.params)[0].sharding.device_set) == shared.devices == 4
     music = [make_music(0.3 + 0.05 * n, seed=n) for n in range(5)]
-    one, four = lively.encode_batch(music), shared.encode_batch(music)
-    for expected, latents in zip(one, four, strict=True):
-        assert snr(latents, expected) >= 95
-    assert snr(shared.decode(one[0]), lively.decode(one[0])) >= 90
+    for features in (False, True):
+        one = lively.encode_batch(music, extract_features=features)
+        four = shared.encode_batch(music, extract_features=features)
+        for expected, encoded in zip(one, four, strict=True):
+            assert snr(encoded, expected) >= 95
+    latents = lively.encode(make_music(0.5, channels=2))
+    assert snr(shared.decode(latents, 2), lively.decode(latents, 2)) >= 90
+
+
+def test_devices_that_share_the_rows_send_each_other_nothing(shared):
+    runner, config, rows = shared._runner, shared.config, PartitionSpec('data')
+    counts = np.ones(4, np.int32)
+    waveforms = np.zeros((4, waveform_samples(config, 1)), np.float32)
+    latents = np.zeros((4, config.latent_channels, 1), np.float32)
+    keys = jax.random.split(jax.random.key(0), 4)
+    audio = runner._put((waveforms, counts, counts), rows)
+    noise = runner._put((latents, keys, counts[:, None], counts, counts), rows)
+    for lowered in (
+        runner.encode_program.lower(shared.params, *audio, method='encode'),
+        runner.encode_program.lower(shared.params, *audio, method='features'),
+        runner.decode_program.lower(shared.params, *noise, steps=2),
+    ):
+        compiled = lowered.compile()
+        assert find_collectives(compiled.as_text()) == []
+        assert compiled.output_shardings.spec == rows
 
 
 def test_chunks_that_overlap_begin_from_the_same_noise(lively):

@@ -16,6 +16,7 @@ from m2l_jax.torch_weights.conversion import save_torch_model
 from tests.commands import tiny
 from tests.conftest import make_music, on_one_device
 from tests.torch_weights.test_conversion import UNEVEN, random_params
+from tests.waiting import HANG_SECONDS
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -27,7 +28,7 @@ def run(module, *flags):
         env=on_one_device(),
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=HANG_SECONDS,
     )
 
 

@@ -11,6 +11,7 @@ from m2l_jax.torch_weights.conversion import save_torch_model
 from tests.commands import tiny
 from tests.conftest import make_music, on_one_device
 from tests.torch_weights.test_conversion import UNEVEN, random_params
+from tests.waiting import HANG_SECONDS
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 HEAVY = {'matplotlib', 'ray', 'tensorboard', 'tensorflow', 'tensorflow_datasets', 'torch'}
@@ -54,7 +55,7 @@ def observe(cache, module, *more, **flags):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=HANG_SECONDS,
     )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])

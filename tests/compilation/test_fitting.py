@@ -91,6 +91,12 @@ def test_a_chunk_that_does_not_fit_is_told(four_chips, monkeypatch):
         fitting.compile_config(make_config(''), 'v5e-4', 'encode', seconds=5.0)
 
 
+@pytest.mark.parametrize('what', ['encode', 'decode'])
+def test_chips_that_share_chunks_send_each_other_nothing(four_chips, what):
+    report = fitting.compile_config(make_config(''), 'v5e-4', what, seconds=1.0)
+    assert (report.chips, report.rows_per_chip, report.collectives) == (4, 1, [])
+
+
 def test_other_failures_of_the_compiler_are_told(four_chips, monkeypatch):
     def fail(*arguments):
         raise jax.errors.JaxRuntimeError('INTERNAL: of some kind\nand more')

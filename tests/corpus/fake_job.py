@@ -1,6 +1,6 @@
 """A job without a model: writes, for each item, its source and a few numbers; and how it is run.
 
-    python -m tests.corpus.fake_job OUTPUT ITEMS SECONDS [SHARE [RAY]]
+    python -m tests.corpus.fake_job OUTPUT ITEMS SECONDS [SHARE [RAY [ENDLESS]]]
 
 An item whose source holds one of these words has trouble: `bad` fails, `full` finds no space left,
 `bug` raises another error, `die` kills the process, `die-once` the first time only.
@@ -8,7 +8,9 @@ An item whose source holds one of these words has trouble: `bad` fails, `full` f
 
 import dataclasses
 import errno
+import functools
 import hashlib
+import math
 import os
 import pathlib
 import signal
@@ -30,13 +32,14 @@ SETTINGS = {'model': 'fake'}
 
 @dataclasses.dataclass(frozen=True)
 class FakeJob:
-    """Each item takes so many seconds."""
+    """Each item takes so many seconds; those of the shards from `endless` on, until dropped."""
 
     folder: str
     seconds: float = 0.0
+    endless: float = math.inf
 
     def open(self) -> 'FakeWorker':
-        return FakeWorker(pathlib.Path(self.folder), self.seconds)
+        return FakeWorker(pathlib.Path(self.folder), self.seconds, self.endless)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +62,10 @@ class ThreadCountingJob(FakeJob):
 
 
 class FakeWorker:
-    def __init__(self, folder, seconds):
+    def __init__(self, folder, seconds, endless):
         self._folder = folder
         self._seconds = seconds
+        self._endless = endless
 
     def work(self, shard, tell):
         with open(f'{self._folder}.log', 'a') as log:
@@ -69,7 +73,8 @@ class FakeWorker:
         outputs, failures = [], []
         for item in shard.items:
             try:
-                outputs.append(self._write(item))
+                linger = functools.partial(tell, 0.0) if shard.number >= self._endless else None
+                outputs.append(self._write(item, linger))
             except InputError as error:
                 if 'no audio' not in str(error):
                     raise
@@ -80,7 +85,7 @@ class FakeWorker:
             shard.number, count, float(count), 10 * count, tuple(outputs), tuple(failures)
         )
 
-    def _write(self, item):
+    def _write(self, item, linger):
         if 'bad' in item.source:
             raise InputError(f'{item.path} is no audio')
         if 'bug' in item.source:
@@ -90,6 +95,9 @@ class FakeWorker:
         with replaced_file(self._folder / name) as partial:
             partial.write_bytes(content[: len(content) // 2])
             time.sleep(self._seconds)
+            while linger:
+                linger()  # ends with an error once the shard is to be dropped
+                time.sleep(0.01)
             if 'full' in item.source:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if 'die' in item.source:
@@ -120,13 +128,13 @@ def results(folder):
     }
 
 
-def main(folder, count, seconds, share='0/1', address=''):
+def main(folder, count, seconds, share='0/1', address='', endless='inf'):
     items, shards = plan(int(count))
     ledger = Ledger(folder)
     ledger.claim(SETTINGS, items)
     mine = share_of(shards, *parse_share(share))
     print('begins', flush=True)
-    job = FakeJob(folder, float(seconds))
+    job = FakeJob(folder, float(seconds), float(endless))
     if address:
         run_ray(job, mine, folder, Progress(mine), RayOptions(address, cpus=1))
     else:

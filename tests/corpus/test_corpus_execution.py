@@ -2,9 +2,9 @@
 
 import json
 import pathlib
+import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -19,7 +19,9 @@ from m2l_jax.corpus.summary import ShardSummary
 from m2l_jax.interface.errors import InputError
 from tests.conftest import on_one_device
 from tests.corpus.fake_job import SETTINGS, FakeJob, plan, results
+from tests.corpus.killing import killed_at
 from tests.corpus.test_latent_dataset import make_file
+from tests.waiting import HANG_SECONDS
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -126,9 +128,12 @@ def test_who_completes_a_job_that_another_has_begun_again_tells_nothing(tmp_path
     assert not (folder / 'dataset_info.json').exists()
 
 
-def start(module, *flags, **environment):
+def start(module, *flags, before='', **environment):
+    """A command in a process of its own, after lines of Python."""
+    run = f'runpy.run_module("m2l_jax.{module}", run_name="__main__", alter_sys=True)'
+    program = f'{before}\nimport runpy\n{run}'
     return subprocess.Popen(
-        [sys.executable, '-m', f'm2l_jax.{module}', *flags, '--shard_files=2', '--dtype=float32'],
+        [sys.executable, '-c', program, *flags, '--shard_files=2', '--dtype=float32'],
         cwd=ROOT,
         env=on_one_device() | environment,
         stdout=subprocess.PIPE,
@@ -139,7 +144,7 @@ def start(module, *flags, **environment):
 
 def finish(process):
     """Its output and errors; it must have succeeded."""
-    told = process.communicate(timeout=300)
+    told = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, told
     return told
 
@@ -156,13 +161,13 @@ def test_encoding_that_is_killed_goes_on_and_what_it_gives_is_decoded(tmp_path):
     encode = ('encode', model, f'--input={tmp_path / "audio"}', '--format=tfds')
     whole = start(*encode, f'--output={tmp_path / "whole"}')
     folder = tmp_path / 'killed'
-    with start(*encode, f'--output={folder}') as process:
-        while not list(folder.glob('shards/*/*.json')) and process.poll() is None:
-            time.sleep(0.01)
-        process.kill()
+    at_the_third = killed_at(3, folder / 'shards', ('os.rename',))
+    with start(*encode, f'--output={folder}', before=at_the_third) as process:
+        process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == -signal.SIGKILL
     finish(whole)
     done = len(list(folder.glob('shards/*/*.json')))
-    assert 1 <= done < 10
+    assert done == 2
     assert not (folder / 'manifest.json').exists()
     finish(start(*encode, f'--output={folder}'))
     assert json.loads((folder / 'report.json').read_text())['shards_before'] == done

@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -14,6 +13,8 @@ from m2l_jax.corpus.progress import Progress
 from m2l_jax.corpus.runners import run_local
 from m2l_jax.interface.errors import InputError, Interrupted
 from tests.corpus.fake_job import SETTINGS, FakeJob, plan, results
+from tests.corpus.killing import killed_at
+from tests.waiting import HANG_SECONDS, wait_until
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -30,13 +31,13 @@ def run_here(folder, count, trouble=(), seconds=0.0):
     return ledger, shards, report
 
 
-def start(folder, count, seconds, share='0/1', before=''):
-    """A process that runs a job, after a line of Python."""
+def start(folder, count, seconds=0, share='0/1', before='', endless='inf'):
+    """A process that runs a job, after lines of Python."""
     program = (
         f'{before}\nimport runpy; runpy.run_module("tests.corpus.fake_job", run_name="__main__")'
     )
     return subprocess.Popen(
-        [sys.executable, '-c', program, str(folder), str(count), str(seconds), share],
+        [sys.executable, '-c', program, str(folder), str(count), str(seconds), share, '', endless],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -74,15 +75,12 @@ def test_what_was_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path, whol
     folder = tmp_path / 'out'
     kills = 0
     while True:
-        with start(folder, 60, 0.02) as process:
-            process.stdout.readline()
-            try:
-                process.wait(moments.uniform(0, 0.15))
-                assert process.returncode == 0
-                break
-            except subprocess.TimeoutExpired:
-                process.kill()
-                kills += 1
+        with start(folder, 60, before=killed_at(moments.randint(1, 150), folder)) as process:
+            process.communicate(timeout=HANG_SECONDS)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        kills += 1
     assert kills >= 4
     assert results(folder) == whole
 
@@ -90,26 +88,23 @@ def test_what_was_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path, whol
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_what_was_asked_to_stop_says_how_far_it_is_and_goes_on(tmp_path, whole, number):
     folder = tmp_path / 'out'
-    with start(folder, 60, 0.05) as process:
-        process.stdout.readline()
-        while not list(folder.glob('shards/*/*')):
-            time.sleep(0.01)
+    with start(folder, 60, endless='4') as process:
+        wait_until(lambda: len(list(folder.glob('shards/*/*.json'))) == 4)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 75
-    assert errors.splitlines()[-1].startswith('stopped with ')
+    assert errors.splitlines()[-1].startswith('stopped with 4 of 20 shards done: ')
     assert errors.splitlines()[-1].endswith('run the same command again, and it goes on from there')
     assert not list(folder.rglob('*.partial'))
-    assert len(list(folder.glob('shards/*/*'))) < 20
-    with start(folder, 60, 0) as process:
-        assert process.communicate(timeout=30)[0].splitlines()[-1] == 'True'
+    with start(folder, 60) as process:
+        assert process.communicate(timeout=HANG_SECONDS)[0].splitlines()[-1] == 'True'
     assert results(folder) == whole
 
 
 def test_two_processes_share_one_folder_and_finish_it_once(tmp_path, whole):
     folder = tmp_path / 'out'
     processes = [start(folder, 60, 0.01, f'{index}/2') for index in range(2)]
-    answers = [process.communicate(timeout=60) for process in processes]
+    answers = [process.communicate(timeout=HANG_SECONDS) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], answers
     assert 'True' in answers[0][0] + answers[1][0]
     assert results(folder) == whole
@@ -141,13 +136,13 @@ def test_a_file_that_the_system_refuses_to_write_is_one_line(tmp_path, whole):
     folder = tmp_path / 'out'
     items, _ = plan(60)
     Ledger(folder).claim(SETTINGS, items)
-    with start(folder, 60, 0, before=limit) as process:
-        _, errors = process.communicate(timeout=30)
+    with start(folder, 60, before=limit) as process:
+        _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 1
     assert len(errors.splitlines()) == 1
     assert 'cannot be written (File too large); what is complete is kept' in errors
-    with start(folder, 60, 0) as process:
-        assert process.wait(30) == 0
+    with start(folder, 60) as process:
+        assert process.wait(HANG_SECONDS) == 0
     assert results(folder) == whole
 
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -17,6 +16,7 @@ from m2l_jax.corpus.ray_runner import RayOptions, run_ray
 from m2l_jax.corpus.runners import run_local
 from m2l_jax.interface.errors import InputError
 from tests.corpus.fake_job import SETTINGS, FakeJob, ThreadCountingJob, plan, results
+from tests.waiting import HANG_SECONDS, wait_until
 
 cluster_utils = pytest.importorskip('ray.cluster_utils')
 
@@ -47,13 +47,6 @@ def run(cluster, folder, count, trouble=(), seconds=0.0):
     return ledger, shards, report
 
 
-def wait_for(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def finish_alone(folder, count):
     """What a run without Ray leaves."""
     items, shards = plan(count)
@@ -68,7 +61,7 @@ def test_a_lost_node_costs_its_current_shards_only(cluster, tmp_path):
     node = cluster.add_node(num_cpus=1, object_store_memory=STORE)
 
     def lose_a_node():
-        wait_for(lambda: len(list(folder.glob('shards/*/*.json'))) >= 8)
+        wait_until(lambda: len(list(folder.glob('shards/*/*.json'))) >= 8)
         cluster.remove_node(node, allow_graceful=False)
 
     folder = tmp_path / 'out'
@@ -135,17 +128,17 @@ def test_an_actor_keeps_to_its_cores(cluster, tmp_path):
 
 def test_sigterm_drops_what_is_under_way_and_the_same_command_goes_on(cluster, tmp_path):
     folder = tmp_path / 'out'
-    arguments = [str(folder), '120', '0.1', '0/1', cluster.address]
+    arguments = [str(folder), '120', '0', '0/1', cluster.address, '4']
     command = [sys.executable, '-m', 'tests.corpus.fake_job', *arguments]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: list(folder.glob('shards/*/*.json')))
+        wait_until(lambda: len(list(folder.glob('shards/*/*.json'))) == 4)
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 75, errors
     assert errors.splitlines()[-1].startswith('stopped with ')
     assert not list(folder.rglob('*.partial'))
     ledger, shards, report = run(cluster, folder, 120)
-    assert 0 < report.shards < 40
+    assert report.shards == 36
     assert ledger.finish(shards)
     assert results(folder) == finish_alone(tmp_path / 'alone', 120)
 

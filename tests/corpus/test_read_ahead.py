@@ -1,10 +1,10 @@
 import threading
-import time
 
 import pytest
 
 from m2l_jax.corpus.read_ahead import read_ahead
 from m2l_jax.interface.errors import InputError
+from tests.waiting import HANG_SECONDS, wait_until
 
 
 class Library:
@@ -27,13 +27,12 @@ class Library:
             self.closed.append(number)
 
 
-def settled(library):
-    """What has been read once nothing more is being read."""
-    before = -1
-    while len(library.read) > before:
-        before = len(library.read)
-        time.sleep(0.05)
-    return sorted(library.read)
+def assert_read(library, lengths):
+    """So many items of each source are read, and not one more."""
+    wait_until(lambda: len(library.read) >= sum(lengths))
+    assert sorted(library.read) == [
+        (n, i) for n, length in enumerate(lengths) for i in range(length)
+    ]
 
 
 def reading_threads():
@@ -59,10 +58,11 @@ def test_long_sources_are_read_no_farther_than_their_depth():
     streams = read_ahead(library.sources, threads=2, depth=3)
     first = next(streams)
     # Of each as many as wait, and the one that finds no room.
-    assert settled(library) == [(n, i) for n in range(2) for i in range(4)]
+    assert_read(library, [4, 4])
     assert [next(first) for _ in range(5)] == [(0, i) for i in range(5)]
-    assert settled(library) == [(0, i) for i in range(9)] + [(1, i) for i in range(4)]
+    assert_read(library, [9, 4])
     streams.close()
+    assert_read(library, [9, 4])
     assert not reading_threads()
 
 
@@ -70,11 +70,12 @@ def test_short_sources_are_read_no_farther_than_there_are_threads():
     library = Library([1] * 100)
     streams = read_ahead(library.sources, threads=3, depth=2)
     assert list(next(streams)) == [(0, 0)]
-    assert settled(library) == [(n, 0) for n in range(3)]
+    assert_read(library, [1] * 3)
     for _ in range(4):
         list(next(streams))
-    assert settled(library) == [(n, 0) for n in range(7)]
+    assert_read(library, [1] * 7)
     streams.close()
+    assert_read(library, [1] * 7)
     assert not reading_threads()
 
 
@@ -82,7 +83,7 @@ def test_sources_are_read_at_the_same_time():
     together = threading.Barrier(3)
 
     def source():
-        together.wait(10)  # raises unless all three come here
+        together.wait(HANG_SECONDS)  # raises unless all three come here
         yield 'read'
 
     assert [list(items) for items in read_ahead([source] * 3, 3, 1)] == [['read']] * 3
@@ -108,18 +109,20 @@ def test_an_error_comes_in_its_place_and_the_next_sources_after_it():
     assert list(streams) == []
 
 
-@pytest.mark.parametrize('lengths', [[100] * 10, [1] * 10], ids=['full', 'waiting for the next'])
-def test_closing_ends_threads_that_wait(lengths):
+@pytest.mark.parametrize(
+    ('lengths', 'read'),
+    [([100] * 10, [3, 2]), ([1] * 10, [1, 1])],
+    ids=['full', 'waiting for the next'],
+)
+def test_closing_ends_threads_that_wait(lengths, read):
     library = Library(lengths)
     streams = read_ahead(library.sources, threads=2, depth=1)
     next(next(streams))
-    read = len(settled(library))
-    begin = time.monotonic()
+    assert_read(library, read)
     streams.close()
-    assert time.monotonic() - begin < 5
     assert not reading_threads()
-    assert sorted(library.closed) == sorted({number for number, _ in library.read})
-    assert len(library.read) == read  # not one more is opened
+    assert sorted(library.closed) == [0, 1]
+    assert_read(library, read)  # not one more is opened
 
 
 def test_an_error_of_the_consumer_ends_the_threads():

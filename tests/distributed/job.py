@@ -6,14 +6,22 @@ import pathlib
 import socket
 import subprocess
 import sys
-import time
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.small_training import make_config
+from tests.waiting import HANG_SECONDS
 
 ROOT = pathlib.Path(__file__).parents[2]
 FIELDS = {'steps': 20, 'log_every': 1, 'checkpoint_every': 5}  # of config.train
+JOIN = f'--join_timeout={HANG_SECONDS}'
+# Processes that meet the same error wait for each other, but not for long.
+PATIENT = f"""\
+import runpy
+from m2l_jax.training import processes
+processes._PARTING_SECONDS = {HANG_SECONDS}
+runpy.run_module('{{module}}', run_name='__main__', alter_sys=True)
+"""
 
 
 def free_address():
@@ -30,12 +38,12 @@ def make_job_config(path, resident=False, **fields):
     return config
 
 
-def start(folder, workdir, *flags, devices=2):
-    """The training command in a process of its own."""
+def start(folder, workdir, *flags, devices=2, module='m2l_jax.train'):
+    """The training command in a process of its own, or a module that stands in for it."""
     fields = [f'--config.train.{name}={value}' for name, value in FIELDS.items()]
     return subprocess.Popen(
         [
-            *(sys.executable, '-m', 'm2l_jax.train', f'--workdir={workdir}'),
+            *(sys.executable, '-c', PATIENT.format(module=module), f'--workdir={workdir}'),
             *(f'--config=tests/small_training.py:{folder}', *fields, *flags),
         ],
         cwd=ROOT,
@@ -45,11 +53,14 @@ def start(folder, workdir, *flags, devices=2):
     )
 
 
-def start_two(folder, workdir, *flags):
-    """The command twice, as one job."""
-    address = free_address()
-    places = [f'--coordinator={address}', '--num_processes=2']
-    return [start(folder, workdir, *places, f'--process_id={i}', *flags) for i in range(2)]
+def start_two(folder, workdir, *flags, victim=None):
+    """The command twice, as one job; a process that is a victim is killed as `victim` has it."""
+    places = [f'--coordinator={free_address()}', '--num_processes=2', JOIN]
+    modules = ['tests.distributed.victim' if i == victim else 'm2l_jax.train' for i in range(2)]
+    return [
+        start(folder, workdir, *places, f'--process_id={i}', *flags, module=module)
+        for i, module in enumerate(modules)
+    ]
 
 
 def run_two_workers(folder, output):
@@ -72,24 +83,15 @@ def run_two_workers(folder, output):
         )
         for i in range(2)
     ]
-    results = [finish(worker, timeout=600) for worker in workers]
+    results = [finish(worker) for worker in workers]
     assert [code for code, _ in results] == [0, 0], results
     return [json.loads((output / f'{i}.json').read_text()) for i in range(2)]
 
 
-def finish(process, timeout=300):
+def finish(process):
     """Exit code, and what was written to the terminal."""
-    errors = process.communicate(timeout=timeout)[1]
+    errors = process.communicate(timeout=HANG_SECONDS)[1]
     return process.returncode, errors
-
-
-def wait_for(path, process, timeout=300):
-    """Until a path exists."""
-    end = time.monotonic() + timeout
-    while not path.exists():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end, f'{path} does not appear'
-        time.sleep(0.05)
 
 
 def read_losses(workdir):

@@ -1,8 +1,6 @@
-"""What keeps processes from training together is told in one line, and in bounded time."""
+"""What keeps processes from training together is told in one line."""
 
-import time
-
-from tests.distributed.job import finish, free_address, start, start_two
+from tests.distributed.job import JOIN, finish, free_address, start, start_two
 
 
 def told(errors):
@@ -13,7 +11,6 @@ def told(errors):
 
 def test_processes_that_do_not_find_each_other_say_so(music_folder, tmp_path):
     """Process 0 alone, and process 1 without it."""
-    begin = time.monotonic()
     processes = [
         start(
             *(music_folder, tmp_path, f'--coordinator={address}', '--num_processes=2'),
@@ -22,7 +19,6 @@ def test_processes_that_do_not_find_each_other_say_so(music_folder, tmp_path):
         for number, address in enumerate((free_address(), free_address()))
     ]
     (first, first_errors), (second, second_errors) = map(finish, processes)
-    assert time.monotonic() - begin < 60
     assert (first, second) == (1, 1)
     assert 'not all 2 processes came together at localhost:' in told(first_errors)
     assert 'process 1 of 2 could not reach process 0 at localhost:' in told(second_errors)
@@ -31,7 +27,7 @@ def test_processes_that_do_not_find_each_other_say_so(music_folder, tmp_path):
 
 def test_processes_with_other_configs_say_so(music_folder, tmp_path):
     address = free_address()
-    places = (music_folder, tmp_path, f'--coordinator={address}', '--num_processes=2')
+    places = (music_folder, tmp_path, f'--coordinator={address}', '--num_processes=2', JOIN)
     processes = [
         start(*places, '--process_id=0'),
         start(*places, '--process_id=1', '--config.seed=3', '--config.data.batch_size=16'),

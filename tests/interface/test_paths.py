@@ -19,19 +19,22 @@ from m2l_jax.interface.paths import (
 )
 
 WRITER = """\
-import sys, time
+import sys
 from m2l_jax.interface.paths import replaced_file
 with replaced_file(sys.argv[1]) as partial:
     partial.write_text('half')
     print(partial.name, flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
 def start_writer(path):
-    """A process that has begun to write a file, and the name that it writes to."""
+    """A process that writes a file until its input ends, and the name that it writes to."""
     process = subprocess.Popen(
-        [sys.executable, '-c', WRITER, str(path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, '-c', WRITER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     return process, path.with_name(process.stdout.readline().strip())
 

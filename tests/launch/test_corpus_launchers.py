@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.waiting import HANG_SECONDS
+
 ROOT = pathlib.Path(__file__).parents[2]
 ARGUMENTS = ['--input=/data/my music', '--output=$HOME *', '--retry_failures']
 
@@ -46,7 +48,7 @@ def launch(play, name, *arguments, folder=ROOT, **settings):
         env={**environment, **settings},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_SECONDS,
     )
 
 

@@ -4,9 +4,10 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+
+from tests.waiting import HANG_SECONDS, wait_until
 
 LAUNCH = pathlib.Path(__file__).parents[2] / 'launch'
 ARGUMENTS = ['--config.data.path=/data/my music', '--workdir=$HOME *', '']
@@ -80,7 +81,7 @@ def start(play, plan, name, *arguments, within=(), **settings):
 
 def finish(process):
     """The exit code, and the lines of output and of errors."""
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=HANG_SECONDS)
     return process.returncode, output.splitlines(), errors.splitlines()
 
 
@@ -89,10 +90,7 @@ def read_notes(play, process=''):
 
 
 def wait_for_files(*files):
-    end = time.monotonic() + 30
-    while not all(file.exists() and file.read_text().endswith('\n') for file in files):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: all(file.exists() and file.read_text().endswith('\n') for file in files))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +166,7 @@ def test_ctrl_c_in_a_terminal_reaches_each_process_once(play, name, notes):
     wait_for_files(*(play / note for note in notes))
     process.stdin.write('\x03')
     process.stdin.flush()
-    assert process.wait(60) == 75
+    assert process.wait(HANG_SECONDS) == 75
     assert process.stdout.read().count('signals 1\n') == len(notes)
 
 

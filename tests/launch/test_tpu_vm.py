@@ -4,9 +4,10 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+
+from tests.waiting import HANG_SECONDS, wait_until
 
 ROOT = pathlib.Path(__file__).parents[2]
 ARGUMENTS = [
@@ -34,11 +35,11 @@ if code == 'taken':
         time.sleep(0.02)
     if host == 'host0':
         (play / 'state').write_text('PREEMPTED')
-    time.sleep(60)
+    time.sleep(3600)
 if code == 'wait':
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
     (play / f'{host}.waits').touch()
-    time.sleep(60)
+    time.sleep(3600)
 sys.exit(int(code))
 """
 
@@ -82,19 +83,12 @@ def launch(play, *arguments, **settings):
         env={name: value for name, value in environment.items() if value},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_SECONDS,
     )
 
 
 def read_lines(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-def wait_for(condition):
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_keep_makes_a_tpu_anew_when_it_was_taken_away_and_trains_until_the_end(play):
@@ -147,12 +141,12 @@ def test_a_training_goes_on_alone_and_is_stopped_once(play):
     for verb in (['create'], ['copy'], ['run', *ARGUMENTS]):
         assert launch(play, *verb).returncode == 0
     hosts = [play / 'host0', play / 'host1']
-    wait_for(lambda: all((play / f'{host.name}.waits').exists() for host in hosts))
+    wait_until(lambda: all((play / f'{host.name}.waits').exists() for host in hosts))
     assert launch(play, 'copy').stdout.count('left as it is: it trains') == 2
     assert launch(play, 'run', *ARGUMENTS).stdout.count('it trains already') == 2
 
     assert launch(play, 'stop').returncode == 0
-    wait_for(lambda: all((host / 'm2l_jax.exit').exists() for host in hosts))
+    wait_until(lambda: all((host / 'm2l_jax.exit').exists() for host in hosts))
     assert [(host / 'm2l_jax.exit').read_text() for host in hosts] == ['75\n', '75\n']
     assert len(read_lines(play / 'host0.runs')) == 1
     assert launch(play, 'stop').stdout.count('it does not train') == 2
