@@ -29,7 +29,6 @@ def run_demo(config, output: pathlib.Path) -> dict[str, float | str]:
     the same training crops, with the same noise and at the same Δ: the schedule moves Δ while it
     trains, so that the losses of its first and last steps cannot be compared.
     """
-
     from m2l_jax.audio import files
     from m2l_jax.checkpoint.store import load_model
     from m2l_jax.codec.encoder_decoder import EncoderDecoder

@@ -32,7 +32,6 @@ flags.mark_flags_as_required(['checkpoint', 'output'])
 
 def main() -> None:
     """Parses the flags, writes the report, and prints the means."""
-
     from m2l_jax.codec.compile_cache import use_compile_cache
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
     from m2l_jax.consistency.keys import random_key

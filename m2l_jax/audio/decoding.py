@@ -18,7 +18,7 @@ from m2l_jax.interface.errors import InputError
 PathLike = str | os.PathLike[str]
 
 # Hz. Slower than the slowest speech and instrument samples; faster than recorders for bats.
-_SAMPLE_RATES = range(1_000, 1_000_001)
+SAMPLE_RATES = range(1_000, 1_000_001)
 # The widest in use: ambisonics of the tenth order, 121.
 _MOST_CHANNELS = 128
 # The least that a second of silence takes is a FLAC frame of 12 bytes for 65,535 samples.
@@ -224,7 +224,7 @@ def _is_mpeg(file: OpenAudio) -> bool:
 def _check_header(file: OpenAudio, path: PathLike) -> None:
     size = os.path.getsize(path)
     problem = None
-    if file.samplerate not in _SAMPLE_RATES:
+    if file.samplerate not in SAMPLE_RATES:
         problem = f'a sample rate of {file.samplerate} Hz'
     elif file.channels > _MOST_CHANNELS:
         problem = f'{file.channels} channels, of at most {_MOST_CHANNELS}'

@@ -264,7 +264,7 @@ def new_store(path: str | os.PathLike[str]) -> Iterator[CheckpointStore]:
             if store.latest_step() is not None:
                 raise InputError(f'{path} holds checkpoints already: choose another folder')
         try:
-            with contextlib.closing(CheckpointStore(path)) as store:
+            with _only_news(), contextlib.closing(CheckpointStore(path)) as store:
                 yield store
         except BaseException:
             _remove_unfinished(folder)

@@ -1,8 +1,7 @@
-"""What users hand over as audio, latents and numbers, checked and in the form that is worked on."""
+"""Audio, latents and numbers from users, checked and in the form that is worked on."""
 
 import contextlib
 import logging
-import numbers
 import operator
 import os
 import pathlib
@@ -11,15 +10,21 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
-import soundfile
 
 from m2l_jax.audio import files
-from m2l_jax.audio.decoding import opened
+from m2l_jax.audio.decoding import SAMPLE_RATES, opened
 from m2l_jax.audio.levels import levels_of
+from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError, first_line
 
 _logger = logging.getLogger(__name__)
+
+# The encoder ends in tanh, so that its latents are within ±1 / LATENT_SCALE. A model that generates
+# such goes beyond a little.
+_MOST = 2 / LATENT_SCALE
+
+_LEAST_AUDIO = 1000  # samples, of what is taken for audio
 
 
 @standard_jax()
@@ -58,34 +63,63 @@ def as_waveform(audio: Any, sample_rate: int) -> np.ndarray:
 
 
 @standard_jax()
-def as_latents(latents: Any, channels: int) -> np.ndarray:
-    """`[rows, channels, frames]`, float32, from an array of that shape or of `[channels, frames]`.
+def as_latents(latents: Any, width: int, feature_width: int) -> np.ndarray:
+    """`[channels, width, frames]`, float32, from an array of that shape or of `[width, frames]`.
 
     Raises:
-      InputError: for another shape, integers, or NaN.
+      InputError: for anything else; see `as_batch`.
     """
-    array = _as_floats(latents, 'latents', 'pass what `encode` returned')
-    if array.ndim == 2:
-        array = array[None]
-    if array.ndim != 3 or array.shape[1] != channels or 0 in array.shape:
+    batch = as_batch('the array', _as_array(latents, 'latents'), width, feature_width)
+    if len(batch) > 1:
+        raise InputError(f'the array is a batch of {len(batch)}: decode each by itself')
+    return batch[0].astype(np.float32, copy=False)
+
+
+def as_batch(name: str, array: np.ndarray, width: int, feature_width: int) -> np.ndarray:
+    """`[batch, channels, width, frames]` of latents with or without the first one or two axes.
+
+    Args:
+      name: of their file, for errors.
+      array: of any shape and type.
+      width: numbers in each latent vector.
+      feature_width: numbers in each vector of features.
+
+    Raises:
+      InputError: if it is something else; it says what, as far as shape and type tell.
+    """
+    shape = array.shape
+    if 0 in shape:
+        raise InputError(f'{name} is empty: its array has shape {shape}')
+    if not 2 <= array.ndim <= 4 or shape[-2] != width:
         raise InputError(
-            f'latents have shape {array.shape}; they must be [audio channels, {channels}, frames] '
-            f'or [{channels}, frames]'
+            f'{name} has shape {shape}: {_describe_misfit(shape, width, feature_width)}'
         )
-    if not np.all(np.isfinite(array)):
-        raise InputError('latents hold NaN or infinite numbers')
-    return array
+    # bfloat16 is no sub-type of NumPy's own.
+    if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != 'bfloat16':
+        raise InputError(f'{name} holds {array.dtype}: latents are floating-point numbers')
+    if not np.isfinite(array).all():
+        raise InputError(f'{name} holds NaN or infinity: replace or remove it')
+    return array.reshape((1,) * (4 - array.ndim) + shape)  # [B, channels, width, frames]
+
+
+def describe_excess(latents: np.ndarray) -> str:
+    """A line on latents that no encoder gives, or nothing."""
+    peak = float(np.abs(latents).max())
+    if peak <= _MOST:
+        return ''
+    return (
+        f'holds latents of up to {peak:.3g}, and an encoder gives {1 / LATENT_SCALE:.1f} at most: '
+        'check --scale, and what made them'
+    )
 
 
 def as_pieces(paths_or_audio: Any) -> Iterable[Any]:
-    """What is several pieces, and not one.
+    """Several pieces, as they are; refuses a single one.
 
     Raises:
       InputError: for a path, an open file, or what cannot be gone through.
     """
-    is_path = isinstance(paths_or_audio, str | bytes | os.PathLike)
-    is_one = is_path or hasattr(paths_or_audio, 'read')
-    if is_one or not isinstance(paths_or_audio, Iterable):
+    if _is_file(paths_or_audio) or not isinstance(paths_or_audio, Iterable):
         raise InputError(
             f'encode_batch takes a list of pieces, not one {type(paths_or_audio).__name__}: '
             'pass [audio], or call encode'
@@ -137,26 +171,17 @@ def _read_stream(stream: Any, name: str, sample_rate: int) -> np.ndarray:
         return _read(path, name, sample_rate)
 
 
-def _at_rate(waveform: np.ndarray, stored_rate: numbers.Real, sample_rate: int) -> np.ndarray:
+def _at_rate(waveform: np.ndarray, stored_rate: float, sample_rate: int) -> np.ndarray:
     """`[channels, samples]` resampled, as it is when it comes from a file."""
     if stored_rate == sample_rate:
         return waveform
-    if not (float(stored_rate).is_integer() and stored_rate > 0):
-        raise InputError(f'audio has a sample rate of {stored_rate} Hz: pass a whole number')
-    with _on_disk('audio') as path:
-        _write(path, waveform, int(stored_rate))
-        return _read(path, 'audio', sample_rate)
-
-
-def _write(path: pathlib.Path, waveform: np.ndarray, rate: int) -> None:
-    """Writes to the last bit; RF64, for a WAV ends at 4 GiB."""
-    try:
-        soundfile.write(path, waveform.T, rate, format='RF64', subtype='FLOAT')
-    except (soundfile.LibsndfileError, OverflowError) as error:
+    if not (stored_rate.is_integer() and int(stored_rate) in SAMPLE_RATES):
         raise InputError(
-            f'audio of {len(waveform)} channels at {rate} Hz cannot be resampled '
-            f'({first_line(error)})'
-        ) from None
+            f'audio has a sample rate of {stored_rate:g} Hz: pass a whole number from '
+            f'{SAMPLE_RATES[0]} to {SAMPLE_RATES[-1]}'
+        )
+    _logger.warning('audio: resampled from %d to %d Hz', stored_rate, sample_rate)
+    return files.resample(waveform, int(stored_rate), sample_rate)
 
 
 @contextlib.contextmanager
@@ -175,14 +200,24 @@ def _name_of(stream: BinaryIO) -> str:
     return name if isinstance(name, str) and name else 'the open file'
 
 
-def _as_pair(audio: Any) -> tuple[Any, numbers.Real] | None:
+def _as_pair(audio: Any) -> tuple[Any, float] | None:
     """(samples, rate), if it is a pair of these in any order."""
     if not isinstance(audio, tuple | list) or len(audio) != 2:
         return None
-    are_numbers = [isinstance(item, numbers.Real) for item in audio]
-    if are_numbers == [False, True]:
-        return audio[0], audio[1]
-    return (audio[1], audio[0]) if are_numbers == [True, False] else None
+    rates = [_as_number(item) for item in audio]
+    if rates.count(None) != 1:
+        return None
+    samples, rate = (audio[1], rates[0]) if rates[1] is None else (audio[0], rates[1])
+    if _is_file(samples):
+        raise InputError('audio is a pair with a file: pass the file alone, which says its rate')
+    return samples, rate
+
+
+def _as_number(value: Any) -> float | None:
+    """A number, also in an array or a tensor without axes; None for all else."""
+    if isinstance(value, bool) or getattr(value, 'ndim', 0) or not hasattr(value, '__float__'):
+        return None
+    return float(value)
 
 
 def _as_rows(audio: Any) -> np.ndarray:
@@ -202,17 +237,46 @@ def _as_rows(audio: Any) -> np.ndarray:
     return waveform
 
 
-def _as_floats(array: Any, name: str, mend: str) -> np.ndarray:
-    if array is None:
-        raise InputError(f'{name} is None')
-    if hasattr(array, 'detach'):  # PyTorch's, perhaps on a device, perhaps in a graph
-        array = array.detach().cpu().float() if array.is_floating_point() else array.cpu()
-    try:
-        array = np.asarray(array)
-    except (TypeError, ValueError) as error:  # rows of several lengths, a value traced by jax.jit
-        raise InputError(f'{name} cannot be made an array: {first_line(error)}') from None
+def _describe_misfit(shape: tuple[int, ...], width: int, feature_width: int) -> str:
+    if len(shape) > 1 and feature_width in shape[-2:]:
+        return 'these are features, which are not decoded: encode without --features'
+    if 2 <= len(shape) <= 4 and shape[-1] == width:
+        return 'frames come last in latents: save array.swapaxes(-1, -2)'
+    is_thin = len(shape) == 1 or (len(shape) in (2, 3) and min(shape[-2:]) <= 2)
+    if is_thin and max(shape[-2:]) >= _LEAST_AUDIO:
+        return 'this looks like audio: encode it first'
+    if 2 <= len(shape) <= 4:
+        return (
+            f'each latent vector has {shape[-2]} numbers, where the model wants {width}; '
+            'pass the checkpoint that they are of'
+        )
+    return (
+        f'latents are [{width}, frames], [channels, {width}, frames] or '
+        f'[batch, channels, {width}, frames]'
+    )
+
+
+def _as_floats(array: Any, name: str, remedy: str) -> np.ndarray:
+    array = _as_array(array, name)
     # bfloat16 is no sub-type of NumPy's own.
     if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != 'bfloat16':
-        raise InputError(f'{name} must be floating-point numbers, not {array.dtype}: {mend}')
+        raise InputError(f'{name} must be floating-point numbers, not {array.dtype}: {remedy}')
     with np.errstate(over='ignore'):  # what is too large becomes infinite, and is told
         return array.astype(np.float32, copy=False)
+
+
+def _as_array(array: Any, name: str) -> np.ndarray:
+    if array is None:
+        raise InputError(f'{name} is None')
+    if _is_file(array):
+        raise InputError(f'{name} is a file where an array is wanted: read it first')
+    if hasattr(array, 'is_floating_point'):  # PyTorch's, perhaps on a device, perhaps in a graph
+        array = array.detach().cpu().float() if array.is_floating_point() else array.cpu()
+    try:
+        return np.asarray(array)
+    except (TypeError, ValueError) as error:  # rows of several lengths, a value traced by jax.jit
+        raise InputError(f'{name} cannot be made an array: {first_line(error)}') from None
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str | bytes | os.PathLike) or hasattr(value, 'read')

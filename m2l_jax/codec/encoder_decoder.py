@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from m2l_jax.audio.levels import levels_of
-from m2l_jax.codec.arrays import as_latents, as_pieces, as_waveform, as_whole
+from m2l_jax.codec.arrays import as_latents, as_pieces, as_waveform, as_whole, describe_excess
 from m2l_jax.codec.batches import AudioRow, LatentRow, RowRunner, in_batches, latent_rows
 from m2l_jax.codec.chunks import Chunk, Chunking
 from m2l_jax.codec.placement import choose_devices
@@ -282,7 +282,7 @@ class EncoderDecoder:
           InputError: for another shape, integers, or numbers that are not finite; and if the model
             itself gives NaN.
         """
-        latents = as_latents(latent, self.config.latent_channels)
+        latents = as_latents(latent, self.config.latent_channels, self.config.feature_channels)
         steps = as_whole('denoising_steps', denoising_steps, 1)
         seed = as_whole('seed', seed, 0, LARGEST_SEED)
         chunking = self.chunking(max_waveform_length, overlap)
@@ -290,7 +290,7 @@ class EncoderDecoder:
         rows = latent_rows(latents, chunks)
         count = self._limit(max_batch_size, len(rows))
         decoded = self.decode_rows(rows, chunking, count, steps, seed)
-        parts = (check_finite(np.stack([next(decoded) for _ in latents])) for _ in chunks)
+        parts = (check_decoded(np.stack([next(decoded) for _ in latents]), latents) for _ in chunks)
         return np.concatenate(list(self.join(parts, chunks, chunking)), axis=1)
 
     def encode_rows(
@@ -414,6 +414,16 @@ def _check_encoded(latents: np.ndarray, waveform: np.ndarray, source: Any) -> np
         name = os.fspath(source) if isinstance(source, str | os.PathLike) else 'audio'
         raise InputError(f'{name} cannot be encoded, it is {too_loud}')
     return check_finite(latents)
+
+
+def check_decoded(waveform: np.ndarray, latents: np.ndarray, name: str = 'the array') -> np.ndarray:
+    """As `check_finite`, but names the latents, and blames them if no encoder gives such."""
+    if not np.all(np.isfinite(waveform)) and (excess := describe_excess(latents)):
+        raise InputError(f'{name} {excess}; of these the model makes NaN')
+    try:
+        return check_finite(waveform)
+    except InputError as error:
+        raise InputError(f'{name}: {error}') from None
 
 
 def check_finite(array: np.ndarray) -> np.ndarray:

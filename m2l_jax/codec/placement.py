@@ -31,6 +31,8 @@ def choose_devices(
     chosen = tuple(devices) if isinstance(devices, Sequence) else ()
     if not chosen or not all(isinstance(each, jax.Device) for each in chosen):
         raise InputError(f"devices={devices!r} must be a list of JAX's: jax.local_devices()")
+    if len({*chosen}) < len(chosen):
+        raise InputError(f'devices={devices!r} names a device twice')
     return chosen
 
 

@@ -1,9 +1,10 @@
-"""A model from whatever it is kept in."""
+"""Models from a run, a file or a name."""
 
 import os
 import pathlib
 
 from m2l_jax.codec.packaged import find_packaged, is_packaged
+from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.torch_weights import files
 from m2l_jax.torch_weights.conversion import load_torch_model
@@ -39,8 +40,11 @@ def locate_weights(checkpoint: str | os.PathLike[str] | None) -> pathlib.Path:
         weights, which are fetched once (CC BY-NC 4.0).
 
     Raises:
-      InputError: if the package comes without that model, or the released one cannot be fetched.
+      InputError: if `checkpoint` is no path, the package comes without that model, or the
+        released one cannot be fetched.
     """
     if checkpoint is None:
         return fetch_released()
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise InputError(f'checkpoint={checkpoint!r} must be a path or a name')
     return find_packaged(checkpoint) if is_packaged(checkpoint) else pathlib.Path(checkpoint)

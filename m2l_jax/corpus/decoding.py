@@ -15,9 +15,9 @@ import numpy as np
 from m2l_jax.audio import files
 from m2l_jax.codec.batches import LatentRow, latent_rows
 from m2l_jax.codec.chunks import Chunk
-from m2l_jax.codec.encoder_decoder import EncoderDecoder, check_finite
+from m2l_jax.codec.encoder_decoder import EncoderDecoder, check_decoded
 from m2l_jax.corpus.audio_chunks import unmix
-from m2l_jax.corpus.foreign import check_decodable, describe_excess, fit_latents
+from m2l_jax.corpus.foreign import check_decodable, fit_latents
 from m2l_jax.corpus.inputs import mirrored_name
 from m2l_jax.corpus.models import check_chunks, chunking_of, load_same_codec, rows_at_once
 from m2l_jax.corpus.outputs import check_name
@@ -192,11 +192,9 @@ class DecodeWorker:
         def checked(part: np.ndarray) -> np.ndarray:
             tell(file.seconds / len(file.chunks))
             try:
-                return check_finite(part)
+                return check_decoded(part, file.stored.latents, file.name)
             except InputError as error:
-                excess = describe_excess(file.stored.latents)
-                reason = f' {excess}; of these the model makes NaN' if excess else f': {error}'
-                raise _UndecodableError(f'{file.name}{reason}') from None
+                raise _UndecodableError(str(error)) from None
 
         parts = (checked(np.stack([next(rows) for _ in file.stored.latents])) for _ in file.chunks)
         blocks = self._codec.join(parts, file.chunks, self._chunking)

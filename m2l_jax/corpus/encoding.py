@@ -243,7 +243,7 @@ class _File:
     encoded: list[np.ndarray] = dataclasses.field(default_factory=list)
 
     def oddities(self) -> list[str]:
-        """What is to be told of it once all of it has been read."""
+        """Lines on what is odd about it, once all of it has been read."""
         return [reason for reason in (self.warning, self.levels.oddity()) if reason]
 
 

@@ -4,16 +4,12 @@ import dataclasses
 
 import numpy as np
 
+from m2l_jax.codec.arrays import as_batch, describe_excess
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.corpus.store import StoredLatents
 from m2l_jax.interface.errors import InputError
 
-# The encoder ends in tanh, so that its latents are within ±1 / LATENT_SCALE. A model that generates
-# such goes beyond a little.
-_MOST = 2 / LATENT_SCALE
-
-_LEAST_AUDIO = 1000  # samples, of what is taken for audio
 _CHANNELS_OF_MODE = {'mono': (1,), 'mid_side': (1, 2)}  # mid alone is of mono audio
 
 
@@ -69,63 +65,6 @@ def check_decodable(name: str, stored: StoredLatents, model: str) -> None:
             f'{name} was encoded by model {stored.model}, this checkpoint is {model}: '
             'pass the one that it was encoded with'
         )
-
-
-def as_batch(name: str, array: np.ndarray, width: int, feature_width: int) -> np.ndarray:
-    """`[batch, channels, width, frames]` of latents with or without the first one or two axes.
-
-    Args:
-      name: of their file, for errors.
-      array: of any shape and type.
-      width: numbers in each latent vector.
-      feature_width: numbers in each vector of features.
-
-    Raises:
-      InputError: if it is something else; it says what, as far as shape and type tell.
-    """
-    shape = array.shape
-    if 0 in shape:
-        raise InputError(f'{name} is empty: its array has shape {shape}')
-    if not 2 <= array.ndim <= 4 or shape[-2] != width:
-        raise InputError(
-            f'{name} has shape {shape}: {_describe_misfit(shape, width, feature_width)}'
-        )
-    # bfloat16 is no sub-type of NumPy's own.
-    if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != 'bfloat16':
-        raise InputError(f'{name} holds {array.dtype}: latents are floating-point numbers')
-    if not np.isfinite(array).all():
-        raise InputError(f'{name} holds NaN or infinity: replace or remove it')
-    return array.reshape((1,) * (4 - array.ndim) + shape)  # [B, channels, width, frames]
-
-
-def describe_excess(latents: np.ndarray) -> str:
-    """A line on latents that no encoder gives, or nothing."""
-    peak = float(np.abs(latents).max())
-    if peak <= _MOST:
-        return ''
-    return (
-        f'holds latents of up to {peak:.3g}, and an encoder gives {1 / LATENT_SCALE:.1f} at most: '
-        'check --scale, and what made them'
-    )
-
-
-def _describe_misfit(shape: tuple[int, ...], width: int, feature_width: int) -> str:
-    if len(shape) > 1 and feature_width in shape[-2:]:
-        return 'these are features, which are not decoded: encode without --features'
-    if 2 <= len(shape) <= 4 and shape[-1] == width:
-        return 'frames come last in latents: save array.swapaxes(-1, -2)'
-    is_thin = len(shape) == 1 or (len(shape) in (2, 3) and min(shape[-2:]) <= 2)
-    if is_thin and max(shape[-2:]) >= _LEAST_AUDIO:
-        return 'this looks like audio: encode it first'
-    if 2 <= len(shape) <= 4:
-        return (
-            f'each latent vector has {shape[-2]} numbers, where the model wants {width}; '
-            'pass the checkpoint that they are of'
-        )
-    return (
-        f'latents are [{width}, frames], [channels, {width}, frames] or '
-        f'[batch, channels, {width}, frames]'
-    )
 
 
 def _question_flags(stored: StoredLatents, **flags: float | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a complete job has written and what it could not do.
+"""Tables of a complete job: its files, failures and warnings.
 
 `manifest.json`, `failures.csv`, and, if there are any, `warnings.csv`.
 """

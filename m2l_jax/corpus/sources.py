@@ -90,7 +90,7 @@ def audio_sources(items: Sequence[Item]) -> list[AudioSource]:
 
 
 def is_latent_shard(path: str) -> bool:
-    """Whether a path is of a shard of a dataset of latents, and not of a file by itself."""
+    """True for a shard of a dataset of latents, and not for a file by itself."""
     return '.array_record-' in os.path.basename(path)
 
 

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import ml_dtypes  # after which NumPy knows 'bfloat16' by name
 import numpy as np
 
-from m2l_jax.audio.files import AUDIO_SUFFIXES
+from m2l_jax.audio.decoding import SAMPLE_RATES
+from m2l_jax.audio.suffixes import AUDIO_SUFFIXES
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import replaced_file
 
@@ -36,7 +37,7 @@ _ZIP_HEADS = (b'PK\x03\x04', b'PK\x05\x06')
 
 @dataclasses.dataclass(frozen=True)
 class StoredLatents:
-    """What is stored of one audio file; of a file that others wrote, None for what it does not say.
+    """Content of a file of latents; where others wrote it, None for what it does not say.
 
     Attributes:
       latents: `[channels, 64, frames]`, scaled, in one of `STORAGE_DTYPES`; or the encoder's
@@ -240,7 +241,7 @@ def _check_metadata(stored: StoredLatents) -> None:
     scale, model, offsets = stored.scale, stored.model, stored.chunk_offsets
     if scale is not None and not (isinstance(scale, float) and 0 < scale < math.inf):
         raise ValueError(f'scale is {scale!r}')
-    for name, most in (('sample_rate', 2**31 - 1), ('samples', 2**63 - 1)):
+    for name, most in (('sample_rate', SAMPLE_RATES[-1]), ('samples', 2**63 - 1)):
         value = getattr(stored, name)
         if value is not None and not (isinstance(value, int) and 1 <= value <= most):
             raise ValueError(f'{name} is {value!r}')

@@ -13,6 +13,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from m2l_jax.interface.errors import InputError, Interrupted
+from m2l_jax.interface.logs import hush_closed_loops
 from m2l_jax.interface.settings import LARGEST_SEED
 
 absl_flags.disclaim_key_flags()  # so that --help shows --config among the command's own
@@ -76,6 +77,7 @@ def run(main: Callable[[], None]) -> None:
     An InputError becomes one line and exit code 1; an Interrupted, one line and exit code 75.
     """
     _configure_logging()
+    hush_closed_loops()
 
     def guarded_main(positional: Sequence[str]) -> None:
         if len(positional) > 1:

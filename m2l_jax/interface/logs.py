@@ -1,7 +1,8 @@
-"""Logging that belongs to the caller's process."""
+"""Output of Python and of libraries: kept as the caller has it, or quiet in a command."""
 
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 
 
@@ -20,3 +21,18 @@ def root_logger_kept() -> Iterator[None]:
         yield
     finally:
         logging.root.removeHandler(logging.lastResort)
+
+
+def hush_closed_loops() -> None:
+    """Drops one kind of exception that nobody can catch; for a process that is a command's own.
+
+    TensorStore's threads raise it hundreds of times into the event loop that Orbax has closed after
+    a save that failed, which is told already.
+    """
+    show = sys.unraisablehook
+
+    def hook(unraisable: 'sys.UnraisableHookArgs') -> None:
+        if str(unraisable.exc_value) != 'Event loop is closed':
+            show(unraisable)
+
+    sys.unraisablehook = hook

@@ -38,6 +38,9 @@ def test_a_file_of_another_rate_is_resampled_and_says_so(tmp_path, caplog):
         (np.zeros((9000, 2)), r'\(9000, 2\) looks like .samples, channels.: pass audio.T'),
         ((np.zeros((9000, 2)), 44_100), 'looks like .samples, channels.: pass audio.T'),
         ((44_100, np.zeros(9000, np.int16)), 'floating-point numbers, not int16: divide PCM'),
+        ((np.zeros(9000), True), 'cannot be made an array'),
+        ((io.BytesIO(b'x'), 44_100), 'audio is a pair with a file: pass the file alone'),
+        (('a.wav', 44_100), 'audio is a pair with a file: pass the file alone'),
         ((np.zeros(9000), 44_100.5), 'sample rate of 44100.5 Hz: pass a whole number'),
         ((np.zeros(9000), float('nan')), 'sample rate of nan Hz: pass a whole number'),
         ((np.zeros(9000), -1), 'sample rate of -1 Hz: pass a whole number'),
@@ -87,7 +90,8 @@ def test_a_file_opened_as_text_or_closed_is_told(stereo):
 def test_a_pair_with_its_rate_is_resampled_as_its_file_is(stereo, caplog):
     path, waveform = stereo
     expected = as_waveform(path, 44_100)
-    for pair in ((waveform, 48_000), (np.int64(48_000), waveform), [waveform, 48_000.0]):
+    zero_d = np.array(48_000)
+    for pair in ((waveform, zero_d), (np.int64(48_000), waveform), [waveform, 48_000.0]):
         np.testing.assert_array_equal(as_waveform(pair, 44_100), expected)
     assert 'audio: resampled from 48000 to 44100 Hz' in caplog.text
     np.testing.assert_array_equal(as_waveform((waveform, 48_000), 48_000), waveform)
@@ -134,17 +138,25 @@ def test_numbers_are_whole_and_in_range():
 @pytest.mark.parametrize(
     ('latents', 'message'),
     [
-        (np.zeros((1, 8)), r'shape \(1, 1, 8\); they must be \[audio channels, 4, frames\] or'),
-        (np.zeros((1, 4, 0)), r'shape \(1, 4, 0\)'),
+        (
+            np.zeros((3, 8)),
+            'has shape .3, 8.: each latent vector has 3 numbers, where',
+        ),
+        (np.zeros((8, 4)), 'frames come last in latents'),
+        (np.zeros((2, 9000)), 'this looks like audio: encode it first'),
+        (np.zeros((1, 32, 8)), 'these are features, which are not decoded'),
+        (np.zeros((2, 1, 4, 8)), 'the array is a batch of 2: decode each by itself'),
+        (np.zeros((1, 4, 0)), r'the array is empty: its array has shape \(1, 4, 0\)'),
         (np.zeros(4), r'shape \(4,\)'),
-        (np.zeros((4, 2), np.int8), 'latents must be floating-point numbers, not int8'),
-        (np.full((4, 2), np.nan), 'latents hold NaN'),
+        (np.zeros((4, 2), np.int8), 'the array holds int8: latents are floating-point numbers'),
+        (np.full((4, 2), np.nan), 'the array holds NaN or infinity'),
+        (io.BytesIO(b'x'), 'latents is a file where an array is wanted: read it first'),
     ],
 )
 def test_bad_latents_are_told(latents, message):
     with pytest.raises(InputError, match=message):
-        as_latents(latents, 4)
+        as_latents(latents, 4, 32)
 
 
 def test_a_single_row_of_latents():
-    assert as_latents(np.zeros((4, 2)), 4).shape == (1, 4, 2)
+    assert as_latents(np.zeros((4, 2)), 4, 32).shape == (1, 4, 2)

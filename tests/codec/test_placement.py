@@ -39,6 +39,8 @@ def test_names_of_devices():
             choose_devices(name, None)
     with pytest.raises(InputError, match='pass either device or devices'):
         choose_devices('cpu', devices)
+    with pytest.raises(InputError, match='names a device twice'):
+        choose_devices(None, devices + devices[:1])
     for wrong in ([], ['cpu'], 'cpu', devices[0]):
         with pytest.raises(InputError, match=r"must be a list of JAX's: jax.local_devices\(\)"):
             choose_devices(None, wrong)
