@@ -31,7 +31,7 @@ from m2l_jax.codec.compile_cache import use_compile_cache
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.corpus.encoding import EncodeJob, EncodeSettings, EncodeWorker
 from m2l_jax.corpus.execution import RunOptions, run_job
-from m2l_jax.corpus.inputs import audio_items
+from m2l_jax.corpus.inputs import find_audio
 from m2l_jax.interface import command
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
@@ -115,7 +115,7 @@ def _corpus(
         report = run_job(
             lambda shards: EncodeJob(None, str(target), settings, None, shards),
             lambda job: EncodeWorker(job, codec),
-            audio_items(str(source), target),
+            find_audio(str(source), target)[0],
             dataclasses.asdict(settings),
             target,
             RunOptions(shard_megabytes=1e9, shard_files=_SHARD_FILES.value, share='0/1'),

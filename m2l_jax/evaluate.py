@@ -44,7 +44,7 @@ def main() -> None:
     use_compile_cache()
     codec = EncoderDecoder(_CHECKPOINT.value)
     rate = codec.config.spectrogram.sample_rate
-    clips, left_out = quality.cut_clips(_INPUT.value, rate, _SECONDS.value)
+    clips, left_out, skipped = quality.cut_clips(_INPUT.value, rate, _SECONDS.value)
     options = {'denoising_steps': _STEPS.value, 'seed': _SEED.value}
     with new_folder(_OUTPUT.value) as folder:
         rows = []
@@ -64,10 +64,13 @@ def main() -> None:
             'mean': metrics.mean_figures(rows),
             'untrained_mean': metrics.mean_figures([each.figures for each in untrained_results]),
             'left_out': dataclasses.asdict(left_out),
+            'skipped': skipped,
             'clips': {clip.name: row for clip, row in zip(clips, rows, strict=True)},
         }
         write_json(folder / 'report.json', report)
     _print_means(report)
+    for reason in skipped.values():
+        print(f'skipped: {reason}')
     if left_out.files:
         print(left_out.describe())
 

@@ -90,7 +90,7 @@ def opened(path: PathLike) -> Iterator[OpenAudio]:
     if not os.path.isfile(path):
         raise InputError(f'{path} does not exist or is not a file: check the path')
     if not os.access(path, os.R_OK):
-        raise InputError(f'{path} cannot be read: mend its permissions')
+        raise InputError(f'{path} cannot be read: change its permissions')
     with contextlib.ExitStack() as stack:
         try:
             file = _open(path, stack)

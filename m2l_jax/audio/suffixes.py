@@ -28,6 +28,7 @@ UNREAD_SUFFIXES = (
 )
 
 _MOST_NAMES = 1000
+FFMPEG = 'as by `ffmpeg -i X X.flac`'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +45,14 @@ class LeftOut:
     suffixes: dict[str, int] = dataclasses.field(default_factory=dict)
     names: list[str] = dataclasses.field(default_factory=list)
 
-    def describe(self) -> str:
+    def describe(self, remedy: str = FFMPEG) -> str:
         """A line for people, which says how to convert them; nothing where there are none."""
         if not self.files:
             return ''
         kinds = ', '.join(f'{count} {suffix}' for suffix, count in self.suffixes.items())
         return (
-            f'{self.files} audio files left out, whose formats are not read: {kinds} '
-            f'({self.names[0]} first); convert each, as by `ffmpeg -i X X.flac`'
+            f'files left out, whose formats are not read: {kinds} '
+            f'({self.names[0]} first); convert each, {remedy}'
         )
 
 

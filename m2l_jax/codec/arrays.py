@@ -13,7 +13,7 @@ import numpy as np
 
 from m2l_jax.audio import files
 from m2l_jax.audio.decoding import SAMPLE_RATES, opened
-from m2l_jax.audio.levels import levels_of
+from m2l_jax.audio.levels import levels_of, log_once
 from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError, first_line
@@ -49,6 +49,8 @@ def as_waveform(audio: Any, sample_rate: int) -> np.ndarray:
     elif hasattr(audio, 'read'):
         name = _name_of(audio)
         waveform = _read_stream(audio, name, sample_rate)
+    elif isinstance(audio, list | tuple) and audio and all(map(_is_file, audio)):
+        raise InputError('audio is a list of files: pass it to encode_batch')
     elif (pair := _as_pair(audio)) is not None:
         waveform = _at_rate(_as_rows(pair[0]), pair[1], sample_rate)
     else:
@@ -56,9 +58,9 @@ def as_waveform(audio: Any, sample_rate: int) -> np.ndarray:
     if not waveform.shape[1]:
         raise InputError(f'{name} holds no samples')
     if not np.all(np.isfinite(waveform)):
-        raise InputError(f'{name} holds NaN or infinite samples: mend it before encoding')
-    if name == 'audio' and (oddity := levels_of(waveform).oddity()):  # of a file, its reader tells
-        _logger.warning('audio: %s', oddity)
+        raise InputError(f'{name} holds NaN or infinite samples: repair it before encoding')
+    if name == 'audio':  # of a file, its reader tells
+        log_once(name, levels_of(waveform).oddity())
     return waveform
 
 

@@ -4,10 +4,11 @@ Besides what `find_files` takes, an input may be a TFDS dataset: its folder, `FO
 audio `tfds:NAME[SPLIT]`.
 """
 
+import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, UNREAD_SUFFIXES, LeftOut, left_out
+from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, FFMPEG, UNREAD_SUFFIXES, LeftOut, left_out
 from m2l_jax.corpus import store
 from m2l_jax.corpus.claim import is_claimed
 from m2l_jax.corpus.plan import Item
@@ -22,15 +23,16 @@ from m2l_jax.interface.listing import (
     split_inputs,
 )
 
+_logger = logging.getLogger(__name__)
+
+# Of files that may hold latents, but in no format that is read.
+_TENSOR_SUFFIXES = ('.pt', '.pth', '.safetensors', '.h5')
+_SAVE = 'with np.save(X, tensor.numpy())'
+
 
 def is_single_file(inputs: str) -> bool:
     """Whether they are one file by itself, and no list."""
     return os.path.isfile(inputs) and not inputs.lower().endswith(LIST_SUFFIX)
-
-
-def audio_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...]:
-    """The items that `find_audio` finds."""
-    return find_audio(inputs, output)[0]
 
 
 def find_audio(inputs: str, output: str | os.PathLike[str]) -> tuple[tuple[Item, ...], LeftOut]:
@@ -48,7 +50,7 @@ def find_audio(inputs: str, output: str | os.PathLike[str]) -> tuple[tuple[Item,
       InputError: if an input is missing, or there is no audio that can be read.
     """
     return _list_items(
-        inputs, output, AUDIO_SUFFIXES, 'audio file', _audio_records, UNREAD_SUFFIXES
+        inputs, output, AUDIO_SUFFIXES, 'audio file', _audio_records, UNREAD_SUFFIXES, FFMPEG
     )
 
 
@@ -61,7 +63,18 @@ def latent_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...
     for part in split_inputs(inputs):
         if is_claimed(part) and not os.path.exists(os.path.join(part, 'manifest.json')):
             raise InputError(f'{part} is not complete: run the encoding to its end first')
-    return _list_items(inputs, output, store.SUFFIXES, 'file of latents', _latent_shards)[0]
+    items, not_read = _list_items(
+        inputs,
+        output,
+        store.SUFFIXES,
+        'file of latents',
+        _latent_shards,
+        _TENSOR_SUFFIXES,
+        _SAVE,
+    )
+    if not_read.files:
+        _logger.warning('%s', not_read.describe(_SAVE))
+    return items
 
 
 def mirrored_name(source: str, suffix: str) -> str:
@@ -105,7 +118,8 @@ def _list_items(
     suffixes: Collection[str],
     kind: str,
     read_dataset: Callable[[str, str], Iterator[Item]],
-    unread_suffixes: Collection[str] = (),
+    unread_suffixes: Collection[str],
+    remedy: str,
 ) -> tuple[tuple[Item, ...], LeftOut]:
     parts = split_inputs(inputs)
     datasets = [part for part in parts if is_dataset(part)]
@@ -122,10 +136,10 @@ def _list_items(
         place = part if part.startswith('tfds:') else os.path.abspath(part)
         items += read_dataset(place, _dataset_name(part) if len(parts) > 1 else '')
     if not items:
-        unread_too = f' ({not_read.describe()})' if not_read.files else ''
+        unread_too = f' ({not_read.describe(remedy)})' if not_read.files else ''
         raise InputError(
             f'no {kind} in {inputs}{unread_too}: '
-            f'they end in {", ".join(sorted(suffixes))}; mend --input'
+            f'they end in {", ".join(sorted(suffixes))}; check --input'
         )
     return tuple(sorted(items, key=lambda item: item.source)), not_read
 

@@ -68,8 +68,8 @@ def complete(
         ledger.commit(summary)
     except (InputError, OSError) as error:
         raise InputError(
-            f'{_describe(error)}; what is complete is kept: mend this, and run the same command '
-            'again'
+            f'{_describe(error)}; what is complete is kept: put this right, and run the same '
+            'command again'
         ) from None
     return summary
 

@@ -49,16 +49,17 @@ class RunReport:
         left_out = f'\n{self.left_out.describe()}' if self.left_out.files else ''
         if not self.shards and not self.shards_missing:
             return (
-                f'all {self.shards_before} shards were done before; --verify sees whether their '
-                f'files are still what they were{left_out}'
+                f'nothing to do: all {self.shards_before} shards were done before. failures.csv '
+                f'names the files that could not be done; --verify checks the others{left_out}'
             )
         before = f'\n{self.shards_before} shards were done before' if self.shards_before else ''
+        failures = f'{self.failures} failures{" (failures.csv)" if self.failures else ""}'
         warnings = f', {self.warnings} warnings (warnings.csv)' if self.warnings else ''
         missing = f'\n{self.shards_missing} shards are missing' if self.shards_missing else ''
         return (
             f'{self.files} files, {describe_duration(self.hours * 3600)} of audio in '
             f'{describe_duration(self.seconds)}: {self.times_real_time:.1f} times real time, '
-            f'{self.latents} latent vectors, {self.failures} failures{warnings}'
+            f'{self.latents} latent vectors, {failures}{warnings}'
             f'{before}{missing}{left_out}'
         )
 

@@ -55,7 +55,7 @@ def define() -> None:
         'retry_failures',
         False,
         'Work again on shards in which files failed: after trouble with a disk, say. The input '
-        'must be the same: files that were mended since want another --output.',
+        'must be the same: files that have changed since need another --output.',
     )
     flags.DEFINE_boolean('verify', False, 'Only read again all that is in --output, and check it.')
     flags.DEFINE_enum('runner', 'local', ['local', 'ray'], 'Ray needs a cluster that runs.')

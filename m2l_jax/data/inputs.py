@@ -60,7 +60,7 @@ def no_audio(inputs: str, not_read: LeftOut, name: str) -> InputError:
     kinds = ', '.join(sorted({'.wav', '.flac', '.ogg', '.mp3'} & AUDIO_SUFFIXES))
     unread_too = f' ({not_read.describe()})' if not_read.files else ''
     return InputError(
-        f'no audio files in {inputs}{unread_too}: put some there ({kinds}, …) or mend {name}'
+        f'no audio files in {inputs}{unread_too}: put some there ({kinds}, …) or correct {name}'
     )
 
 

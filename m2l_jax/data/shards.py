@@ -108,10 +108,10 @@ class _Tally:
 
 
 def _oddity(piece: Piece, config: SegmentConfig, levels: Levels) -> str:
-    """Says what is odd about a piece; only a whole file may be one number throughout."""
+    """Says that a file is one number throughout, as far as a piece can tell: if it is all of it."""
     segments = config.count(piece.info.samples_at(config.sample_rate))
     is_whole = piece.stop - piece.first == segments
-    return levels.oddity() if is_whole else levels.too_loud()
+    return levels.constant() if is_whole else ''
 
 
 def _read_segments(
@@ -150,7 +150,12 @@ def _read_finite(
 
 
 def _read(piece: Piece, config: SegmentConfig, begin: int, end: int, levels: Levels) -> np.ndarray:
-    return files.read(piece.info.path, config.sample_rate, begin, end - begin, levels)
+    """Raises InputError also for what is too loud, of which 16 bits keep the signs only."""
+    path = piece.info.path
+    waveform = files.read(path, config.sample_rate, begin, end - begin, levels)
+    if too_loud := levels.too_loud():
+        raise InputError(f'{path} is {too_loud}')
+    return waveform
 
 
 def _write_segment(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from m2l_jax.audio import files
-from m2l_jax.audio.levels import check_loudness
+from m2l_jax.audio.levels import Levels
 from m2l_jax.audio.suffixes import LeftOut
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation import metrics
@@ -24,7 +24,9 @@ class Reconstruction:
     figures: dict[str, float]
 
 
-def cut_clips(paths: str, sample_rate: int, seconds: float) -> tuple[list[Clip], LeftOut]:
+def cut_clips(
+    paths: str, sample_rate: int, seconds: float
+) -> tuple[list[Clip], LeftOut, dict[str, str]]:
     """Cuts every file into pieces of one length; what is left over or silent is left out.
 
     Args:
@@ -33,11 +35,11 @@ def cut_clips(paths: str, sample_rate: int, seconds: float) -> tuple[list[Clip],
       seconds: of each.
 
     Returns:
-      The clips, and what the folders hold of formats that are not read.
+      The clips, what the folders hold of formats that are not read, and the reason for each file
+      of which there is no clip.
 
     Raises:
-      InputError: if a file cannot be read or holds samples that are not finite, pieces would be too
-        short to measure, or there are none.
+      InputError: if pieces would be too short to measure, or there are none.
     """
     samples = round(seconds * sample_rate)
     if samples < metrics.LEAST_SAMPLES:
@@ -46,21 +48,39 @@ def cut_clips(paths: str, sample_rate: int, seconds: float) -> tuple[list[Clip],
             f'{metrics.LEAST_SAMPLES / sample_rate:.3f} at least'
         )
     found, left_out = files.search(paths)
-    clips = []
+    clips, skipped = [], {}
     for index, path in enumerate(found):
-        waveform = files.read(path, sample_rate)
-        files.check_finite(waveform, path)
-        check_loudness(waveform, path)
-        for number in range(waveform.shape[1] // samples):
-            piece = waveform[:, number * samples : (number + 1) * samples]
-            if np.sqrt(np.mean(piece**2)) >= LEAST_RMS:
-                # The index tells files of the same name apart.
-                name = f'{index:02}_{pathlib.Path(path).stem}_{number:02}'
-                clips.append(Clip(name, piece))
+        try:
+            pieces = _read_pieces(path, sample_rate, samples)
+        except InputError as error:
+            skipped[path] = str(error)
+            continue
+        # The index tells files of the same name apart.
+        stem = f'{index:02}_{pathlib.Path(path).stem}'
+        clips += [Clip(f'{stem}_{number:02}', piece) for number, piece in pieces]
+        if not pieces:
+            skipped[path] = f'{path} has no {seconds} s that are not silent'
     if not clips:
         unread_too = f' ({left_out.describe()})' if left_out.files else ''
-        raise InputError(f'{paths} has no audio of {seconds} s that is not silent{unread_too}')
-    return clips, left_out
+        reason = f': {next(iter(skipped.values()))}' if skipped else ''
+        raise InputError(f'{paths} has nothing to evaluate{unread_too}{reason}')
+    return clips, left_out, skipped
+
+
+def _read_pieces(path: str, sample_rate: int, samples: int) -> list[tuple[int, np.ndarray]]:
+    """Number and `[channels, samples]` of each piece of a file that is not silent."""
+    levels = Levels()
+    waveform = files.read(path, sample_rate, levels=levels)
+    files.check_finite(waveform, path)
+    if too_loud := levels.too_loud():
+        raise InputError(f'{path} is {too_loud}')
+    cut = waveform[:, : waveform.shape[1] // samples * samples]
+    pieces = np.split(cut, range(samples, cut.shape[1], samples), axis=1)
+    return [
+        (number, piece)
+        for number, piece in enumerate(pieces)
+        if piece.size and np.sqrt(np.mean(piece**2)) >= LEAST_RMS
+    ]
 
 
 def reconstruct_clips(

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import glob
+import logging
 import os
 import pathlib
 import stat
@@ -9,6 +10,8 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from m2l_jax.interface.errors import InputError
+
+_logger = logging.getLogger(__name__)
 
 LIST_SUFFIX = '.txt'
 
@@ -35,8 +38,8 @@ def list_files(
 ) -> tuple[list[str], list[str]]:
     """Lists a file by itself, or the files below a folder, sorted.
 
-    Hidden files and folders are left out, and links to folders not followed; suffixes are
-    lower-case and match in any case.
+    Hidden files and folders are left out, and links to folders not followed, which is logged;
+    suffixes are lower-case and match in any case.
 
     Returns:
       The files below a folder that end in one of `suffixes`, and those that end in one of `others`.
@@ -48,14 +51,21 @@ def list_files(
         return [os.fspath(path)], []
     if not os.path.isdir(path):
         raise InputError(f'{path} does not exist: check the path')
-    folders, found, left_out = [str(pathlib.Path(path))], [], []
+    folders, links, found, left_out = [str(pathlib.Path(path))], [], [], []
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
         while folders:
             scanned = list(threads.map(_scan, folders))
-            folders = [folder for below, _ in scanned for folder in below]
-            for _, files in scanned:
+            folders = [folder for below, _, _ in scanned for folder in below]
+            for _, linked, files in scanned:
+                links += linked
                 found += (file for file in files if _ends_in(file, suffixes))
                 left_out += (file for file in files if _ends_in(file, others))
+    if links:
+        _logger.warning(
+            'not followed: %d links to folders (%s first); pass what they link to as inputs too',
+            len(links),
+            min(links),
+        )
     return sorted(found), sorted(left_out)
 
 
@@ -122,9 +132,9 @@ def readable_name(path: str) -> str:
     return path
 
 
-def _scan(folder: str) -> tuple[list[str], list[str]]:
-    """The folders and the files right in a folder."""
-    folders, files = [], []
+def _scan(folder: str) -> tuple[list[str], list[str], list[str]]:
+    """The folders, the links to folders and the files right in a folder."""
+    folders, links, files = [], [], []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -133,15 +143,15 @@ def _scan(folder: str) -> tuple[list[str], list[str]]:
                 path = entry.name if folder == '.' else os.path.join(folder, entry.name)
                 if not _is_folder(entry):
                     files.append(path)
-                elif not entry.is_symlink():
-                    folders.append(path)
+                else:
+                    (links if entry.is_symlink() else folders).append(path)
     except PermissionError:
         # Of the root alone, and at the top of every disk.
         if os.path.basename(folder) != 'lost+found':
-            raise InputError(f'{folder} cannot be read: mend its permissions') from None
+            raise InputError(f'{folder} cannot be read: change its permissions') from None
     except OSError as error:
         raise InputError(f'{folder} cannot be read ({error.strerror})') from None
-    return folders, files
+    return folders, links, files
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -45,7 +45,7 @@ def test_a_file_of_another_rate_is_resampled_and_says_so(tmp_path, caplog):
         ((np.zeros(9000), float('nan')), 'sample rate of nan Hz: pass a whole number'),
         ((np.zeros(9000), -1), 'sample rate of -1 Hz: pass a whole number'),
         ([[0.0, 1.0], [0.0]], 'audio cannot be made an array'),
-        (['a.wav', 'b.wav'], 'must be floating-point numbers, not <U5'),
+        (['a.wav', 'b.wav'], 'audio is a list of files: pass it to encode_batch'),
         (np.full(9000, 1e300), 'audio holds NaN or infinite samples'),
         (None, 'audio is None'),
         (b'a.wav', r'audio is bytes: pass io.BytesIO\(content\), or the path as a str'),

@@ -230,7 +230,7 @@ def test_encode_and_decode_a_folder(converted, tmp_path, kind):
     assert 'skipped ' in result.stderr
     assert 'broken.ogg cannot be read as audio' in result.stderr
     assert result.stdout.startswith('2 files, 1 s of audio in ')
-    assert result.stdout.endswith(' 1 failures\n')
+    assert result.stdout.endswith(' 1 failures (failures.csv)\n')
     stored = read_latents(tmp_path / 'out' / 'deep' / f'a.{kind}')
     assert (stored.samples, stored.sample_rate, stored.scale) == (22_050, 44_100, 0.06)
     assert stored.latents.shape[:2] == (2, UNEVEN.latent_channels)

@@ -6,7 +6,6 @@ import pytest
 from m2l_jax.audio import files
 from m2l_jax.audio.suffixes import LeftOut
 from m2l_jax.corpus.inputs import (
-    audio_items,
     check_mirrored,
     find_audio,
     latent_items,
@@ -32,11 +31,11 @@ def library(tmp_path):
 
 
 def names(inputs, output='/nowhere'):
-    return [item.source for item in audio_items(str(inputs), output)]
+    return [item.source for item in find_audio(str(inputs), output)[0]]
 
 
 def test_files_have_names_paths_and_sizes(library):
-    assert audio_items(str(library), '/nowhere') == (
+    assert find_audio(str(library), '/nowhere')[0] == (
         Item('a.wav', f'{library}/a.wav', 3),
         Item('one two/Bär 你好.FLAC', f'{library}/one two/Bär 你好.FLAC', 0),
     )
@@ -64,9 +63,32 @@ def test_links_and_folders_with_a_files_name(library):
     (library / 'linked.wav').symlink_to(library / 'a.wav')
     expected = {'a.wav': 3, 'linked.wav': 3, 'lost.wav': 0}
     for inputs in (library, library / '*.wav'):
-        items = audio_items(str(inputs), '/nowhere')
+        items = find_audio(str(inputs), '/nowhere')[0]
         found = {item.source: item.bytes for item in items if item.source.endswith('.wav')}
         assert found == expected  # what is lost becomes a failure, and is not passed over
+
+
+def test_links_to_folders_are_named(tmp_path, caplog):
+    for name in ('in/a.wav', 'elsewhere/b.wav'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    link = tmp_path / 'in/link'
+    link.symlink_to(tmp_path / 'elsewhere')
+    items, _ = find_audio(str(tmp_path / 'in'), tmp_path / 'out')
+    assert [item.source for item in items] == ['a.wav']
+    assert caplog.messages == [
+        f'not followed: 1 links to folders ({link} first); pass what they link to as inputs too'
+    ]
+
+
+def test_tensors_beside_latents_are_named(tmp_path, caplog):
+    for name in ('a.npy', 'b.pt', 'c.wav'):
+        (tmp_path / name).touch()
+    assert [item.source for item in latent_items(str(tmp_path), '/nowhere')] == ['a.npy']
+    assert caplog.messages == [
+        'files left out, whose formats are not read: 1 .pt (b.pt first); '
+        'convert each, with np.save(X, tensor.numpy())'
+    ]
 
 
 def test_a_link_in_a_circle_is_as_one_that_leads_nowhere(library):
@@ -76,7 +98,7 @@ def test_a_link_in_a_circle_is_as_one_that_leads_nowhere(library):
     (library / 'no audio').symlink_to('no audio')
     for inputs in (library, library / '**/*.wav'):
         assert {'back.wav', 'self.wav', 'there.wav'} < set(names(inputs))
-    assert {item.bytes for item in audio_items(f'{library}', '/nowhere')[-2:]} == {0}
+    assert {item.bytes for item in find_audio(f'{library}', '/nowhere')[0][-2:]} == {0}
     with pytest.raises(InputError, match=r'self\.wav does not exist'):
         files.read_info(library / 'self.wav')
     with pytest.raises(InputError, match=r'self\.wav does not exist: check the path'):
@@ -93,7 +115,7 @@ def test_audio_that_is_left_out_for_its_suffix_is_counted_and_named(library):
         assert [item.source for item in items] == ['a.wav', 'one two/Bär 你好.FLAC']
         assert found == left_out
     assert left_out.describe() == (
-        '3 audio files left out, whose formats are not read: 1 .m4a, 2 .wma (b.m4a first); '
+        'files left out, whose formats are not read: 1 .m4a, 2 .wma (b.m4a first); '
         'convert each, as by `ffmpeg -i X X.flac`'
     )
     assert find_audio(str(library / '**/*.wav'), '/nowhere')[1] == LeftOut()
@@ -110,7 +132,7 @@ def test_audio_that_is_left_out_for_its_suffix_is_counted_and_named(library):
 def test_a_folder_of_audio_that_is_not_read_says_so(tmp_path):
     (tmp_path / 'a.m4a').touch()
     for inputs in (tmp_path, tmp_path / '*', tmp_path / '*.m4a'):
-        with pytest.raises(InputError, match=r'1 audio files left out, .*: 1 \.m4a .*ffmpeg -i X'):
+        with pytest.raises(InputError, match=r'files left out, .*: 1 \.m4a .*ffmpeg -i X'):
             find_audio(str(inputs), '/nowhere')
 
 
@@ -119,7 +141,7 @@ def test_a_list_may_name_what_is_not_there(library, tmp_path):
     path.write_bytes(
         b'\xef\xbb\xbf# a comment\r\n\r\na.wav\r\none two/gone.wav\r\na.wav\r\nno suffix'
     )
-    assert [(item.source, item.bytes) for item in audio_items(str(path), '/nowhere')] == [
+    assert [(item.source, item.bytes) for item in find_audio(str(path), '/nowhere')[0]] == [
         ('a.wav', 3),
         ('no suffix', 0),
         ('one two/gone.wav', 0),
@@ -139,7 +161,7 @@ def test_a_list_may_name_what_is_not_there(library, tmp_path):
 def test_undecodable_names_stay_apart_and_can_be_stored(tmp_path):
     for name in (b'\xff.wav', b'\xfe.wav'):
         (tmp_path / os.fsdecode(name)).touch()
-    items = audio_items(str(tmp_path), '/nowhere')
+    items = find_audio(str(tmp_path), '/nowhere')[0]
     assert [item.source for item in items] == ['\\xfe.wav', '\\xff.wav']
     assert [os.fsencode(item.path)[-5:] for item in items] == [b'\xfe.wav', b'\xff.wav']
 
@@ -175,7 +197,7 @@ def test_a_folder_that_cannot_be_read_is_told(library, monkeypatch):
         return scandir(folder)
 
     monkeypatch.setattr(os, 'scandir', refuse)
-    with pytest.raises(InputError, match='one two cannot be read: mend its permissions'):
+    with pytest.raises(InputError, match='one two cannot be read: change its permissions'):
         names(library)
     (library / 'one two').rename(library / 'lost+found')  # which every disk has
     assert names(library) == ['a.wav']
@@ -185,7 +207,7 @@ def test_each_record_of_audio_is_an_input(tmp_path):
     folder = tmp_path / 'prepared'
     folder.mkdir()
     write_audio(folder, [2, 1])
-    items = audio_items(str(folder), '/nowhere')
+    items = find_audio(str(folder), '/nowhere')[0]
     path = f'{folder}[train]'
     assert items == tuple(
         Item(f'train/{number:08d}', path, 1234 // 3, number) for number in range(3)
@@ -198,7 +220,7 @@ def test_each_record_of_audio_is_an_input(tmp_path):
     with pytest.raises(InputError, match="is a dataset 'm2l_audio', not of latents"):
         latent_items(str(folder), '/nowhere')
     with pytest.raises(InputError, match="has no split 'test'"):
-        audio_items(f'{folder}[test]', '/nowhere')
+        find_audio(f'{folder}[test]', '/nowhere')[0]
 
 
 def test_each_shard_of_latents_is_an_input(tmp_path):
@@ -209,15 +231,15 @@ def test_each_shard_of_latents_is_an_input(tmp_path):
             Item(path.name, str(path), path.stat().st_size) for path in paths
         )
     with pytest.raises(InputError, match="has no feature 'audio'"):
-        audio_items(str(tmp_path), '/nowhere')
+        find_audio(str(tmp_path), '/nowhere')[0]
     with pytest.raises(InputError, match="has no split 'test', only 'train'"):
         latent_items(f'{tmp_path}[test]', '/nowhere')
 
 
 def test_names_that_would_collide_are_told(library):
     assert mirrored_name('deep.er/a.b.flac', '.npz') == 'deep.er/a.b.npz'
-    check_mirrored(audio_items(str(library), '/nowhere'), '.npz')
+    check_mirrored(find_audio(str(library), '/nowhere')[0], '.npz')
     (library / 'a.flac').touch()
-    items = audio_items(str(library), '/nowhere')
+    items = find_audio(str(library), '/nowhere')[0]
     with pytest.raises(InputError, match=r'a\.flac and .*a\.wav would both become a\.npz: rename'):
         check_mirrored(items, '.npz')

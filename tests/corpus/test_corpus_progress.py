@@ -73,7 +73,7 @@ def test_what_was_done_before_counts_as_done_and_not_as_speed(clock, caplog):
     }
     assert report.describe() == (
         '3 files, 3 h 0 min of audio in 2 min: 80.0 times real time, 100 latent vectors, '
-        '1 failures\n'
+        '1 failures (failures.csv)\n'
         '4 shards were done before\n4 shards are missing'
     )
 

@@ -115,7 +115,7 @@ def test_a_full_disk_is_one_line_and_what_is_complete_is_kept(tmp_path):
         run_here(tmp_path / 'out', 60, ['full'], seconds=0.005)
     assert str(caught.value) == (
         f'{tmp_path}/out/full.txt cannot be written (No space left on device); what is complete is '
-        'kept: mend this, and run the same command again'
+        'kept: put this right, and run the same command again'
     )
     ledger = Ledger(tmp_path / 'out')
     _, shards = plan(60, ['full'])

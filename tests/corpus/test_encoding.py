@@ -13,7 +13,7 @@ from m2l_jax.audio import files
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.corpus.encoding import EncodeJob, EncodeSettings, EncodeWorker, latent_format
 from m2l_jax.corpus.execution import run_single
-from m2l_jax.corpus.inputs import audio_items, latent_items
+from m2l_jax.corpus.inputs import find_audio, latent_items
 from m2l_jax.corpus.plan import Item, Shard
 from m2l_jax.corpus.sources import read_latent_item
 from m2l_jax.data.audio_dataset import AudioRecords
@@ -87,7 +87,7 @@ def stem(item):
     ids=['latents', 'overlap', 'features'],
 )
 def test_each_files_latents_are_those_of_it_alone(codec, music, tmp_path, settings, options):
-    items = audio_items(str(music), tmp_path)
+    items = find_audio(str(music), tmp_path)[0]
     summary, stored = encode(codec, tmp_path, items, **settings)
     assert (summary.files, summary.failures) == (4, ())
     assert summary.seconds == pytest.approx(
@@ -110,7 +110,7 @@ def test_each_files_latents_are_those_of_it_alone(codec, music, tmp_path, settin
 
 
 def test_mono_is_encoded_of_the_mean(codec, music, tmp_path):
-    items = audio_items(str(music), tmp_path)
+    items = find_audio(str(music), tmp_path)[0]
     _, stored = encode(codec, tmp_path, items, channel_mode='mono')
     for item in items:
         mean = files.read(item.path, 44_100).mean(axis=0)
@@ -138,7 +138,7 @@ def test_mid_and_side_are_encoded_where_there_are_two_channels(codec, music, tmp
 
 @pytest.mark.parametrize('rate', [44_100, 48_000])
 def test_silence_completes_the_last_latent_vector_if_asked(codec, music, tmp_path, rate):
-    items = audio_items(str(music), tmp_path)
+    items = find_audio(str(music), tmp_path)[0]
     chunk_seconds = CHUNK / rate
     _, stored = encode(
         codec, tmp_path, items, pad=True, sample_rate=rate, chunk_seconds=chunk_seconds
@@ -163,7 +163,7 @@ def test_storage_is_rounded_once(codec, music, tmp_path, dtype, form):
 
 
 def test_what_a_dtype_cannot_hold_is_a_files_failure(codec, music, tmp_path):
-    items = audio_items(str(music), tmp_path)
+    items = find_audio(str(music), tmp_path)[0]
     loud = codec.with_params(jax.tree.map(lambda leaf: leaf * 1e6, codec.params))
     summary, _ = encode(loud, tmp_path, items, kind='features', storage='float16', format='tfds')
     reasons = [reason for _, reason in summary.failures]
@@ -172,7 +172,7 @@ def test_what_a_dtype_cannot_hold_is_a_files_failure(codec, music, tmp_path):
 
 
 def test_company_changes_nothing(codec, music, tmp_path):
-    items = audio_items(str(music), tmp_path / 'out')
+    items = find_audio(str(music), tmp_path / 'out')[0]
     _, alone = encode(codec, tmp_path / 'npz', items)
     _, together = encode(codec, tmp_path / 'tfds', items[::-1], batch_size=3, format='tfds')
     for item in items:
@@ -191,7 +191,7 @@ def test_records_of_a_dataset_are_encoded_like_files(codec, tmp_path):
         for length in (44_100, 10_000, 100):
             writer.write({**make_record(0), 'audio': audio[:length]})
     SEGMENTS.write_metadata(folder, [3], 1234, 'for a test')
-    items = audio_items(str(folder), tmp_path / 'out')
+    items = find_audio(str(folder), tmp_path / 'out')[0]
     summary, stored = encode(codec, tmp_path / 'out', items, format='tfds')
     assert summary.files == 2
     assert summary.failures == (
@@ -211,7 +211,7 @@ def test_a_file_that_fails_midway_costs_no_other(codec, music, tmp_path):
     broken.write_bytes(content)
     first = next(files.read_blocks(broken, 44_100, 30 * 44_100))
     assert first.shape == (1, 30 * 44_100)  # of which many chunks are encoded
-    items = [*audio_items(str(music), tmp_path / 'out'), Item('b/broken.flac', str(broken), 1)]
+    items = [*find_audio(str(music), tmp_path / 'out')[0], Item('b/broken.flac', str(broken), 1)]
     summary, stored = encode(codec, tmp_path / 'out', items, batch_size=3)
     ((name, reason),) = summary.failures
     assert name == 'b/broken.flac'
@@ -254,7 +254,7 @@ def test_what_is_hardly_audio_is_encoded_with_a_warning(codec, music, tmp_path):
     soundfile.write(folder / 'loud.wav', (audio / 1.5).T * 32_768, 44_100, 'FLOAT')
     soundfile.write(folder / 'silent.wav', np.zeros((20_000, 2)), 44_100)
     soundfile.write(folder / 'still.flac', np.full(20_000, 0.25), 48_000)
-    summary, stored = encode(codec, tmp_path / 'out', audio_items(str(folder), '/nowhere'))
+    summary, stored = encode(codec, tmp_path / 'out', find_audio(str(folder), '/nowhere')[0])
     assert (summary.files, summary.failures) == (4, ())
     assert sorted(stored) == ['fine', 'loud', 'silent', 'still']
     assert summary.warnings == (
@@ -279,7 +279,7 @@ def test_a_resampled_file_has_as_many_frames_alone(codec, tmp_path, samples, len
     """6130 samples at 48 kHz are 5631.9 at the model's rate, and 5632 make four frames."""
     path = tmp_path / 'a.wav'
     soundfile.write(path, make_music(1, 48_000)[:, :samples].T, 48_000)
-    _, stored = encode(codec, tmp_path / 'out', audio_items(str(path), '/nowhere'))
+    _, stored = encode(codec, tmp_path / 'out', find_audio(str(path), '/nowhere')[0])
     assert stored['a'].samples == length
     assert stored['a'].latents.shape[2] == frames
     assert codec.encode(path, CHUNK).shape[2] == frames
@@ -301,13 +301,13 @@ def test_nothing_is_compiled_once_it_is_warm(codec, music, tmp_path):
     fresh = EncoderDecoder.from_params(Music2Latent(codec.config), codec.params)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        encode(fresh, tmp_path / 'warm', audio_items(str(folder), '/nowhere'), batch_size=2)
+        encode(fresh, tmp_path / 'warm', find_audio(str(folder), '/nowhere')[0], batch_size=2)
         assert len(compiled) >= 5
         compiled.clear()
         for number in range(1, 30):
             audio = make_music((number * STEP + REACH + 37 * number) / 44_100, channels=2)
             soundfile.write(folder / f'{number}.wav', audio.T, 44_100)
-        items = audio_items(f'{folder},{music}', '/nowhere')
+        items = find_audio(f'{folder},{music}', '/nowhere')[0]
         summary, _ = encode(fresh, tmp_path / 'out', items, batch_size=2)
         assert summary.files == 34
         assert compiled == []

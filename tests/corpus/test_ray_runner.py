@@ -101,7 +101,7 @@ def test_an_error_on_a_node_ends_the_run_with_its_line(cluster, tmp_path):
         run(cluster, tmp_path / 'out', 9, ['full'])
     assert str(caught.value) == (
         f'{tmp_path}/out/full.txt cannot be written (No space left on device); what is complete is '
-        'kept: mend this, and run the same command again'
+        'kept: put this right, and run the same command again'
     )
 
 

@@ -155,9 +155,9 @@ def test_what_is_not_read_or_too_loud_is_named(tmp_path, caplog):
     (tmp_path / 'b.m4a').touch()
     with pytest.raises(InputError, match=r'a\.wav is too loud: peak .*e\+2[89] of full scale 1'):
         read_clips(make_config(tmp_path), RATE, 4096)
-    assert '1 audio files left out' in caplog.messages[0]
+    assert 'files left out' in caplog.messages[0]
     (tmp_path / 'a.wav').unlink()
-    with pytest.raises(InputError, match=r'nothing to evaluate: 1 audio files left out'):
+    with pytest.raises(InputError, match=r'nothing to evaluate: files left out'):
         read_clips(make_config(tmp_path), RATE, 4096)
 
 

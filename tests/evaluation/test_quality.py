@@ -1,3 +1,5 @@
+import pathlib
+
 import numpy as np
 import pytest
 import soundfile
@@ -13,7 +15,7 @@ def test_files_are_cut_into_pieces_without_silence(tmp_path):
     music[:, 22_050:44_100] = 0
     soundfile.write(tmp_path / 'b.wav', music.T, 44_100, subtype='FLOAT')
     soundfile.write(tmp_path / 'a.wav', make_music(0.5, seed=1).T, 44_100, subtype='FLOAT')
-    clips, _ = cut_clips(str(tmp_path), 44_100, 0.25)
+    clips, _, _ = cut_clips(str(tmp_path), 44_100, 0.25)
     assert [clip.name for clip in clips] == [
         '00_a_00',
         '00_a_01',
@@ -26,11 +28,25 @@ def test_files_are_cut_into_pieces_without_silence(tmp_path):
 
 def test_formats_that_are_not_read_are_counted(tmp_path):
     (tmp_path / 'b.m4a').touch()
-    with pytest.raises(InputError, match=r'not silent \(1 audio files left out'):
+    with pytest.raises(InputError, match=r'nothing to evaluate \(files left out'):
         cut_clips(str(tmp_path), 44_100, 0.25)
     soundfile.write(tmp_path / 'a.wav', make_music(0.5).T, 44_100)
-    clips, left_out = cut_clips(str(tmp_path), 44_100, 0.25)
+    clips, left_out, _ = cut_clips(str(tmp_path), 44_100, 0.25)
     assert (len(clips), left_out.names) == (2, [f'{tmp_path}/b.m4a'])
+
+
+def test_files_without_a_clip_are_told_and_the_others_taken(tmp_path):
+    soundfile.write(tmp_path / 'good.wav', make_music(0.5).T, 44_100)
+    soundfile.write(tmp_path / 'brief.wav', make_music(0.2).T, 44_100)
+    soundfile.write(tmp_path / 'loud.wav', make_music(0.5).T * 40_000, 44_100, subtype='FLOAT')
+    (tmp_path / 'broken.wav').write_text('no audio')
+    (tmp_path / 'gone.wav').symlink_to(tmp_path / 'nowhere')
+    clips, _, skipped = cut_clips(str(tmp_path), 44_100, 0.25)
+    assert [clip.name[3:] for clip in clips] == ['good_00', 'good_01']
+    reasons = {pathlib.Path(path).name: reason for path, reason in skipped.items()}
+    assert list(reasons) == ['brief.wav', 'broken.wav', 'gone.wav', 'loud.wav']
+    assert reasons['brief.wav'].endswith('brief.wav has no 0.25 s that are not silent')
+    assert 'loud.wav is too loud: peak ' in reasons['loud.wav']
 
 
 def test_files_of_the_same_name_are_told_apart(tmp_path):
@@ -43,8 +59,8 @@ def test_files_of_the_same_name_are_told_apart(tmp_path):
 @pytest.mark.parametrize(
     ('waveform', 'seconds', 'message'),
     [
-        (np.zeros(44_100), 0.5, r'a\.wav has no audio of 0\.5 s that is not silent'),
-        (np.ones(44_100), 2.0, r'a\.wav has no audio of 2\.0 s that is not silent'),
+        (np.zeros(44_100), 0.5, r'nothing to evaluate: .*a\.wav has no 0\.5 s that are not silent'),
+        (np.ones(44_100), 2.0, r'nothing to evaluate: .*a\.wav has no 2\.0 s that are not silent'),
         (np.full(44_100, np.nan), 0.5, r'a\.wav holds NaN or infinite samples'),
         (np.full(44_100, 1e30), 0.5, r'a\.wav is too loud: peak 1e\+30 of full scale 1'),
         (np.ones(44_100), 0.0, r'pieces of 0\.0 s are too short to measure: 0\.046 at least'),
