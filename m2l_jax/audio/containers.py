@@ -180,12 +180,9 @@ def look_into(path: PathLike) -> Contents | None:
 
 
 def look_behind(path: PathLike, kind: tuple[str, str], values: int) -> Contents | None:
-    """Compares what libsndfile reads with a file's size; None if others compare them.
+    """Compares a file's size with the `values`, of all channels, that libsndfile reads.
 
-    Args:
-      path: the file.
-      kind: libsndfile's format and subtype.
-      values: samples that it reads, of all channels.
+    None for a `kind`, a format and a subtype, with which others compare them.
     """
     if kind not in _VALUE_BYTES:
         return None

@@ -66,12 +66,12 @@ class OpenAudio(soundfile.SoundFile):
         self.warning = ''
 
     def seekable(self) -> bool:
-        """Whether reading may rely on seeking."""
+        """Denies that reading may rely on seeking."""
         return False
 
     @property
     def can_seek(self) -> bool:
-        """Whether `seek` is exact; it needs a format that can, and a header that tells the end."""
+        """True if `seek` is exact; it needs a format that can, and a header that tells the end."""
         return super().seekable() and self.has_length
 
 

@@ -37,7 +37,9 @@ def test_streams_in_a_row_are_refused(tmp_path, subtype, serials, seconds, after
     second = numbered(pages_of(subtype, seconds, seed=1), serials[1])
     path = tmp_path / 'a.ogg'
     path.write_bytes(b''.join(first + second) + after)
-    assert f'{path} holds several streams in a row' in refusal(path, RATE)
+    message = refusal(path, RATE)
+    assert f'{path} holds several streams in a row' in message
+    assert message.endswith(f'or convert it (ffmpeg -i {path} FILE.flac)')
     path.write_bytes(b''.join(first + second + first) + after)
     assert f'{path} holds several streams in a row' in refusal(path, RATE)
 
