@@ -223,12 +223,11 @@ def _look_into_chunks(part: _Part, kind: _Kind, magic: bytes) -> Contents | None
         size = data if size == _WRAP - 1 else size
     wraps = number.size == 4 and not wide
     end, left_out, unstated = _find_end(part, kind, begin, size, outer, wraps)
-    written = part.read(0, begin)
-    head = _name_format(written) if kind is _W64 else written
     shown = None
-    misled = end != begin + size or left_out or (kind.cut and end < part.size) or head != written
-    if misled or part.base or magic == b'BW64':
-        shown = part.show(_true_head(part, kind, head, end, wide), begin, end)
+    misled = end != begin + size or left_out or (kind.cut and end < part.size)
+    unread = magic == b'BW64' or (kind is _W64 and _extended_format(part.read(0, begin)))
+    if misled or unread or part.base:
+        shown = part.show(_true_head(part, kind, begin, end, wide), begin, end)
     return Contents(shown, end - begin, left_out, unstated)
 
 
@@ -358,9 +357,12 @@ def _is_trailer(part: _Part, place: int, few: int) -> bool:
     return is_trailer and (few > 0 or rest <= 0 or any(part.read(place, 1)))
 
 
-def _true_head(part: _Part, kind: _Kind, head: bytes, end: int, wide: bool) -> bytes:
-    """The head before the audio, with sizes that are true of a file that ends with the audio."""
-    begin, size, head = len(head), end - len(head), bytearray(head)
+def _true_head(part: _Part, kind: _Kind, begin: int, end: int, wide: bool) -> bytes:
+    """All before the audio, with sizes that are true of a file that ends with the audio."""
+    head, size = bytearray(part.read(0, begin)), end - begin
+    if kind is _W64 and (name := _extended_format(head)):
+        place = head.find(_W64_FORMAT) + kind.chunk.size
+        head[place : place + len(name)] = name
     number = struct.Struct(kind.number)
     if number.size == 4 and not wide and end >= _WRAP:
         if head[:4] != b'RIFF':
@@ -381,13 +383,11 @@ def _true_head(part: _Part, kind: _Kind, head: bytes, end: int, wide: bool) -> b
     return bytes(head)
 
 
-def _name_format(head: bytes) -> bytes:
-    """A Wave64's head with the format that its extension names: libsndfile takes it for PCM."""
-    place = head.find(_W64_FORMAT) + _W64.chunk.size
-    extended = head[place + _EXTENSION : place + _EXTENSION + 2]
-    if head[place : place + 2] != _EXTENSIBLE or extended not in _NAMED_FORMATS:
-        return head
-    return head[:place] + extended + head[place + 2 :]
+def _extended_format(head: bytes) -> bytes:
+    """Name of the format that a Wave64's extension holds and libsndfile takes for PCM; or b''."""
+    form = head[head.find(_W64_FORMAT) + _W64.chunk.size :]
+    name = form[_EXTENSION : _EXTENSION + 2]
+    return name if form.startswith(_EXTENSIBLE) and name in _NAMED_FORMATS else b''
 
 
 def _look_into_au(part: _Part, order: str) -> Contents | None:
@@ -413,7 +413,7 @@ def _look_into_flac(part: _Part) -> Contents | None:
     frames = flac.find(part.path, part.base)
     if frames.is_joined:
         raise joined(part.path)
-    if frames.is_cut:
+    if frames.is_cut and frames.samples >= stream.samples:  # other cuts are found in reading
         raise InputError(
             f'{part.path} is damaged at its end, sample {frames.samples}: a frame is cut, or bytes '
             'follow that are no audio; replace or remove it'
