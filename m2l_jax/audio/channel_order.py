@@ -10,6 +10,8 @@ import os
 import numpy as np
 import soundfile
 
+from m2l_jax.audio import tags
+
 Order = slice | list[int]
 
 _AS_STORED = slice(None)
@@ -48,6 +50,7 @@ def _vorbis_order(file: soundfile.SoundFile) -> Order:
 
 def _opus_family(path: str | os.PathLike[str]) -> int | None:
     with open(path, 'rb') as file:
+        file.seek(tags.skip(file))
         beginning = file.read(_FIRST_PAGES_BYTES)
     header = beginning[beginning.find(_OPUS_HEADER) :]
     return header[_OPUS_FAMILY] if len(header) > _OPUS_FAMILY else None

@@ -10,7 +10,7 @@ import re
 import struct
 from typing import BinaryIO
 
-from m2l_jax.audio import flac
+from m2l_jax.audio import flac, tags
 from m2l_jax.audio.ranges import Ranges
 from m2l_jax.interface.errors import InputError
 
@@ -18,9 +18,6 @@ PathLike = str | os.PathLike[str]
 
 # Bytes after the audio that are not worth a word: padding, or a header counted as audio.
 _FEW = 128
-_ID3V1_BYTES = 128
-_PADDING = 4096  # of zeros, to the end of a disk's block
-_TAGS = (b'ID3', b'TAG', b'APETAGEX', b'LYRICSBEGIN')
 _MOST_CHUNKS = 1000
 _WRAP = 1 << 32
 # About what writers into a pipe state: they cannot come back to fill the size in.
@@ -37,27 +34,35 @@ _FILE_MARKS = (b'RIFF', b'RIFX', b'RF64', b'BW64', b'FORM', b'caff', b'.snd', b'
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What a file holds.
+    """Audio of a file.
 
     Attributes:
       shown: the file as libsndfile reads all of it; None if it does so anyway.
       size: bytes of audio that will be read.
       left_out: bytes after them that may be audio too.
+      unstated: bytes of `size` beyond what the header states, where it states a size.
     """
 
     shown: BinaryIO | None
     size: int
-    left_out: int
+    left_out: int = 0
+    unstated: int = 0
 
-    def describe_left_out(self, seconds: float) -> str:
-        """Says what is left out of a file of which so many seconds are read; '' if nothing is."""
-        if not self.left_out:
-            return ''
-        left_out = seconds * self.left_out / max(1, self.size)
-        return (
-            f'{self.left_out} bytes follow the audio that the header counts and are left out, '
-            f'{left_out:.1f} s if they are audio'
-        )
+    def warning(self, seconds: float) -> str:
+        """Doubts about the end of a file of which `seconds` are read; '' if there are none."""
+        if self.left_out:
+            left_out = seconds * self.left_out / max(1, self.size)
+            return (
+                f'{self.left_out} bytes follow the audio that the header counts and are left out, '
+                f'{left_out:.1f} s if they are audio'
+            )
+        if self.unstated:
+            return (
+                f'the header states {self.size - self.unstated} bytes of audio and '
+                f'{self.unstated} follow, which are read as audio too, '
+                f'{seconds * self.unstated / self.size:.1f} s'
+            )
+        return ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +123,10 @@ _W64 = _Kind(
     align=8,
     cut=True,
 )
+# Of the samples: of floating point, A-law and mu-law, which the chunk may name at its end.
+_W64_FORMAT = b'fmt ' + _GUID_END
+_EXTENSIBLE, _EXTENSION = b'\xfe\xff', 24
+_NAMED_FORMATS = (b'\3\0', b'\6\0', b'\7\0')
 # RF64: a chunk that comes first holds the sizes, which the 32 bits elsewhere leave out.
 _DS64_PLACE = 12
 _DS64_EMPTY = struct.pack('<4sI28x', b'ds64', 28)
@@ -133,7 +142,14 @@ _VALUE_BYTES = {
     ('SDS', 'PCM_24'): 127 / 30,
 }
 _ELSEWHERE = b'\xff\xff\xff\xff'
-_NAME = re.compile(rb'[ -~]{4}')
+_NAME = re.compile(rb'[\xa9 -~][ -~]{3}')
+# Chunks without audio, in lower case and without padding: one of them ends the audio before it,
+# however its own size may be.
+_KNOWN = frozenset(
+    b'list id3 bext ixml cue smpl fact junk pad fllr peak afsp disp _pmx axml chna levl minf umid '
+    b'anno name auth (c) comt mark inst appl midi elm1 regn cart plst labl note strc acid '
+    b'mext qlty smed iptc r64m info strg chan free uuid kuki edct \xa9nam \xa9art \xa9alb'.split()
+)
 _LONGEST_HEAD = 1 << 26
 
 
@@ -145,7 +161,7 @@ def look_into(path: PathLike) -> Contents | None:
         of the audio open.
     """
     with open(path, 'rb') as file:
-        base = _skip_id3(file)
+        base = tags.skip(file)
         size = os.fstat(file.fileno()).st_size - base
         part = _Part(path, file, base, size)
         start = part.read(0, 32)
@@ -164,23 +180,20 @@ def look_into(path: PathLike) -> Contents | None:
 
 
 def look_behind(path: PathLike, kind: tuple[str, str], values: int) -> Contents | None:
-    """Compares what libsndfile reads with a file's size; None if others compare them.
+    """Compares a file's size with the `values`, of all channels, that libsndfile reads.
 
-    Args:
-      path: the file.
-      kind: libsndfile's format and subtype.
-      values: samples that it reads, of all channels.
+    None for a `kind`, a format and a subtype, with which others compare them.
     """
     if kind not in _VALUE_BYTES:
         return None
     size = int(values * _VALUE_BYTES[kind])
     left_out = os.path.getsize(path) - size
-    return Contents(None, size, left_out if left_out > _PADDING else 0)
+    return Contents(None, size, left_out if left_out > tags.MOST_ZEROS else 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """An open file without the ID3 tag before it: places count from `base`."""
+    """An open file without the tags before it: places count from `base`."""
 
     path: PathLike
     file: BinaryIO
@@ -197,15 +210,6 @@ class _Part:
         return Ranges(self.path, [(self.base + begin, self.base + end)], head)
 
 
-def _skip_id3(file: BinaryIO) -> int:
-    tag = file.read(10)
-    if tag[:3] != b'ID3' or len(tag) < 10:
-        return 0
-    return 10 + sum(
-        (byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True)
-    )
-
-
 def _look_into_chunks(part: _Part, kind: _Kind, magic: bytes) -> Contents | None:
     begin = _find_audio(part, kind)
     if begin is None:
@@ -217,12 +221,14 @@ def _look_into_chunks(part: _Part, kind: _Kind, magic: bytes) -> Contents | None
     if wide:
         outer, data = _DS64_SIZES.unpack(part.read(_DS64_SIZES_PLACE, _DS64_SIZES.size))
         size = data if size == _WRAP - 1 else size
-    end, left_out = _find_end(part, kind, begin, size, outer, wraps=number.size == 4 and not wide)
+    wraps = number.size == 4 and not wide
+    end, left_out, unstated = _find_end(part, kind, begin, size, outer, wraps)
     shown = None
     misled = end != begin + size or left_out or (kind.cut and end < part.size)
-    if misled or magic == b'BW64':
+    unread = magic == b'BW64' or (kind is _W64 and _extended_format(part.read(0, begin)))
+    if misled or unread or part.base:
         shown = part.show(_true_head(part, kind, begin, end, wide), begin, end)
-    return Contents(shown, end - begin, left_out)
+    return Contents(shown, end - begin, left_out, unstated)
 
 
 def _find_audio(part: _Part, kind: _Kind) -> int | None:
@@ -242,8 +248,8 @@ def _find_audio(part: _Part, kind: _Kind) -> int | None:
 
 def _find_end(
     part: _Part, kind: _Kind, begin: int, size: int, outer: int | None, wraps: bool
-) -> tuple[int, int]:
-    """Where audio ends, and how many bytes of what follows may be audio too.
+) -> tuple[int, int, int]:
+    """The end of the audio, bytes after it that may be audio, and bytes before it not stated.
 
     Args:
       part: the file.
@@ -251,7 +257,7 @@ def _find_end(
       begin: where the audio begins.
       size: its bytes, as stated.
       outer: the bytes of all, as stated; None if they are not.
-      wraps: whether these sizes have 32 bits.
+      wraps: true of sizes of 32 bits.
 
     Raises:
       InputError: if the file ends before the audio, or after it in a way that leaves its end open.
@@ -261,32 +267,34 @@ def _find_end(
     if stated > part.size:
         if not unknown and not kind.packets and stated > part.size + _FEW:
             raise truncated(part.path, part.size - begin, size, 'bytes')
-        return part.size, 0
+        return part.size, 0, 0
     following = _audio_after(part, kind, stated, 0 if empty else _FEW)
     if following is not None:
-        return stated, following
+        return stated, following, 0
     if empty or unknown or kind.packets:
-        return part.size, 0
+        return part.size, 0, 0
     if wraps:
         for end in range(stated + _WRAP, part.size + 1, _WRAP):
             if _audio_after(part, kind, end, _FEW) == 0:
-                return end, 0
+                return end, 0, 0
+    rest = part.size - stated
     if outer is not None and _reaches_end(part.size - kind.outer_excess, outer, wraps):
-        return part.size, 0  # what is within the whole, and is no chunk, can only be audio
-    if wraps and part.size - stated > _WRAP - _FEW:
+        # What is within the whole, and is no chunk, can only be audio.
+        return part.size, 0, rest if not wraps or rest < _WRAP - _FEW else 0
+    if wraps and rest > _WRAP - _FEW:
         raise InputError(
             f'{part.path} is longer than its header can say, {part.size} bytes and not {size}: '
             'convert it to RF64 or FLAC'
         )
-    return stated, part.size - stated
+    return stated, rest, 0
 
 
 def _reaches_end(size: int, outer: int, wraps: bool) -> bool:
-    """Tells whether a file of a size is what the size of the whole states, or leaves unsaid."""
+    """True if a file has no more than the size that is stated of the whole."""
     beyond = size - outer
     if wraps:
         beyond = (beyond + _FEW) % _WRAP - _FEW
-    return outer <= 0 or _is_unknown(outer) or beyond <= _FEW
+    return outer > 0 and not _is_unknown(outer) and beyond <= _FEW
 
 
 def _is_unknown(size: int) -> bool:
@@ -294,51 +302,67 @@ def _is_unknown(size: int) -> bool:
 
 
 def _audio_after(part: _Part, kind: _Kind, stated: int, few: int) -> int | None:
-    """Bytes of audio in what follows the audio; None if that is neither chunks nor tags.
+    """Bytes of audio in the chunks that follow the audio; None if what follows may be audio.
+
+    Args:
+      part: the file.
+      kind: its container.
+      stated: where the audio ends.
+      few: bytes that may follow and count for nothing; 0 where zeros are audio.
 
     Raises:
       InputError: if another file follows.
     """
-    for place in sorted({stated, stated + -stated % max(2, kind.align)}):  # not all writers pad
-        if (found := _audio_in_chunks(part, kind, place, few)) is not None:
-            return found
-    return None
-
-
-def _audio_in_chunks(part: _Part, kind: _Kind, place: int, few: int) -> int | None:
-    found = 0
+    found, is_known, end = 0, False, stated
     for _ in range(_MOST_CHUNKS):
-        if _is_trailer(part, place, few):
+        places = sorted({end, end + -end % max(2, kind.align)})  # not all writers pad
+        if any(_is_trailer(part, place, few) for place in places):
             return found
-        name, size = kind.chunk.unpack(part.read(place, kind.chunk.size))
-        content = place + kind.chunk.size
-        end = content + size - kind.counted
-        if not _NAME.match(name) or not content <= end <= part.size + 1:
-            return None
+        chunks = filter(None, (_read_chunk(part, kind, place) for place in places))
+        name, begin, end = next(chunks, (b'', 0, 0))
+        is_known = is_known or _is_known(name) or name == kind.audio
+        if not name or end > part.size + 1:
+            return found if is_known else None
         if name == kind.audio:
-            found += end - content
-        place = end + -end % kind.align
+            found += end - begin
     return None
+
+
+def _read_chunk(part: _Part, kind: _Kind, place: int) -> tuple[bytes, int, int] | None:
+    """Name, first byte and end of a chunk; None if it is not known and does not fit."""
+    name, size = kind.chunk.unpack(part.read(place, kind.chunk.size))
+    begin = place + kind.chunk.size
+    end = begin + size - kind.counted
+    fits = _NAME.match(name) and begin <= end <= part.size + 1
+    return (name, begin, max(begin, end)) if fits or _is_known(name) else None
+
+
+def _is_known(name: bytes) -> bool:
+    return name[:4].rstrip(b' \0').lower() in _KNOWN
 
 
 def _is_trailer(part: _Part, place: int, few: int) -> bool:
-    """Tells whether a file ends at a place, but for tags, padding and a few bytes.
+    """True if a file ends at a place, but for tags, zeros and a few bytes.
 
     Raises:
       InputError: if another file begins there.
     """
     rest = part.size - place
-    start = part.read(place, 16)
-    if rest <= few or start.startswith(_TAGS):
+    if rest <= few:
         return True
-    if start.startswith(_FILE_MARKS):
+    after = tags.skip(part.file, part.base + place) - part.base
+    if part.read(after, 16).startswith(_FILE_MARKS):
         raise joined(part.path)
-    return rest <= _PADDING and not any(part.read(place, rest))
+    is_trailer = tags.is_trailer(part.file, part.base + place, part.base + part.size)
+    return is_trailer and (few > 0 or rest <= 0 or any(part.read(place, 1)))
 
 
 def _true_head(part: _Part, kind: _Kind, begin: int, end: int, wide: bool) -> bytes:
     """All before the audio, with sizes that are true of a file that ends with the audio."""
     head, size = bytearray(part.read(0, begin)), end - begin
+    if kind is _W64 and (name := _extended_format(head)):
+        place = head.find(_W64_FORMAT) + kind.chunk.size
+        head[place : place + len(name)] = name
     number = struct.Struct(kind.number)
     if number.size == 4 and not wide and end >= _WRAP:
         if head[:4] != b'RIFF':
@@ -359,16 +383,26 @@ def _true_head(part: _Part, kind: _Kind, begin: int, end: int, wide: bool) -> by
     return bytes(head)
 
 
+def _extended_format(head: bytes) -> bytes:
+    """Name of the format that a Wave64's extension holds and libsndfile takes for PCM; or b''."""
+    form = head[head.find(_W64_FORMAT) + _W64.chunk.size :]
+    name = form[_EXTENSION : _EXTENSION + 2]
+    return name if form.startswith(_EXTENSIBLE) and name in _NAMED_FORMATS else b''
+
+
 def _look_into_au(part: _Part, order: str) -> Contents | None:
     begin, stated = struct.unpack(f'{order}II', part.read(4, 8))
     size = part.size - begin
-    if begin > _LONGEST_HEAD or size < 0 or (stated >= size and not _is_unknown(stated)):
+    if begin > _LONGEST_HEAD or size < 0:
         return None
-    if 0 < stated < size and _is_trailer(part, begin + stated, _FEW):
-        return None
+    is_stated = 0 < stated < size and not _is_unknown(stated)
+    is_right = stated >= size and not _is_unknown(stated)
+    if is_right or (0 < stated < size and _is_trailer(part, begin + stated, _FEW)):
+        return Contents(part.show(b'', 0, part.size), size) if part.base else None
     head = bytearray(part.read(0, begin))
     head[8:12] = _ELSEWHERE  # up to the end of the file
-    return Contents(part.show(bytes(head), begin, part.size), size, 0)
+    shown = part.show(bytes(head), begin, part.size)
+    return Contents(shown, size, unstated=size - stated if is_stated else 0)
 
 
 def _look_into_flac(part: _Part) -> Contents | None:
@@ -376,30 +410,19 @@ def _look_into_flac(part: _Part) -> Contents | None:
     stream = flac.parse(header)
     if stream is None:
         return None
-    length = min(part.size, 2 * stream.most_frame_bytes + _PADDING)
-    samples = flac.find_end(part.read(part.size - length, length), stream)
-    if samples is None or not flac.begins(_first_frame(part), stream):
-        return None
-    if samples != stream.samples and flac.is_joined(part.path):
+    frames = flac.find(part.path, part.base)
+    if frames.is_joined:
         raise joined(part.path)
-    end = max(0, part.size - _ID3V1_BYTES)
-    tag = part.read(end, 3) == b'TAG'  # libFLAC takes it for damage
-    if samples < stream.samples or (samples == stream.samples and not tag):
-        return None  # what is cut is found in reading it
-    head = flac.with_samples(header, samples)
-    end = end if tag else part.size
-    return Contents(part.show(head, len(head), end), end, 0)
-
-
-def _first_frame(part: _Part) -> bytes:
-    """The header of the frame that comes first, after the blocks of metadata."""
-    place = len(b'fLaC')
-    for _ in range(_MOST_CHUNKS):
-        block = part.read(place, 4)
-        place += 4 + int.from_bytes(block[1:], 'big')
-        if block[0] & 128:  # the last
-            break
-    return part.read(place, flac.FRAME_HEADER_BYTES)
+    if frames.is_cut and frames.samples >= stream.samples:  # other cuts are found in reading
+        raise InputError(
+            f'{part.path} is damaged at its end, sample {frames.samples}: a frame is cut, or bytes '
+            'follow that are no audio; replace or remove it'
+        )
+    more = frames.samples > stream.samples
+    if not more and frames.end == part.size and not part.base:
+        return None
+    head = flac.with_samples(header, frames.samples) if more else header
+    return Contents(part.show(head, len(head), frames.end), frames.end)
 
 
 def truncated(path: PathLike, held: int, promised: int, unit: str = 'samples') -> InputError:
@@ -410,9 +433,10 @@ def truncated(path: PathLike, held: int, promised: int, unit: str = 'samples') -
     )
 
 
-def joined(path: PathLike) -> InputError:
-    """The error for several streams in one file, of which libsndfile would read the first."""
+def joined(path: PathLike, is_converted: bool = False) -> InputError:
+    """The error for several streams in one file, all of which ffmpeg reads if `is_converted`."""
+    convert = f', or convert it (ffmpeg -i {path} FILE.flac)' if is_converted else ''
     return InputError(
         f'{path} holds several streams in a row, which cannot be read as one: '
-        f'split it, or convert it (ffmpeg -i {path} FILE.flac)'
+        f'split it into one file for each{convert}'
     )

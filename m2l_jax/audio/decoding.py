@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from m2l_jax.audio import channel_order, containers, flac, mpeg, ogg
+from m2l_jax.audio import channel_order, containers, mpeg, ogg, tags
 from m2l_jax.audio.ranges import Ranges
 from m2l_jax.audio.suffixes import UNREAD_SUFFIXES
 from m2l_jax.interface.errors import InputError
@@ -66,12 +66,12 @@ class OpenAudio(soundfile.SoundFile):
         self.warning = ''
 
     def seekable(self) -> bool:
-        """Whether reading may rely on seeking."""
+        """Denies that reading may rely on seeking."""
         return False
 
     @property
     def can_seek(self) -> bool:
-        """Whether `seek` is exact; it needs a format that can, and a header that tells the end."""
+        """True if `seek` is exact; it needs a format that can, and a header that tells the end."""
         return super().seekable() and self.has_length
 
 
@@ -127,11 +127,8 @@ def decode(
       the file ends before `stop`.
 
     Raises:
-      InputError: if `stop` is None and the file holds less than its header promises, or streams
-        of FLAC after the first.
+      InputError: if `stop` is None and the file holds less than its header promises.
     """
-    if stop is None and file.format == 'FLAC' and flac.is_joined(path):
-        raise containers.joined(path)
     longest = max(1, int(_BLOCK_VALUES / file.channels / max(1, expansion)))
     order = channel_order.when_read(file, path)
     seek = _seek_point(file, start)
@@ -158,17 +155,20 @@ def _open(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio:
     file = stack.enter_context(OpenAudio(shown))
     if _is_mpeg(file):
         return _open_frames(path, stack) or file
-    file.warning = contents.describe_left_out(file.frames / file.samplerate)
+    file.warning = contents.warning(file.frames / file.samplerate)
     return file
 
 
 def _open_streams(path: PathLike, name: str | bytes, stack: contextlib.ExitStack) -> OpenAudio:
     """A file of packets or frames, and what is in no container that is looked into."""
     with open(path, 'rb') as bare:
+        begin = tags.skip(bare)
+        bare.seek(begin)
         mark = bare.read(4)
     if mark == ogg.MARK:
         _check_pages(path)
-        if parts := ogg.flac_ranges(path):
+        whole = [(begin, os.path.getsize(path))] if begin else []
+        if parts := ogg.flac_ranges(path) or whole:
             return stack.enter_context(OpenAudio(stack.enter_context(Ranges(path, parts))))
     # libmpg123 writes a warning for a file that goes on where its first frame says that it ends.
     if mark.startswith(mpeg.MARKS) and (frames := _open_frames(path, stack)):
@@ -189,14 +189,14 @@ def _open_streams(path: PathLike, name: str | bytes, stack: contextlib.ExitStack
     values = file.frames * file.channels
     contents = containers.look_behind(path, (file.format, file.subtype), values)
     if contents is not None:
-        file.warning = contents.describe_left_out(file.frames / file.samplerate)
+        file.warning = contents.warning(file.frames / file.samplerate)
     return file
 
 
 def _check_pages(path: PathLike) -> None:
     pages = ogg.check(path)
     if pages.is_chained:
-        raise containers.joined(path)
+        raise containers.joined(path, is_converted=True)
     if pages.missing:
         raise InputError(
             f'{path} is damaged, {pages.missing} of its pages are missing or broken: '
@@ -210,7 +210,7 @@ def _open_frames(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio | Non
     if layout is None or not layout.runs:
         return None
     if layout.is_joined:
-        raise containers.joined(path)
+        raise containers.joined(path, is_converted=True)
     if layout.promised > layout.samples:
         raise containers.truncated(path, layout.samples, layout.promised)
     frames = stack.enter_context(mpeg.frames_alone(path, layout))
@@ -233,6 +233,11 @@ def _check_header(file: OpenAudio, path: PathLike) -> None:
     if problem:
         raise InputError(
             f'{path} cannot be audio, its header claims {problem}: replace or remove it'
+        )
+    if file.format == 'SVX' and file.channels > 1:  # libsndfile takes turns between them
+        raise InputError(
+            f'{path} holds its channels one after the other, which is not read: '
+            'convert it (sox FILE.8svx FILE.wav)'
         )
     for promised, held in _CUT_SIZE.findall(file.extra_info):
         if int(promised) - int(held) > _MISCOUNTED_BYTES:

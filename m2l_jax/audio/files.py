@@ -53,7 +53,7 @@ def resample(waveform: np.ndarray, source_rate: int, sample_rate: int) -> np.nda
 
 
 class FormatError(InputError):
-    """What a format cannot hold, wherever it were written."""
+    """Refusal of audio that a format cannot hold, wherever it were written."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,12 @@
-"""FLAC's own account of its length (RFC 9639): the number of its last frame."""
+"""Frames of a FLAC file (RFC 9639): the number of the last tells the length, its sum the end."""
 
+import functools
 import os
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
+
+from m2l_jax.audio import tags
 
 HEADER_BYTES = 42  # the mark, the first block's header and STREAMINFO
 _FIELDS = slice(18, 26)  # sample rate, channels, bits and samples
@@ -12,8 +15,10 @@ _MARK = b'fLaC'
 _STREAM = re.compile(_MARK + rb'[\x00\x80]\x00\x00\x22')
 _MARK_BYTES = 8  # of all that marks a stream
 _BLOCK_BYTES = 1 << 18
+_TAIL_BYTES = 1 << 12  # besides the last frames
+_MOST_METADATA = 1000  # blocks
 _FRAME = re.compile(rb'\xff[\xf8\xf9]')
-FRAME_HEADER_BYTES = 16
+_FRAME_HEADER_BYTES = 16
 _BLOCKS = (0, 192, 576, 1152, 2304, 4608, 0, 0, *(256 << power for power in range(8)))
 
 
@@ -28,7 +33,7 @@ class Stream(NamedTuple):
     @property
     def most_frame_bytes(self) -> int:
         """Bytes of a frame that nothing could be gained on."""
-        return FRAME_HEADER_BYTES + self.block * self.channels * (self.bits + 1) // 8 + 16
+        return _FRAME_HEADER_BYTES + self.block * self.channels * (self.bits + 1) // 8 + 16
 
 
 def parse(header: bytes) -> Stream | None:
@@ -46,43 +51,116 @@ def with_samples(header: bytes, samples: int) -> bytes:
     return header[: _FIELDS.start] + fields.to_bytes(8, 'big') + header[_FIELDS.stop :]
 
 
-def find_end(tail: bytes, stream: Stream) -> int | None:
-    """Samples up to the end of the last frame; None if there is none in a file's last bytes.
+class Frames(NamedTuple):
+    """Result of a look at all frames.
+
+    Attributes:
+      is_joined: another stream follows the first.
+      samples: up to the end of the last frame; 0 where frames do not tell.
+      end: place where the last frame ends.
+      is_cut: it does not end where the file, a tag or zeros let it.
+    """
+
+    is_joined: bool = False
+    samples: int = 0
+    end: int = 0
+    is_cut: bool = False
+
+
+def find(path: str | os.PathLike[str], base: int = 0) -> Frames:
+    """The frames of a file; places count from `base`, where the stream begins.
+
+    Raises:
+      OSError: if it cannot be read.
+    """
+    status = os.stat(path)
+    return _find(os.fspath(path), base, status.st_size, status.st_mtime_ns)
+
+
+def find_end(tail: bytes, stream: Stream) -> tuple[int, int] | None:
+    """Samples up to the end of the last frame in a file's last bytes, and its place in them.
 
     A frame counts that begins the stream or follows on the one before it: audio that looks like
     a frame's header does not.
     """
     ends = {0}
     last = None
-    for first, samples in _frames(tail, stream):
+    for first, samples, place in _frames(tail, stream):
         end = first + samples
         if first in ends:
-            last = end
+            last = end, place
         ends.add(end)
     return last
 
 
-def begins(header: bytes, stream: Stream) -> bool:
-    """Tells whether a header is of a stream's first frame; a recorded broadcast has later ones."""
-    return next(_frames(header, stream), (1, 0))[0] == 0
-
-
-def is_joined(path: str | os.PathLike[str]) -> bool:
-    """Whether another stream follows the first, as where files were joined."""
-    streams, kept = 0, b''
+@functools.lru_cache(maxsize=1 << 14)  # parts of a file are read again and again in training
+def _find(path: str, base: int, size: int, changed: int) -> Frames:
+    del changed
     with open(path, 'rb') as file:
-        while streams < 2 and (block := file.read(_BLOCK_BYTES)):
-            block = kept + block
-            if _MARK in block:  # several times as fast as the expression
-                streams += len(_STREAM.findall(block))
-            kept = block[-(_MARK_BYTES - 1) :]
-    return streams > 1
+        file.seek(base)
+        stream = parse(file.read(HEADER_BYTES))
+        begin = _first_frame(file, base)
+        if _holds_stream(file, begin):
+            return Frames(is_joined=True)
+        length, last = 2 * stream.most_frame_bytes + _TAIL_BYTES, None
+        while last is None and length < 16 * (size - begin):  # large tags may follow
+            start = max(begin, size - length)
+            file.seek(start)
+            last = find_end(file.read(), stream)
+            length *= 16
+        if last is None:
+            return Frames(end=size - base)
+        samples, place = last
+        end = _frame_end(file, start + place, size, stream)
+        file.seek(begin)
+        if next(_frames(file.read(_FRAME_HEADER_BYTES), stream), (1,))[0] != 0:
+            samples = 0  # a recorded broadcast begins with a later frame
+        return Frames(False, samples, (end or size) - base, end is None)
 
 
-def _frames(tail: bytes, stream: Stream) -> Iterator[tuple[int, int]]:
-    """First sample and samples of all that looks like a frame's header."""
+def _first_frame(file: BinaryIO, base: int) -> int:
+    """The place after the blocks of metadata."""
+    place = base + len(_MARK)
+    for _ in range(_MOST_METADATA):
+        file.seek(place)
+        block = file.read(4).ljust(4, b'\x80')
+        place += 4 + int.from_bytes(block[1:], 'big')
+        if block[0] & 128:  # the last
+            break
+    return place
+
+
+def _holds_stream(file: BinaryIO, begin: int) -> bool:
+    """True if a stream begins at a place or after it."""
+    file.seek(begin)
+    kept = b''
+    while block := file.read(_BLOCK_BYTES):
+        block = kept + block
+        # Much faster than the expression alone.
+        if (place := block.find(_MARK)) >= 0 and _STREAM.search(block, place):
+            return True
+        kept = block[-(_MARK_BYTES - 1) :]
+    return False
+
+
+def _frame_end(file: BinaryIO, begin: int, size: int, stream: Stream) -> int | None:
+    """The place where the frame ends that begins at a place, and its checksum is right.
+
+    None if neither the file ends there, nor tags or zeros follow to its end.
+    """
+    file.seek(begin)
+    crc = 0
+    for place, byte in enumerate(file.read(stream.most_frame_bytes), begin + 1):
+        crc = (crc << 8 & 0xFFFF) ^ _CRC16[crc >> 8 ^ byte]
+        if not crc and tags.is_trailer(file, place, size):
+            return size if size - place == _SUM_BYTES else place  # two zeros may be the sum
+    return None
+
+
+def _frames(tail: bytes, stream: Stream) -> Iterator[tuple[int, int, int]]:
+    """First sample, samples and place of all that looks like a frame's header."""
     for match in _FRAME.finditer(tail):
-        header = tail[match.start() : match.start() + FRAME_HEADER_BYTES].ljust(8, b'\0')
+        header = tail[match.start() : match.start() + _FRAME_HEADER_BYTES].ljust(8, b'\0')
         code, rate = header[2] >> 4, header[2] & 15
         channels = min(header[3] >> 4, 8)
         ones = 8 - (header[4] ^ 255).bit_length()
@@ -91,19 +169,24 @@ def _frames(tail: bytes, stream: Stream) -> Iterator[tuple[int, int]]:
         after_number = 4 + max(1, ones)
         after_block = after_number + {6: 1, 7: 2}.get(code, 0)
         end = after_block + {12: 1, 13: 2, 14: 2}.get(rate, 0)
-        if len(header) <= end or _crc8(header[:end]) != header[end]:
+        if len(header) <= end or _crc(header[:end], 8, 0x07) != header[end]:
             continue
         number = header[4] & (127 >> ones)
         for byte in header[5:after_number]:
             number = number << 6 | byte & 63
         samples = _BLOCKS[code] or int.from_bytes(header[after_number:after_block], 'big') + 1
-        yield (number if header[1] & 1 else number * stream.block), samples
+        first = number if header[1] & 1 else number * stream.block
+        yield first, samples, match.start()
 
 
-def _crc8(content: bytes) -> int:
+def _crc(content: bytes, bits: int, polynomial: int) -> int:
     crc = 0
     for byte in content:
-        crc ^= byte
+        crc ^= byte << (bits - 8)
         for _ in range(8):
-            crc = (crc << 1) ^ (0x107 if crc & 0x80 else 0)
+            crc = (crc << 1) ^ (polynomial | 1 << bits if crc >> (bits - 1) else 0)
     return crc
+
+
+_SUM_BYTES = 2  # at the end of a frame
+_CRC16 = [_crc(bytes([byte]), 16, 0x8005) for byte in range(256)]

@@ -1,8 +1,7 @@
 """Audio that is read without an error and is none: far beyond full scale, or all one number."""
 
-import functools
-import itertools
 import logging
+import threading
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -10,6 +9,8 @@ import numpy as np
 from m2l_jax.interface.errors import InputError
 
 _logger = logging.getLogger(__name__)
+_lock = threading.Lock()
+_told: set[tuple[str, str]] = set()  # what has been warned of
 
 # Full scale is 1. Clipped mixes and resampling reach 2 or 3; integers taken for floats, more than
 # this wherever there is more than noise.
@@ -80,10 +81,10 @@ def check_loudness(waveform: np.ndarray, name: str) -> None:
 
 def log_once(name: str, reason: str) -> None:
     """Warns of a file, unless there is no reason or this process has done so for the like."""
-    if reason and not next(_warnings(name, reason.partition(':')[0])):
+    key = name, reason.partition(':')[0]
+    with _lock:
+        is_new = bool(reason) and key not in _told
+        if is_new:
+            _told.add(key)
+    if is_new:
         _logger.warning('%s: %s', name, reason)
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _warnings(name: str, kind: str) -> Iterator[int]:
-    return itertools.count()

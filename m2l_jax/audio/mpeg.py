@@ -13,7 +13,7 @@ import re
 import struct
 from typing import BinaryIO, NamedTuple
 
-from m2l_jax.audio import ranges
+from m2l_jax.audio import ranges, tags
 
 # kbit/s by the four bits of a header, from 1 on; 0 and 15 give a frame no length.
 _RATES_2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
@@ -37,8 +37,7 @@ _BLOCK = 1 << 20
 _JUNK_BEFORE = 1 << 16
 # Headers, each where the one before says, that other bytes do not form by chance.
 _SURE = 4
-_TAGS = (b'ID3', b'TAG', b'APETAGEX', b'LYRICSBEGIN')
-_ID3V2_BYTES, _ID3V2_FOOTER = 10, 0x10
+_FEW = 100  # one part in so many may follow the frames
 
 # A first frame without sound may state the length, where its side information would be or end.
 _LENGTH_MARKS = re.compile(b'Xing|Info|VBRI')
@@ -172,15 +171,13 @@ def find(path: str | os.PathLike[str]) -> Layout | None:
 def _find(path: str, size: int, changed: int) -> Layout | None:
     del changed
     with open(path, 'rb') as file:
-        begin = _skip_tags(file, 0)
+        begin = tags.skip(file)
         first = _search(file, begin, size, min(size, begin + _JUNK_BEFORE))
         if first is None:
             return None
         tag = _read_tag(file, first, size)
         if tag is not None:
-            end = first + tag.bytes
-            is_plain = tag.frames_at is not None and tag.bytes and first == begin and end <= size
-            if is_plain and _search(file, end, size) is None:
+            if _is_plain(file, first, tag, size):
                 return Layout(tag)
             first = _search(file, first + len(tag.content), size)
         runs = []
@@ -188,6 +185,16 @@ def _find(path: str, size: int, changed: int) -> Layout | None:
             runs.append(run)
             first = _search(file, run.end, size)
     return Layout(tag, tuple(runs)) if runs else None
+
+
+def _is_plain(file: BinaryIO, first: int, tag: LengthTag, size: int) -> bool:
+    """True if a decoder finds all frames behind the `tag` at `first` by itself, and is silent.
+
+    libmpg123 passes over few kinds of tags before it, and warns where more than a few bytes follow.
+    """
+    end = first + tag.bytes
+    is_right = tag.frames_at is not None and 0 <= size - end <= tag.bytes // _FEW
+    return is_right and first == tags.skip_id3(file) and _search(file, end, size) is None
 
 
 def _follow(file: BinaryIO, begin: int, end: int, most: int | None = None) -> Run | None:
@@ -220,7 +227,7 @@ def _follow(file: BinaryIO, begin: int, end: int, most: int | None = None) -> Ru
 def _search(file: BinaryIO, begin: int, end: int, last: int | None = None) -> int | None:
     """The next place, before `last` or else `end`, at which frames begin."""
     last = end if last is None else last
-    begin = _skip_tags(file, begin)
+    begin = tags.skip(file, begin)
     if _follow(file, begin, end, 1):
         return begin
     while begin < last:
@@ -238,19 +245,7 @@ def _search(file: BinaryIO, begin: int, end: int, last: int | None = None) -> in
 def _ends_at(file: BinaryIO, position: int, end: int) -> bool:
     """True if the file ends at a position, or a tag begins there."""
     file.seek(position)
-    return position == end or file.read(max(map(len, _TAGS))).startswith(_TAGS)
-
-
-def _skip_tags(file: BinaryIO, position: int) -> int:
-    """The end of the ID3v2 tags that begin at a position; the position if there are none."""
-    while True:
-        file.seek(position)
-        tag = file.read(_ID3V2_BYTES)
-        sizes = tag[6:]
-        if tag[:3] != b'ID3' or len(sizes) < 4 or max(sizes) > 127:
-            return position
-        size = sum(byte << shift for byte, shift in zip(sizes, (21, 14, 7, 0), strict=True))
-        position += size + _ID3V2_BYTES * (2 if tag[5] & _ID3V2_FOOTER else 1)
+    return position == end or file.read(max(map(len, tags.MARKS))).startswith(tags.MARKS)
 
 
 def _read_tag(file: BinaryIO, begin: int, end: int) -> LengthTag | None:

@@ -113,7 +113,7 @@ def synthesise(spectrogram: Array, config: SpectrogramConfig) -> Array:
 
 
 def _overlap(config: SpectrogramConfig) -> int:
-    """How many frames cover a sample in the middle of the signal."""
+    """Number of frames that cover a sample in the middle of the signal."""
     return config.window // config.hop
 
 

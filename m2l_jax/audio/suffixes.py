@@ -1,4 +1,4 @@
-"""Which files are audio, by their suffixes: those that are read, and those that are left out."""
+"""Suffixes of audio files: of those that are read, and of those that are left out."""
 
 import collections
 import dataclasses

@@ -12,7 +12,7 @@ from tests.conftest import make_music
 
 
 def overlapping_slices(whole, block, overlap):
-    """What the blocks must be, cut out of the whole file."""
+    """The blocks, cut out of the whole file."""
     total, hop = whole.shape[1], block - overlap
     starts = range(0, max(1, total - overlap), hop)
     return [whole[:, start : start + block] for start in starts]

@@ -29,7 +29,7 @@ def make_tones(channels):
 
 
 def order_of(waveform, tones):
-    """Which of the tones each channel is."""
+    """Index of the tone that each channel is."""
     length = min(waveform.shape[1], tones.shape[1])
     likeness = waveform[:, :length] @ tones[:, :length].T
     return np.abs(likeness).argmax(axis=1).tolist()
@@ -69,7 +69,7 @@ def test_opus_whose_channels_are_no_loudspeakers_is_left_as_it_is(tmp_path, fami
 
 
 def _add_to_checksum(checksum, byte):
-    """Of an Ogg page (RFC 3533)."""
+    """The checksum of an Ogg page (RFC 3533) with one more byte."""
     checksum ^= byte << 24
     for _ in range(8):
         checksum = checksum << 1 ^ (0x104C11DB7 if checksum & 1 << 31 else 0)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from m2l_jax.audio import files, flac
+from m2l_jax.audio import channel_order, files, flac
 from m2l_jax.interface.errors import InputError
+from tests.audio.kinds import JUNK, id3v2, refusal
 from tests.conftest import make_music
 
 RATE = 44_100
@@ -131,13 +132,20 @@ def test_a_size_that_was_never_filled_in(tmp_path, whole, kind, size, outer):
 
 @each_kind
 def test_a_size_of_half_of_what_the_whole_states(tmp_path, whole, kind):
-    """The whole goes on to the end of the file without another chunk: the rest is audio."""
+    """The whole goes on to the end of the file without another chunk: the rest may be audio."""
     content, music = whole(kind)
     place = kind.size_at(content)
     size = struct.unpack_from(kind.number, content, place)[0]
     content = patched(content, place, kind.number, size // 48 * 24)
     if kind.form != 'CAF':  # states no size of the whole
-        assert check_read(tmp_path / 'a', content, music) == ''
+        warning = check_read(tmp_path / 'a', content, music)
+        counted = 24 if kind.form == 'W64' else 0  # bytes of its header
+        stated = size // 48 * 24 - counted
+        rest = size + size % 2 - counted - stated
+        assert warning == (
+            f'the header states {stated} bytes of audio and {rest} follow, '
+            'which are read as audio too, 0.3 s'
+        )
         return
     kept = (size // 48 * 24 - 4) // 2
     warning = check_read(tmp_path / 'a', content, music[:, :kept])
@@ -186,9 +194,9 @@ def test_files_in_a_row_are_refused(tmp_path, whole, kind):
     content, _ = whole(kind)
     path = tmp_path / 'a'
     path.write_bytes(content * 2)
-    for read in (files.read_info, lambda path: files.read(path, RATE)):
-        with pytest.raises(InputError, match='a holds several streams in a row'):
-            read(path)
+    message = refusal(path, RATE)
+    assert f'{path} holds several streams in a row' in message
+    assert message.endswith('split it into one file for each')  # ffmpeg reads the first
 
 
 @each_kind
@@ -370,10 +378,10 @@ def test_the_last_frame_tells_the_length_of_a_flac(whole, samples):
     content, _ = whole(FLAC, samples)
     stream = flac.parse(content[: flac.HEADER_BYTES])
     assert (stream.channels, stream.bits, stream.samples) == (1, 16, samples)
-    assert flac.find_end(content, stream) == samples
+    assert flac.find_end(content, stream)[0] == samples
     assert flac.find_end(content[: flac.HEADER_BYTES], stream) is None
     false = content + b'\xff\xf8\xc9\x08\x00'  # the beginning of a header, and no more
-    assert flac.find_end(false, stream) == samples
+    assert flac.find_end(false, stream)[0] == samples
 
 
 def test_a_flac_whose_first_frame_is_a_later_one(tmp_path, whole):
@@ -391,17 +399,123 @@ def test_a_flac_whose_first_frame_is_a_later_one(tmp_path, whole):
 def test_a_flac_that_goes_away_while_it_is_read_is_named(tmp_path, whole, monkeypatch):
     path = tmp_path / 'a.flac'
     path.write_bytes(whole(FLAC)[0])
-    monkeypatch.setattr(flac, 'is_joined', lambda _: os.stat(tmp_path / 'gone'))
+    monkeypatch.setattr(channel_order, 'when_read', lambda *_: os.stat(tmp_path / 'gone'))
     with pytest.raises(InputError, match=r'a\.flac is damaged \(.*No such file'):
         files.read(path, RATE)
 
 
 @pytest.mark.parametrize('seconds', [0.2, 0.5, 1])
-def test_flac_streams_in_a_row_are_refused(tmp_path, whole, seconds):
+@pytest.mark.parametrize('between', [b'', id3v2(3_000), bytes(2_000)], ids=['', 'ID3', 'zeros'])
+@pytest.mark.parametrize('after', [b'', bytes(2_000)], ids=['', 'zeros after'])
+def test_flac_streams_in_a_row_are_refused(tmp_path, whole, seconds, between, after):
     first, _ = whole(FLAC, RATE // 2)
     second, _ = whole(FLAC, int(seconds * RATE))
     path = tmp_path / 'a.flac'
-    path.write_bytes(first + second)
-    for read in (files.read, lambda *args: list(files.read_blocks(*args, 1_000))):
-        with pytest.raises(InputError, match=r'a\.flac holds several streams in a row'):
-            read(path, RATE)
+    path.write_bytes(first + between + second + after)
+    assert refusal(path, RATE) == (
+        f'{path} holds several streams in a row, which cannot be read as one: '
+        'split it into one file for each'
+    )
+
+
+TAG_BEHIND = b'APETAGEX' + JUNK[:3_000]
+
+
+@pytest.mark.parametrize('before', [b'', id3v2(90_000)], ids=['', 'ID3'])
+@pytest.mark.parametrize('states_samples', [True, False])
+@pytest.mark.parametrize(
+    'after',
+    [b'', bytes(1), bytes(4_096), TAG_BEHIND, TAG_BEHIND * 50, b'TAG' + bytes(125)],
+    ids=['', 'zero', 'zeros', 'APE', 'picture', 'ID3v1'],
+)
+def test_tags_and_zeros_around_a_flac(tmp_path, whole, before, states_samples, after):
+    content, music = whole(FLAC)
+    if not states_samples:
+        content = set_flac_samples(content, 0)
+    assert check_read(tmp_path / 'a', before + content + after, music) == ''
+
+
+@pytest.mark.parametrize('before', [b'', id3v2(90_000)], ids=['', 'ID3'])
+def test_a_flac_of_another_end_is_refused_in_one_way(tmp_path, whole, before):
+    content, _ = whole(FLAC)
+    path = tmp_path / 'a.flac'
+    for broken in (content + JUNK[:5_000], content[:-50], content[:-1]):
+        path.write_bytes(before + broken)
+        assert refusal(path, RATE) == (
+            f'{path} is damaged at its end, sample 30001: a frame is cut, or bytes follow that are '
+            'no audio; replace or remove it'
+        )
+
+
+def riff_chunk(name, content, size=None):
+    return name + struct.pack('<I', len(content) if size is None else size) + content
+
+
+LARGE = JUNK[:60_001]
+PIECES = riff_chunk(b'LIST', JUNK[:401])
+
+
+@pytest.mark.parametrize(
+    'chunks',
+    [
+        riff_chunk(b'id3 ', LARGE, len(LARGE) + 10),
+        riff_chunk(b'ID3 ', LARGE, 0),
+        riff_chunk(b'id3 ', LARGE)[:-20_000],
+        riff_chunk(b'LIST', LARGE, len(LARGE) + 8),
+        riff_chunk(b'iXML', LARGE) + PIECES,
+        riff_chunk(b'iXML', LARGE) + PIECES + riff_chunk(b'abcd', LARGE) + PIECES,
+        riff_chunk(b'PAD\0', bytes(70_000)),
+        riff_chunk(b'\xa9nam', LARGE),
+        riff_chunk(b'SMED', LARGE) + riff_chunk(b'_PMX', LARGE),
+        bytes(50_000),
+        id3v2(50_000),
+    ],
+)
+def test_malformed_chunks_behind_the_audio_are_none(tmp_path, whole, chunks):
+    content, music = whole(KINDS[0], 30_000)
+    content += chunks
+    content = patched(content, 4, '<I', len(content) - 8)
+    assert check_read(tmp_path / 'a', content, music) == ''
+
+
+@pytest.mark.parametrize('outer', [0, 0xFFFF_FFFF])
+def test_an_unknown_size_of_the_whole_makes_nothing_audio(tmp_path, whole, outer):
+    content, music = whole(KINDS[0], 30_000)
+    content = patched(content + JUNK[:44_100], 4, '<I', outer)
+    assert check_read(tmp_path / 'a', content, music) == (
+        '44100 bytes follow the audio that the header counts and are left out, '
+        '0.5 s if they are audio'
+    )
+
+
+@pytest.mark.parametrize('between', [bytes(3_000), id3v2(3_000)], ids=['zeros', 'ID3'])
+def test_files_with_more_between_them_are_refused(tmp_path, whole, between):
+    content, _ = whole(KINDS[0])
+    path = tmp_path / 'a.wav'
+    path.write_bytes(content + between + content)
+    assert f'{path} holds several streams in a row' in refusal(path, RATE)
+
+
+@pytest.mark.parametrize('subtype', ['FLOAT', 'DOUBLE', 'ULAW', 'ALAW', 'PCM_24'])
+def test_wave64_with_an_extended_format(tmp_path, whole, subtype):
+    """As written by ffmpeg where samples are of floating point."""
+    content, music = whole(Kind('W64', subtype, '<q'))
+    place = content.index(b'fmt ' + GUID_END)
+    (size,) = struct.unpack_from('<q', content, place + 16)
+    form, rest = content[place + 24 : place + 40], content[place + size + -size % 8 :]
+    guid = form[:2] + bytes.fromhex('000000001000800000aa00389b71')
+    extended = b'\xfe\xff' + form[2:] + struct.pack('<HHI', 22, 8 * (form[14] // 8), 4) + guid
+    extended = content[place : place + 16] + struct.pack('<q', 24 + len(extended)) + extended
+    content = content[:place] + extended + rest
+    content = patched(content, 16, '<q', len(content))
+    assert check_read(tmp_path / 'a', content, music) == ''
+
+
+def test_channels_one_after_the_other_are_refused(tmp_path):
+    path = tmp_path / 'a.8svx'
+    soundfile.write(path, make_music(1).T, RATE, 'PCM_S8', format='SVX')
+    content = path.read_bytes()
+    place = content.index(b'BODY')
+    stereo = content[:place] + b'CHAN' + struct.pack('>II', 4, 6) + content[place:]
+    path.write_bytes(patched(stereo, 4, '>I', len(stereo) - 8))
+    assert 'a.8svx holds its channels one after the other' in refusal(path, RATE)

@@ -102,6 +102,23 @@ def test_junk_before_the_first_frame_is_passed_over(tmp_path, pieces, junk, name
         np.testing.assert_allclose(read(tmp_path, junk + content, name), expected, atol=1e-6)
 
 
+APE = b'APETAGEX' + struct.pack('<IIIIQ', 2000, 90_032, 1, 5 << 29, 0) + JUNK[:90_000]
+APE += b'APETAGEX' + struct.pack('<IIIIQ', 2000, 90_032, 1, 4 << 29, 0)
+
+
+@pytest.mark.parametrize(
+    'before', [APE, id3v2(900) + APE, id3v2(900) + bytes(90_000), bytes(90_000), id3v2(90_000) * 2]
+)
+@pytest.mark.parametrize('after', [b'', ID3V1, APE + ID3V1, JUNK[:90_000], bytes(90_000)])
+def test_large_tags_and_zeros_are_passed_over_in_silence(tmp_path, pieces, before, after, capfd):
+    """libmpg123 writes warnings of its own."""
+    for content in (pieces[0], without_tag(pieces[0])):
+        expected = read(tmp_path, content)
+        whole = read(tmp_path, before + content + after)
+        np.testing.assert_allclose(whole, expected, atol=1e-6)
+    assert capfd.readouterr() == ('', '')
+
+
 def test_a_cut_frame_at_the_beginning_is_passed_over(tmp_path, pieces):
     whole = read(tmp_path, without_tag(pieces[0]))
     assert read(tmp_path, pieces[0][100:]).shape == whole.shape

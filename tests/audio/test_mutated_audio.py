@@ -29,7 +29,7 @@ def whole(path):
 
 
 def refused(reader, path):
-    """What is said of a file that cannot be read; None of one that can."""
+    """The message for a file that cannot be read; None for one that can."""
     try:
         reader(path)
     except InputError as error:

@@ -7,6 +7,7 @@ from m2l_jax.audio import files
 from tests.audio.kinds import (
     JUNK,
     encode,
+    id3v2,
     numbered,
     ogg_flac,
     ogg_page,
@@ -36,7 +37,9 @@ def test_streams_in_a_row_are_refused(tmp_path, subtype, serials, seconds, after
     second = numbered(pages_of(subtype, seconds, seed=1), serials[1])
     path = tmp_path / 'a.ogg'
     path.write_bytes(b''.join(first + second) + after)
-    assert f'{path} holds several streams in a row' in refusal(path, RATE)
+    message = refusal(path, RATE)
+    assert f'{path} holds several streams in a row' in message
+    assert message.endswith(f'or convert it (ffmpeg -i {path} FILE.flac)')
     path.write_bytes(b''.join(first + second + first) + after)
     assert f'{path} holds several streams in a row' in refusal(path, RATE)
 
@@ -90,3 +93,14 @@ def test_flac_in_ogg_is_read(tmp_path, has_length):
         wrapped = tmp_path / name
         wrapped.write_bytes(ogg_flac(bytes(flac)))
         np.testing.assert_array_equal(read_all_ways(wrapped, RATE), expected)
+
+
+@subtypes
+@pytest.mark.parametrize('before', [id3v2(90_000), id3v2(900) + bytes(5_000), bytes(70_000)])
+def test_a_tag_before_the_pages_is_passed_over(tmp_path, subtype, before):
+    path = tmp_path / 'a.ogg'
+    content = b''.join(pages_of(subtype))
+    path.write_bytes(content)
+    alone = read_all_ways(path, RATE)
+    path.write_bytes(before + content)
+    np.testing.assert_array_equal(read_all_ways(path, RATE), alone)
