@@ -47,6 +47,12 @@ _CUT_SIZE = re.compile(
 _MISCOUNTED_BYTES = 128
 
 
+# Formats that are not read, whatever a file's name; libmpg123 would look for frames in them.
+_MP4_BRAND = b'ftyp'
+_UNREAD_MARKS = (b'\x30\x26\xb2\x75', b'\x1a\x45\xdf\xa3')
+_CONVERSION = 'convert it (ffmpeg -i {} FILE.flac)'
+
+
 class OpenAudio(soundfile.SoundFile):
     """An audio file that is read forwards, as from a pipe.
 
@@ -162,9 +168,13 @@ def _open(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio:
 def _open_streams(path: PathLike, name: str | bytes, stack: contextlib.ExitStack) -> OpenAudio:
     """A file of packets or frames, and what is in no container that is looked into."""
     with open(path, 'rb') as bare:
+        head = bare.read(8)
         begin = tags.skip(bare)
         bare.seek(begin)
         mark = bare.read(4)
+    if head[4:] == _MP4_BRAND or head[:4] in _UNREAD_MARKS:
+        remedy = _CONVERSION.format(path)
+        raise InputError(f'{path} cannot be read as audio (MP4, WMA or Matroska): {remedy}')
     if mark == ogg.MARK:
         _check_pages(path)
         whole = [(begin, os.path.getsize(path))] if begin else []
@@ -257,7 +267,7 @@ def _seek_point(file: OpenAudio, start: int) -> int:
 
 def _remedy(path: PathLike) -> str:
     if os.path.splitext(path)[1].lower() in UNREAD_SUFFIXES:
-        return f'convert it (ffmpeg -i {path} FILE.flac)'
+        return _CONVERSION.format(path)
     return 'replace or remove it'
 
 

@@ -179,6 +179,16 @@ def test_other_content_is_no_mp3(tmp_path, name):
         assert 'does not exist' not in message
 
 
+@pytest.mark.parametrize(
+    'mark', [b'\0\0\0\x1cftypM4A ', b'\x30\x26\xb2\x75\x8e\x66', b'\x1a\x45\xdf\xa3\x9f\x42']
+)
+def test_formats_that_are_not_read_are_told_without_a_word_of_libmpg123(tmp_path, mark, capfd):
+    path = tmp_path / 'a.mp3'
+    path.write_bytes(mark + JUNK)
+    assert refusal(path, RATE).endswith(f'convert it (ffmpeg -i {path} FILE.flac)')
+    assert capfd.readouterr().err == ''
+
+
 def test_a_stream_of_a_free_bit_rate_is_refused(tmp_path):
     path = tmp_path / 'a.mp3'
     path.write_bytes(b'\xff\xfb\x00\xc0'.ljust(500, b'\0') * 50)
