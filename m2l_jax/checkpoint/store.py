@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -27,6 +28,8 @@ with root_logger_kept():
 
 _FOLDER = 'checkpoints'
 _SYSTEM_ERROR = 'os_error_code'  # in TensorStore's messages
+# TensorStore's threads cannot be waited for after a save that failed.
+_LOOK_SECONDS, _QUIET_LOOKS, _MOST_LOOKS = 0.05, 5, 200
 
 
 class CheckpointStore:
@@ -214,6 +217,17 @@ def _remove_unfinished(folder: pathlib.Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def _remove_all_written(folder: pathlib.Path) -> None:
+    """Removes what a save that failed has written, while its threads may still write more."""
+    quiet = 0
+    for _ in range(_MOST_LOOKS):
+        quiet = 0 if any(folder.iterdir()) else quiet + 1
+        if quiet == _QUIET_LOOKS:
+            return
+        _remove_unfinished(folder)
+        time.sleep(_LOOK_SECONDS)
+
+
 @contextlib.contextmanager
 def _only_news() -> Iterator[None]:
     """Keeps Orbax from logging errors that it raises as well, and missing figures."""
@@ -267,7 +281,7 @@ def new_store(path: str | os.PathLike[str]) -> Iterator[CheckpointStore]:
             with _only_news(), contextlib.closing(CheckpointStore(path)) as store:
                 yield store
         except BaseException:
-            _remove_unfinished(folder)
+            _remove_all_written(folder)
             raise
 
 
