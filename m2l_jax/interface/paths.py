@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import os
@@ -13,6 +12,11 @@ import time
 from collections.abc import Iterator
 
 from m2l_jax.interface.errors import InputError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # not on Windows, where no file is locked
+    fcntl = None
 
 _PARTIAL = re.compile(r'\.[0-9a-f]{16}\.([0-9a-f]{16})\.(\d+)\.partial')
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -191,6 +195,8 @@ def remove_leftovers(folder: str | os.PathLike[str], *, deep: bool) -> None:
 
 
 def _lock(descriptor: int) -> bool:
+    if fcntl is None:
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def run(name: str, *arguments: str, exit_code: int = 0, before: str = '') -> str:
-    """What it prints.
+    """Output of a command.
 
     Args:
       name: of the benchmark.

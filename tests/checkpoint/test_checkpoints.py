@@ -74,7 +74,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_run_alone(tmp_path):
 
 
 def process_state():
-    """What a library has no business to change in the process that it runs in."""
+    """State of the process that a library has no business to change."""
     gc.collect()
     return {
         'root logger': (logging.root.level, list(logging.root.handlers)),

@@ -117,7 +117,7 @@ def test_shards_that_are_removed_by_hand_are_not_told_of_meanwhile(tmp_path):
 
 
 def test_who_completes_a_job_that_another_has_begun_again_tells_nothing(tmp_path):
-    """Where one process completes while another has shards done again."""
+    """One process completes the job while another has shards done again."""
     folder = tmp_path / 'set'
     worker = write_records(folder, bad=('2',))
     shards = plan_shards([Item(str(number), '', number) for number in range(6)], 1.0, 2)

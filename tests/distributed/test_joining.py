@@ -1,4 +1,4 @@
-"""What keeps processes from training together is told in one line."""
+"""Errors that keep processes from training together, each in one line."""
 
 from tests.distributed.job import JOIN, finish, free_address, start, start_two
 
