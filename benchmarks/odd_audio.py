@@ -32,7 +32,8 @@ _MANY_CHANNELS = (
     ('.ogg', 'OGG', 'VORBIS'),
     ('.opus', 'OGG', 'OPUS'),
 )
-_WRAPPED_CHANNELS, _WRAPPED_RATE = 64, 192_000
+# 4 GiB in 8 seconds.
+_WRAPPED_CHANNELS, _WRAPPED_RATE, _WRAPPED_BYTES = 64, 1_000_000, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +44,16 @@ class OddFile:
       suffix: of its name.
       content: its bytes.
       label: what is odd about it.
-      seconds: of audio that were put into it, if it was read as one.
+      seconds: of audio that were put into it; of a file that is cut, fewer.
+      is_certain: `seconds` is all that there is: what another decoder reads beyond it is the
+        encoder's padding.
     """
 
     suffix: str
     content: bytes
     label: str
     seconds: float
+    is_certain: bool = False
 
 
 def write_odd_files(folder: pathlib.Path, seed: int, count: int) -> dict[str, OddFile]:
@@ -67,16 +71,16 @@ def write_odd_files(folder: pathlib.Path, seed: int, count: int) -> dict[str, Od
 
 def write_wrapped_wav(path: pathlib.Path, beyond_seconds: float) -> OddFile:
     """Writes a sparse WAV of more than 4 GiB, whose 32-bit sizes have begun again at 0."""
-    frame = 4 * _WRAPPED_CHANNELS
+    frame = _WRAPPED_BYTES * _WRAPPED_CHANNELS
     data = (2**32 // frame + int(beyond_seconds * _WRAPPED_RATE)) * frame
-    form = (3, _WRAPPED_CHANNELS, _WRAPPED_RATE, _WRAPPED_RATE * frame, frame, 32)
+    form = (3, _WRAPPED_CHANNELS, _WRAPPED_RATE, _WRAPPED_RATE * frame, frame, 64)
     header = struct.pack('<4sI4s4sI', b'RIFF', (data + 36) % 2**32, b'WAVE', b'fmt ', 16)
     header += struct.pack('<HHIIHH4sI', *form, b'data', data % 2**32)
-    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (_WRAPPED_RATE, _WRAPPED_CHANNELS))
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (_WRAPPED_RATE // 2, _WRAPPED_CHANNELS))
     with open(path, 'wb') as file:
-        file.write(header + noise.astype('<f4').tobytes())
+        file.write(header + noise.astype('<f8').tobytes())
         file.truncate(len(header) + data)
-    return OddFile(path.suffix, b'', 'wrapped WAV', data / frame / _WRAPPED_RATE)
+    return OddFile(path.suffix, b'', 'wrapped WAV', data / frame / _WRAPPED_RATE, True)
 
 
 def _sound(seconds: float, rate: int, channels: int) -> np.ndarray:
@@ -91,8 +95,8 @@ def _encoded(kind: str, subtype: str, seconds: float, rate: int, channels: int) 
     return target.getvalue()
 
 
-def _mp3(chance: random.Random, seconds: float, rate: int, channels: int) -> bytes:
-    """An MP3, in one of four with its length tag taken away."""
+def _mp3(chance: random.Random, is_tagged: bool, seconds: float, rate: int, channels: int) -> bytes:
+    """An MP3 with or without the frame that states its length."""
     target = io.BytesIO()
     mode = chance.choice(('CONSTANT', 'VARIABLE'))
     with soundfile.SoundFile(
@@ -100,10 +104,7 @@ def _mp3(chance: random.Random, seconds: float, rate: int, channels: int) -> byt
     ) as file:
         file.write(_sound(seconds, rate, channels))
     content = target.getvalue()
-    if chance.random() < 0.25:
-        sync = content[:2]
-        content = content[content.index(sync, 4) :]
-    return content
+    return content if is_tagged else content[content.index(content[:2], 4) :]
 
 
 def _joined_mp3(chance: random.Random) -> OddFile:
@@ -113,18 +114,20 @@ def _joined_mp3(chance: random.Random) -> OddFile:
     rates = [_RATES[0] if same else chance.choice(_RATES) for _ in range(pieces)]
     channels = [1 if same else chance.choice((1, 2)) for _ in range(pieces)]
     content = b''.join(
-        _mp3(chance, *each) + chance.choice(_TAGS)
+        _mp3(chance, chance.random() < 0.75, *each) + chance.choice(_TAGS)
         for each in zip(lengths, rates, channels, strict=True)
     )
     return OddFile('.mp3', content, f'joined MP3, {"like" if same else "unlike"}', sum(lengths))
 
 
 def _mp3_after_junk(chance: random.Random) -> OddFile:
-    seconds = chance.choice((0.5, 1.0, 2.0))
-    junk = bytes(chance.randrange(1, 5000)) if chance.random() < 0.5 else b''
-    mp3 = _mp3(chance, seconds, chance.choice(_RATES), 2)
-    cut = 0 if junk else chance.randrange(1, 300)
-    return OddFile('.mp3', junk + mp3[cut:], 'MP3 after junk or cut', seconds - 0.1)
+    seconds, is_tagged = chance.choice((0.5, 1.0, 2.0)), chance.random() < 0.75
+    mp3 = _mp3(chance, is_tagged, seconds, chance.choice(_RATES), 2)
+    if chance.random() < 0.5:
+        junk = bytes(chance.randrange(1, 5000))
+        return OddFile('.mp3', junk + mp3, 'MP3 after junk', seconds, is_tagged)
+    cut = mp3[chance.randrange(1, 300) :]
+    return OddFile('.mp3', cut, 'MP3 with a cut first frame', seconds - 0.1)
 
 
 def _chained_ogg(chance: random.Random) -> OddFile:
