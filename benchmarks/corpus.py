@@ -90,7 +90,7 @@ def _cut_files(folder: pathlib.Path) -> float:
     least, most = float(_SECONDS.value[0]), float(_SECONDS.value[-1])
     recordings = [
         path
-        for path in files.find(_INPUT.value)
+        for path in files.search(_INPUT.value)[0]
         if files.read_info(path).samples_at(_SAMPLE_RATE) >= most * _SAMPLE_RATE
     ]
     if not recordings:

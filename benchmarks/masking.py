@@ -72,7 +72,7 @@ def main(_):
 def _cut(least: int) -> list[np.ndarray]:
     """Mono cuts `[1, samples]` of random lengths from random places."""
     random = np.random.default_rng(_SEED.value)
-    recordings = files.find(_INPUT.value)
+    recordings, _ = files.search(_INPUT.value)
     cuts = []
     while len(cuts) < _CUTS.value:
         path = recordings[random.integers(len(recordings))]

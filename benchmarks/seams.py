@@ -86,7 +86,7 @@ def _read_piece(sample_rate: int) -> np.ndarray:
     """`[1, samples]`, the first channels of recordings one after another, again if need be."""
     wanted = round(_SECONDS.value * sample_rate)
     parts, samples = [], 0
-    paths = files.find(_AUDIO.value)
+    paths, _ = files.search(_AUDIO.value)
     while samples < wanted:
         parts.append(files.read(paths[len(parts) % len(paths)], sample_rate)[:1])
         samples += parts[-1].shape[1]

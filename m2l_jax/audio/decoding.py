@@ -62,7 +62,8 @@ class OpenAudio(soundfile.SoundFile):
     Attributes:
       samples: length of each channel, as the header says or as counted in the frames.
       has_length: whether that is known.
-      warning: what is left out of the file, if it may be audio; a phrase without the file's name.
+      warning: what is left out of the file though it may be audio, or read beyond what its header
+        states; a phrase without the file's name.
     """
 
     def __init__(self, file: str | bytes | BinaryIO, samples: int | None = None):

@@ -61,7 +61,8 @@ class AudioInfo:
     """Channels of a file, and its rate and samples as stored.
 
     Attributes:
-      warning: what is left out of the file, if it may be audio; a phrase without the file's name.
+      warning: what is left out of the file though it may be audio, or read beyond what its header
+        states; a phrase without the file's name.
     """
 
     path: str
@@ -73,11 +74,6 @@ class AudioInfo:
     def samples_at(self, sample_rate: int) -> int:
         """Samples that `read` gives of the whole file at `sample_rate`."""
         return resampled_length(self.samples, self.sample_rate, sample_rate)
-
-
-def find(paths: str) -> list[str]:
-    """The files that `search` finds."""
-    return search(paths)[0]
 
 
 def search(paths: str) -> tuple[list[str], LeftOut]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from m2l_jax.audio import files
-from m2l_jax.audio.levels import check_loudness, log_once
+from m2l_jax.audio.levels import Levels, check_loudness, log_once
 from m2l_jax.audio.suffixes import LeftOut
 from m2l_jax.data.inputs import no_audio
 from m2l_jax.interface.errors import InputError
@@ -102,7 +102,10 @@ class AudioFolder:
         return waveform
 
     def items(self) -> Iterator[tuple[str, np.ndarray | str]]:
-        """Every file's path, and its waveform `[channels, samples]` or why it cannot be read."""
+        """Every file's path, and its waveform `[channels, samples]` or why it cannot be used.
+
+        A file that is too loud cannot: of these waveforms 16 bits are kept, which clip it.
+        """
         with concurrent.futures.ThreadPoolExecutor() as threads:
             for begin in range(0, len(self.files), _FILES_AHEAD):
                 part = self.files[begin : begin + _FILES_AHEAD]
@@ -110,10 +113,13 @@ class AudioFolder:
                     yield file.path, waveform
 
     def _read_whole(self, file: files.AudioInfo) -> np.ndarray | str:
+        levels = Levels()
         try:
-            return files.read(file.path, self._sample_rate)
+            waveform = files.read(file.path, self._sample_rate, levels=levels)
         except InputError as error:
             return str(error)
+        too_loud = levels.too_loud()
+        return f'{file.path} is {too_loud}' if too_loud else waveform
 
 
 def scan(path: str, sample_rate: int, crop_samples: int) -> AudioFolder:

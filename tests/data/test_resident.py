@@ -108,6 +108,16 @@ def test_damaged_files_are_named_and_left_out(music_folder):
     assert np.min(np.sqrt(np.mean(cut(corpus, mesh) ** 2, axis=1))) >= 0.001
 
 
+def test_a_file_of_which_16_bits_would_keep_the_signs_only_is_named_and_left_out(tmp_path):
+    soundfile.write(tmp_path / 'good.wav', make_music(1).T, 44_100)
+    loud = tmp_path / 'loud.wav'
+    soundfile.write(loud, make_music(1).T * 32_768, 44_100, subtype='FLOAT')
+    loader, corpus, mesh = load([Collection('', str(tmp_path), 1.0)])
+    assert list(loader.reported) == [str(loud)]
+    assert loader.reported[str(loud)].startswith(f'{loud} is too loud: peak ')
+    assert np.abs(cut(corpus, mesh)).max() < 0.99
+
+
 def test_a_collection_without_a_crop_is_told(music_folder, tmp_path):
     silent = tmp_path / 'quiet'
     silent.mkdir()
