@@ -25,6 +25,8 @@ def get_config() -> ConfigDict:
     config.consistency.density = ConfigDict({'log_sigma_mean': -1.1, 'log_sigma_std': 2.0})
     config.consistency.schedule = ConfigDict({'start_exponent': 1.0, 'end_exponent': 3.0})
     config.consistency.huber_scale = 0.00054
+    config.consistency.least_weight = 0.0
+    config.consistency.auxiliary = ConfigDict({'weight': 0.0, 'end': 0.5})  # 0: as in the paper
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-4

@@ -36,7 +36,16 @@ def get_config(steps: str = '30000') -> ConfigDict:
     config.model.update(
         base_channels=32, bottleneck_channels=256, bottleneck_blocks=2, embedding_channels=128
     )
-    config.optimizer.update(learning_rate=4e-4, final_learning_rate=4e-6)
+    config.consistency.density.update(log_sigma_mean=0.0, log_sigma_std=2.3)
+    config.consistency.schedule.update(start_exponent=0.0, end_exponent=1.5)
+    config.consistency.least_weight = 2.0
+    config.consistency.auxiliary.weight = 30.0
+    config.optimizer.update(
+        learning_rate=6e-4,
+        final_learning_rate=6e-6,
+        warmup_steps=min(200, int(steps) // 5),
+        b2=0.99,
+    )
     config.data.resident = True
     config.train.update(checkpoint_every=int(steps) // 20, keep_checkpoints=1)
     config.evaluation.update(every=int(steps) // 20, clips=12, seconds=5.0, media_clips=0)

@@ -25,11 +25,14 @@ def pseudo_huber(difference: jax.Array, scale: float) -> jax.Array:
     return squared / (jnp.sqrt(squared + c**2) + c)
 
 
-def level_weight(sigma: jax.Array, teacher_sigma: jax.Array) -> jax.Array:
-    """1/(σ - σ'), and 0 where the two levels coincide (there the difference is 0 too)."""
+def level_weight(sigma: jax.Array, teacher_sigma: jax.Array, least: float = 0.0) -> jax.Array:
+    """1/(σ - σ') but no less than `least`, and 0 where the two levels coincide.
+
+    There the difference is 0 too.
+    """
     gap = sigma - teacher_sigma
     apart = gap > 0
-    return jnp.where(apart, 1 / jnp.where(apart, gap, 1.0), 0.0)
+    return jnp.where(apart, jnp.maximum(1 / jnp.where(apart, gap, 1.0), least), 0.0)
 
 
 def consistency_loss(
@@ -40,6 +43,7 @@ def consistency_loss(
     sigma: jax.Array,
     teacher_sigma: jax.Array,
     huber_scale: float,
+    least_weight: float = 0.0,
 ) -> jax.Array:
     """Weighted distance of the student's output at σ from the teacher's at σ' < σ, a row each.
 
@@ -52,13 +56,15 @@ def consistency_loss(
       clean, noise: `[B, ...]`, float32.
       sigma, teacher_sigma: `[B]`, float32.
       huber_scale: c of the pseudo-Huber distance divided by √n; 0.00054 in both papers.
+      least_weight: what 1/(σ - σ') is at least; 0 in the papers.
 
     Returns:
       `[B]`, float32: (√(‖f(x_σ) - sg f(x_σ')‖² + c²) - c)/(σ - σ').
     """
     target = jax.lax.stop_gradient(teacher(add_noise(clean, noise, teacher_sigma), teacher_sigma))
     output = student(add_noise(clean, noise, sigma), sigma)
-    return level_weight(sigma, teacher_sigma) * pseudo_huber(output - target, huber_scale)
+    weight = level_weight(sigma, teacher_sigma, least_weight)
+    return weight * pseudo_huber(output - target, huber_scale)
 
 
 def _per_row(values: jax.Array, like: jax.Array) -> jax.Array:

@@ -24,6 +24,7 @@ LEAST_RMS = 1e-3  # of a clip that is not silent
 
 _SEED = 0  # of the decoding noise
 _CROPS = 16  # for the figures by noise level, over all clips
+_NOISY = 5.0  # σ from which on hardly anything but the latents tells what the clip is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +101,13 @@ class Evaluation:
 
     def describe(self) -> str:
         """The main figures, in one line for the log."""
-        si_sdr, lsd, mr_stft, loss = (
-            self.scalars[f'evaluation/{name}'] for name in ('si_sdr', 'lsd', 'mr_stft', 'loss')
+        si_sdr, lsd, mr_stft, loss, gain = (
+            self.scalars[f'evaluation/{name}']
+            for name in ('si_sdr', 'lsd', 'mr_stft', 'loss', 'latent_gain')
         )
         return (
             f'SI-SDR {si_sdr:.2f} dB, LSD {lsd:.2f} dB, multi-resolution STFT {mr_stft:.3f}, '
-            f'loss {loss:.4g} ({self.seconds:.1f} s)'
+            f'loss {loss:.4g}, latent gain {gain:.4f} ({self.seconds:.1f} s)'
         )
 
 
@@ -160,7 +162,12 @@ class HeldOutClips:
 
         - `si_sdr` and `lsd` in dB, and `mr_stft`: means over the clips, see `evaluation.metrics`;
         - `loss_sigma_…` and `error_sigma_…` with the level σ in the name: consistency loss and
-          root mean square error, see `evaluation.noise_bins`; `loss` and `error`: their means.
+          root mean square error, see `evaluation.noise_bins`; `loss` and `error`: their means;
+        - `latent_gain_sigma_…`: the error with another crop's latents over that with the own, 1
+          where the latents are not used; `latent_gain`: the least of those from σ = 5 on;
+          `latent_gain_over_mean…`: the same with the mean of all latents for another crop's;
+          `latent_gain_magnitude…`: as `latent_gain…`, of the magnitudes' error;
+        - `latent_std` and `latents_saturated`, see `evaluation.latent_spread`.
 
         Args:
           params: NumPy arrays, or JAX arrays of which each device holds the whole.
@@ -200,15 +207,29 @@ class HeldOutClips:
         return ClipMedia(clip.name, clip.waveform, reconstruction, to_pixels(figure))
 
     def _by_noise_level(self, params: Params) -> dict[str, float]:
-        scalars = {}
-        for name, values in zip(
-            ('loss', 'error'), self._measure_bins(params, self._crops), strict=True
-        ):
-            values = np.asarray(values, np.float64)
-            scalars[name] = float(np.mean(values))
+        figures = jax.tree.map(
+            lambda value: np.asarray(value, np.float64), self._measure_bins(params, self._crops)
+        )
+        by_level = {
+            'loss': figures.loss,
+            'error': figures.error,
+            'latent_gain': figures.error_other / figures.error,
+            'latent_gain_over_mean': figures.error_mean / figures.error,
+            'latent_gain_magnitude': figures.magnitude_error_other / figures.magnitude_error,
+        }
+        scalars = {
+            'loss': np.mean(figures.loss),
+            'error': np.mean(figures.error),
+            'latent_std': figures.latent_std,
+            'latents_saturated': figures.latents_saturated,
+        }
+        noisy = np.array(self._sigmas) >= _NOISY
+        for name in by_level.keys() - scalars.keys():
+            scalars[name] = np.min(by_level[name][noisy])
+        for name, values in by_level.items():
             for sigma, value in zip(self._sigmas, values, strict=True):
-                scalars[f'{name}_sigma_{sigma:.2g}'] = float(value)
-        return scalars
+                scalars[f'{name}_sigma_{sigma:.2g}'] = value
+        return {name: float(value) for name, value in scalars.items()}
 
 
 def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list[Clip]:

@@ -1,6 +1,7 @@
 """What a model makes of each noise level, on the same crops with the same noise every time."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +10,41 @@ import numpy as np
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.loss import add_noise, consistency_loss
 from m2l_jax.consistency.noise import teacher_index
+from m2l_jax.evaluation.latent_spread import latent_moments, latent_spread
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
 BINS = 8
 
 _SEED = 0  # of the noise
 
-Measure = Callable[[Params, np.ndarray], tuple[jax.Array, jax.Array]]
+
+class BinFigures(NamedTuple):
+    """Figures of each noise level, `[BINS]`, and of the latents, `[]`; all float32.
+
+    Attributes:
+      loss: consistency loss with the same parameters as student and teacher: how far apart f(x_σ)
+        and f(x_σ') are, which a model that ignores its input can make 0 as well as a perfect one.
+      error: root mean square of f(x_σ) - x over crops and elements: how near to the clean
+        spectrogram x the model comes; a model that gives x_σ back has the error σ.
+      error_other: the same where each crop is denoised with another crop's latents.
+      error_mean: the same with the mean of all latents.
+      magnitude_error, magnitude_error_other: as `error` and `error_other`, of the magnitudes alone:
+        they fall while phases are still left to chance.
+      latent_std: spread of the latents.
+      latents_saturated: the part of them at the ends of tanh.
+    """
+
+    loss: jax.Array
+    error: jax.Array
+    error_other: jax.Array
+    error_mean: jax.Array
+    magnitude_error: jax.Array
+    magnitude_error_other: jax.Array
+    latent_std: jax.Array
+    latents_saturated: jax.Array
+
+
+Measure = Callable[[Params, np.ndarray], BinFigures]
 
 
 def bin_indices() -> np.ndarray:
@@ -24,14 +53,11 @@ def bin_indices() -> np.ndarray:
 
 
 def make_measure(model: Music2Latent, huber_scale: float, delta: float) -> Measure:
-    """Compiles (params, crops `[B, F, T, 2]`) -> (losses `[BINS]`, errors `[BINS]`), float32.
+    """Compiles (params, crops `[B, F, T, 2]`) -> `BinFigures`.
 
-    Each bin is measured at the level in its middle, with a noise of its own for each crop. Its loss
-    is the consistency loss with the same parameters as student and teacher: how far apart f(x_σ)
-    and f(x_σ') are, which a model that ignores its input can make 0 as well as a perfect one. Its
-    error, the root mean square of f(x_σ) - x over crops and elements, says how near to the clean
-    spectrogram x the model comes; a model that gives x_σ back has the error σ. In bfloat16 and with
-    a small Δ, the losses at the highest levels are mostly rounding.
+    Each bin is measured at the level in its middle, with a noise of its own for each crop. Another
+    crop's latents are those of the crop B/2 further on. In bfloat16 and with a small Δ, the losses
+    at the highest levels are mostly rounding.
 
     Args:
       model: computes in its config's dtype.
@@ -42,16 +68,22 @@ def make_measure(model: Music2Latent, huber_scale: float, delta: float) -> Measu
     levels = model.config.noise
 
     @jax.jit
-    def measure(params: Params, crops: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def measure(params: Params, crops: jax.Array) -> BinFigures:
         def apply(*inputs, method):
             return model.apply({'params': params}, *inputs, method=method)
 
-        pyramid = apply(apply(crops, method='encode'), method='pyramid')
+        latents = apply(crops, method='encode')
+        own, other, mean = range(3)
+        conditions = jnp.stack(
+            [
+                latents,
+                jnp.roll(latents, len(crops) // 2, axis=0),
+                jnp.broadcast_to(jnp.mean(latents, axis=(0, 1)), latents.shape),
+            ]
+        )
+        pyramids = jax.lax.map(lambda given: apply(given, method='pyramid'), conditions)
         keys = jax.random.split(random_key(_SEED), len(crops))
         normal, shape = jax.random.normal, crops.shape[1:]
-
-        def denoise(noisy, sigma):
-            return apply(noisy, sigma, pyramid, method='denoise')
 
         def measure_bin(place):
             number, index = place
@@ -59,18 +91,40 @@ def make_measure(model: Music2Latent, huber_scale: float, delta: float) -> Measu
             sigma, teacher_sigma = (
                 jnp.full(len(crops), levels.sigma(i)) for i in (index, teacher_index(index, delta))
             )
-            output = denoise(add_noise(crops, noise, sigma), sigma)
+
+            def denoise(given):
+                condition, sigma = given
+                pyramid = jax.tree.map(lambda level: level[condition], pyramids)
+                return apply(add_noise(crops, noise, sigma), sigma, pyramid, method='denoise')
+
+            # One after another, for the model to be compiled once.
+            kinds = jnp.array([own, own, other, mean])
+            sigmas = jnp.stack([sigma, teacher_sigma, sigma, sigma])
+            student, teacher, *others = jax.lax.map(denoise, (kinds, sigmas))
             losses = consistency_loss(
-                lambda *_: output,  # what the student gives, of which the error is taken as well
-                denoise,
+                lambda *_: student,
+                lambda *_: teacher,
                 crops,
                 noise,
                 sigma,
                 teacher_sigma,
                 huber_scale,
             )
-            return jnp.mean(losses), jnp.sqrt(jnp.mean((output - crops) ** 2))
+            errors = [_rms(output - crops) for output in (student, *others)]
+            magnitudes = [
+                _rms(_magnitude(output) - _magnitude(crops)) for output in (student, others[0])
+            ]
+            return jnp.mean(losses), *errors, *magnitudes
 
-        return jax.lax.map(measure_bin, (jnp.arange(BINS), jnp.asarray(bin_indices())))
+        bins = jax.lax.map(measure_bin, (jnp.arange(BINS), jnp.asarray(bin_indices())))
+        return BinFigures(*bins, **latent_spread(latent_moments(latents)))
 
     return measure
+
+
+def _rms(values: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.mean(values**2))
+
+
+def _magnitude(spectrogram: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.sum(spectrogram**2, axis=-1))

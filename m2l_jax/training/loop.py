@@ -118,6 +118,8 @@ class _Run:
         steps = range(int(state.step), loop.steps)
         previous: Metrics | None = None
         is_due = False
+        if not steps.start:
+            self._evaluate(0, state, is_last=False)  # what the curves begin with
         for step, data in zip(steps, self.feed.batches(steps), strict=True):
             state, metrics = self.train_step(state, data)
             done = step + 1

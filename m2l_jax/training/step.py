@@ -10,15 +10,15 @@ import optax
 from jax.sharding import Mesh
 
 from m2l_jax.audio.spectrogram import to_spectrogram
+from m2l_jax.consistency.auxiliary import AuxiliarySchedule, auxiliary_loss
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.loss import consistency_loss
 from m2l_jax.consistency.noise import IndexDensity, StepSchedule, teacher_index
+from m2l_jax.evaluation.latent_spread import latent_moments, latent_spread
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.training.mesh import AXIS, REPLICATED, ROWS, replicated, shared_out, state_shardings
 from m2l_jax.training.state import TrainState, ema_rate
-
-_SATURATED = 0.99
 
 Metrics = dict[str, jax.Array]
 Fetch = Callable[[Any, jax.Array], jax.Array]  # (data, step) -> this device's rows
@@ -33,11 +33,17 @@ class ConsistencyConfig:
       density: where on the index axis training looks.
       schedule: the distance between student and teacher.
       huber_scale: c of the pseudo-Huber loss over √n.
+      least_weight: of the loss at a noise level; the paper's 1/(σ - σ') is 0.02 where decoding
+        starts, and 100 and more at low noise, from which a short training learns first. 0: as it
+        is.
+      auxiliary: the weight of the loss that is not the paper's; none by default.
     """
 
     density: IndexDensity
     schedule: StepSchedule
     huber_scale: float
+    least_weight: float = 0.0
+    auxiliary: AuxiliarySchedule = dataclasses.field(default_factory=AuxiliarySchedule)
 
     def __post_init__(self):
         if self.huber_scale <= 0:
@@ -92,8 +98,10 @@ def compute_loss(
     draws: Draws,
     delta: jax.Array,
     huber_scale: float,
-) -> tuple[jax.Array, jax.Array]:
-    """Consistency loss of each row, and the latents.
+    least_weight: float = 0.0,
+    held: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Consistency loss of each row, the latents, and the finest conditioning made of them.
 
     Encoder and decoder run once; student and teacher share their pyramid. The teacher sees
     parameters and pyramid behind `stop_gradient`, so that no backward pass of it is ever built.
@@ -102,9 +110,12 @@ def compute_loss(
       spectrogram: clean crops, `[B, F, T, 2]`.
       draws: index and noise of each row.
       delta: distance between the student's and the teacher's index.
+      huber_scale, least_weight: see `ConsistencyConfig`.
+      held: the part of the losses' gradient, from 0 to 1, that encoder and decoder do not get;
+        none by default.
 
     Returns:
-      losses `[B]` and latents `[B, T/8, 64]`, float32.
+      losses `[B]` and latents `[B, T/8, 64]`, float32, and level 0 of the pyramid `[B, F, T, 64]`.
     """
 
     def apply(params, *inputs, method):
@@ -113,17 +124,24 @@ def compute_loss(
     latents = apply(params, spectrogram, method='encode')
     pyramid = apply(params, latents, method='pyramid')
     fixed_params, fixed_pyramid = jax.lax.stop_gradient((params, pyramid))
+    conditioning = pyramid if held is None else _hold(pyramid, fixed_pyramid, held)
     levels = model.config.noise
     losses = consistency_loss(
-        lambda noisy, sigma: apply(params, noisy, sigma, pyramid, method='denoise'),
+        lambda noisy, sigma: apply(params, noisy, sigma, conditioning, method='denoise'),
         lambda noisy, sigma: apply(fixed_params, noisy, sigma, fixed_pyramid, method='denoise'),
         spectrogram,
         draws.noise,
         levels.sigma(draws.index),
         levels.sigma(teacher_index(draws.index, delta)),
         huber_scale,
+        least_weight,
     )
-    return losses, latents
+    return losses, latents, pyramid[0]
+
+
+def _hold(tree: Any, fixed: Any, part: jax.Array) -> Any:
+    """The tree itself, of whose gradient a part is lost; `fixed` is behind `stop_gradient`."""
+    return jax.tree.map(lambda x, y: x + jnp.asarray(part, x.dtype) * (y - x), tree, fixed)
 
 
 def make_train_step(
@@ -161,6 +179,7 @@ def make_train_step(
     def step(state: TrainState, data: Any) -> tuple[TrainState, Metrics]:
         mean = mean_over_mesh(state.params, state.step, data)
         updates = state.step - state.skipped
+        total = sum(mean['losses'].values())
         gradient_norm = _norm(mean['gradient'])
 
         def move(state: TrainState) -> tuple[Params, optax.OptState]:
@@ -176,17 +195,17 @@ def make_train_step(
         # Whether there is an update waits for its norm, and so for all that reads the old moments:
         # else XLA copies them before new ones take their place.
         update_norm = _norm(move(state)[0])
-        finite = jnp.all(jnp.isfinite(jnp.stack([mean['loss'], gradient_norm, update_norm])))
+        finite = jnp.all(jnp.isfinite(jnp.stack([total, gradient_norm, update_norm])))
         after = jax.lax.cond(finite, update, _skip, state)
         metrics = {
-            'loss': mean['loss'],
+            **mean['losses'],
             'learning_rate': learning_rate(updates),
             'delta': consistency.schedule.delta(state.step / steps),
             'skipped_updates': after.skipped,
             'skipped_in_row': after.skipped_in_row,
             'gradient_norm': gradient_norm,
             'update_norm': jnp.where(finite, update_norm, 0.0),
-            **_latent_metrics(mean['moments']),
+            **latent_spread(mean['moments']),
         }
         return jax.lax.with_sharding_constraint(
             (after, metrics),
@@ -206,18 +225,18 @@ def _make_mean_over_mesh(
     data_specs: Any,
     fetch: Fetch,
 ) -> Callable[[Params, jax.Array, Any], dict[str, Any]]:
-    """(params, step, data) -> mean loss, moments of the latents, and gradient, of all rows."""
+    """(params, step, data) -> mean losses, moments of the latents, and gradient, of all rows."""
 
     def mean_on_each_device(params: Params, step: jax.Array, data: Any) -> dict[str, Any]:
         batch = fetch(data, step)
         rows = jax.lax.axis_index(AXIS) * batch.shape[0] + jnp.arange(batch.shape[0])
         key = step_key(seed, step)
-        delta = consistency.schedule.delta(step / steps)
+        progress = step / steps
         # Told to differ from device to device, parameters get each device's own gradient: it is
         # averaged once, below, and not for each part.
         params = jax.lax.pcast(params, AXIS, to='varying')
         local = mean_over_parts(
-            lambda *part: _part_gradient(params, model, consistency, delta, key, *part),
+            lambda *part: _part_gradient(params, model, consistency, progress, key, *part),
             accumulate,
             (batch, rows),
         )
@@ -235,22 +254,34 @@ def _part_gradient(
     params: Params,
     model: Music2Latent,
     consistency: ConsistencyConfig,
-    delta: jax.Array,
+    progress: jax.Array,
     key: jax.Array,
     batch: jax.Array,
     rows: jax.Array,
 ) -> dict[str, Any]:
-    """Mean loss, moments of the latents, and gradient, of some of a device's rows."""
+    """Mean losses, moments of the latents, and gradient, of some of a device's rows."""
     spectrogram = batch if batch.ndim == 4 else to_spectrogram(batch, model.config.spectrogram)
     draws = draw(key, rows, spectrogram.shape[1:], model, consistency.density)
+    delta = consistency.schedule.delta(progress)
 
-    def mean_loss(params):
-        scale = consistency.huber_scale
-        losses, latents = compute_loss(params, model, spectrogram, draws, delta, scale)
-        return jnp.mean(losses), _latent_moments(latents)
+    auxiliary, scale = consistency.auxiliary, consistency.huber_scale
+    share = auxiliary.share(progress) if auxiliary.weight else None
 
-    (loss, moments), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params)
-    return {'loss': loss, 'moments': moments, 'gradient': gradient}
+    def total_loss(params):
+        losses, latents, activation = compute_loss(
+            params, model, spectrogram, draws, delta, scale, consistency.least_weight, share
+        )
+        total = jnp.mean(losses)
+        means = {'loss': total}
+        if auxiliary.weight:
+            sigma_data = model.config.noise.sigma_data
+            distances = auxiliary_loss(activation, spectrogram, sigma_data, scale)
+            means['auxiliary_loss'] = jnp.mean(distances)
+            total += auxiliary.weight * share * means['auxiliary_loss']
+        return total, (means, latent_moments(latents))
+
+    (_, (losses, moments)), gradient = jax.value_and_grad(total_loss, has_aux=True)(params)
+    return {'losses': losses, 'moments': moments, 'gradient': gradient}
 
 
 def mean_over_parts(function: Callable[..., Any], parts: int, arrays: tuple[jax.Array, ...]) -> Any:
@@ -306,20 +337,3 @@ def _norm(tree: Params) -> jax.Array:
     short = [jnp.ravel(leaf) for leaf in leaves if leaf.ndim <= 1]
     sums = [jnp.sum(leaf**2, axis=range(leaf.ndim - 1)) for leaf in leaves if leaf.ndim > 1]
     return jnp.sqrt(jnp.sum(jnp.concatenate(short) ** 2) + jnp.sum(jnp.concatenate(sums)))
-
-
-def _latent_moments(latents: jax.Array) -> dict[str, jax.Array]:
-    return {
-        'mean': jnp.mean(latents),
-        'mean_square': jnp.mean(latents**2),
-        'saturated': jnp.mean((jnp.abs(latents) > _SATURATED).astype(jnp.float32)),
-    }
-
-
-def _latent_metrics(moments: dict[str, jax.Array]) -> Metrics:
-    """Spread of the latents, and how many are stuck at the ends of tanh."""
-    variance = moments['mean_square'] - moments['mean'] ** 2
-    return {
-        'latent_std': jnp.sqrt(jnp.maximum(variance, 0.0)),
-        'latents_saturated': moments['saturated'],
-    }
