@@ -22,7 +22,8 @@ from m2l_jax.training.state import compute_once
 from tests.conftest import make_music
 
 RATE = 44_100
-FIGURES = {'si_sdr', 'lsd', 'mr_stft', 'loss', 'error'}
+GAINS = {'latent_gain', 'latent_gain_over_mean', 'latent_gain_magnitude'}
+FIGURES = {'si_sdr', 'lsd', 'mr_stft', 'loss', 'error', 'latent_std', 'latents_saturated', *GAINS}
 
 
 def make_config(path, **changes) -> EvaluationConfig:
@@ -69,17 +70,21 @@ def held_out(folder, model):
 def test_the_same_parameters_give_the_same_figures_wherever_they_live(held_out, params):
     first = held_out.evaluate(params)
     levels = {'0.0081', '0.071', '0.37', '1.4', '4.3', '11', '26', '56'}
-    by_level = {f'{name}_sigma_{level}' for name in ('loss', 'error') for level in levels}
+    by_level = {f'{name}_sigma_{level}' for name in ('loss', 'error', *GAINS) for level in levels}
     assert set(first.scalars) == {f'evaluation/{name}' for name in FIGURES | by_level}
     assert np.all(np.isfinite(list(first.scalars.values())))
     for name in ('loss', 'error'):
         values = [first.scalars[f'evaluation/{name}_sigma_{level}'] for level in levels]
         assert first.scalars[f'evaluation/{name}'] == pytest.approx(np.mean(values))
+    for name in GAINS:
+        values = [first.scalars[f'evaluation/{name}_sigma_{level}'] for level in ('11', '26', '56')]
+        assert first.scalars[f'evaluation/{name}'] == min(values)
 
     on_all_devices = jax.device_put(params, meshes.replicated(meshes.make_mesh()))
     assert held_out.evaluate(on_all_devices).scalars == first.scalars
     changed = held_out.evaluate(jax.tree.map(lambda leaf: 1.1 * leaf, params))
-    assert all(changed.scalars[name] != value for name, value in first.scalars.items())
+    by_error = {f'evaluation/{name}' for name in FIGURES - GAINS - {'latents_saturated'}}
+    assert all(changed.scalars[name] != first.scalars[name] for name in by_error)
     runner = held_out._codec._runner
     compiled = (held_out._measure_bins, runner.encode_program, runner.decode_program)
     assert [function._cache_size() for function in compiled] == [1, 1, 1]
