@@ -48,6 +48,10 @@ class ConsistencyConfig:
     def __post_init__(self):
         if self.huber_scale <= 0:
             raise InputError(f'config.consistency.huber_scale={self.huber_scale} must be above 0')
+        if self.least_weight < 0:
+            raise InputError(
+                f'config.consistency.least_weight={self.least_weight} must be 0 or more'
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,6 +37,7 @@ def test_constant_of_a_full_crop_is_that_of_the_paper():
 def test_weight_is_the_inverse_gap_and_0_without_one():
     sigma, teacher = jnp.array([2.0, 0.5, 0.002]), jnp.array([1.5, 0.25, 0.002])
     np.testing.assert_allclose(level_weight(sigma, teacher), [2, 4, 0])
+    np.testing.assert_allclose(level_weight(sigma, teacher, least=3.0), [3, 4, 0])
     gradient = jax.grad(lambda s: level_weight(s, teacher).sum())(sigma)
     np.testing.assert_allclose(gradient, [-4, -16, 0])
 

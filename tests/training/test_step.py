@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import small_model
 from m2l_jax.audio.spectrogram import to_spectrogram
+from m2l_jax.consistency.auxiliary import AuxiliarySchedule, auxiliary_loss
 from m2l_jax.consistency.noise import IndexDensity, StepSchedule
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
@@ -44,15 +45,15 @@ def waveforms(model):
 
 
 @functools.cache
-def make_step(model, mesh, accumulate):
+def make_step(model, mesh, accumulate, consistency):
     return make_train_step(
-        model, CONSISTENCY, optax.sgd(1.0), lambda count: 1.0, 0.5, STEPS, 7, mesh, accumulate
+        model, consistency, optax.sgd(1.0), lambda count: 1.0, 0.5, STEPS, 7, mesh, accumulate
     )
 
 
-def run_step(model, state, batch, devices, accumulate=1):
+def run_step(model, state, batch, devices, accumulate=1, consistency=CONSISTENCY):
     mesh = meshes.make_mesh(jax.devices()[:devices])
-    step = make_step(model, mesh, accumulate)
+    step = make_step(model, mesh, accumulate, consistency)
     state = jax.device_put(jax.tree.map(np.asarray, state), meshes.replicated(mesh))
     return jax.tree.map(np.asarray, step(state, meshes.to_global_batch(batch, mesh)))
 
@@ -173,6 +174,37 @@ def test_latent_metrics_are_those_of_the_latents(model, state, waveforms, on_one
     metrics = on_one_device[1]
     np.testing.assert_allclose(metrics['latent_std'], np.std(latents), rtol=1e-3)
     np.testing.assert_allclose(metrics['latents_saturated'], np.mean(np.abs(latents) > 0.99))
+
+
+def test_encoder_and_decoder_pass_from_the_auxiliary_loss_to_the_other(
+    model, state, waveforms, on_one_device
+):
+    """Their gradient is a mean of both losses'; the UNet's is that of the consistency loss."""
+    weight, share = 2.0, 0.4  # at step 3 of 10, with the end in the middle
+    auxiliary = AuxiliarySchedule(weight, end=0.5)
+    consistency = dataclasses.replace(CONSISTENCY, auxiliary=auxiliary)
+    after, metrics = run_step(model, state, waveforms, 1, consistency=consistency)
+
+    def loss(params):
+        spectrogram = to_spectrogram(jnp.asarray(waveforms), model.config.spectrogram)
+        latents = model.apply({'params': params}, spectrogram, method='encode')
+        activation = model.apply({'params': params}, latents, method='pyramid')[0]
+        return auxiliary_loss(activation, spectrogram, 0.5, CONSISTENCY.huber_scale).mean()
+
+    value, alone = jax.jit(jax.value_and_grad(loss))(state.params)
+    np.testing.assert_allclose(metrics['auxiliary_loss'], value, rtol=1e-5)
+    np.testing.assert_allclose(metrics['loss'], on_one_device[1]['loss'], rtol=1e-6)
+    gradient, plain = (
+        jax.tree.map(lambda old, new: old - new, state.params, each.params)
+        for each in (after, on_one_device[0])
+    )
+    assert distance(gradient['unet'], plain['unet']) < 1e-3
+    for part in ('encoder', 'decoder'):
+        expected = jax.tree.map(
+            lambda one, other: (1 - share) * one + share * weight * other, plain[part], alone[part]
+        )
+        assert distance(gradient[part], expected) < 2e-3
+        assert distance(gradient[part], plain[part]) > 0.1
 
 
 def test_silence_trains_without_nan(model, state):
