@@ -4,7 +4,7 @@ import re
 import jax
 import pytest
 
-from configs import default, demo, gpu, small, tpu_v4, tpu_v5e, tpu_v6e
+from configs import default, demo, gpu, overfit, small, tpu_v4, tpu_v5e, tpu_v6e
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
@@ -49,7 +49,7 @@ def test_one_gpu_takes_the_papers_recipe():
     assert config == default.get_config()
 
 
-@pytest.mark.parametrize('module', [default, demo, small])
+@pytest.mark.parametrize('module', [default, demo, overfit, small])
 def test_the_docstring_tells_how_many_parameters_there_are(module):
     model = Music2Latent(build(ModelConfig, module.get_config().model))
     shapes = jax.eval_shape(model.init_params, jax.random.key(0))
@@ -57,9 +57,8 @@ def test_the_docstring_tells_how_many_parameters_there_are(module):
     assert re.search(r'([\d,]+) parameters', module.__doc__)[1] == f'{counted:,}'
 
 
-def test_the_small_model_takes_the_recipe_at_half_the_width():
-    config, recipe = small.get_config('20000'), default.get_config()
-    assert config.consistency == recipe.consistency
+def test_the_small_model_has_half_the_width_and_a_recipe_for_short_trainings():
+    config = small.get_config('20000')
     assert (config.data.batch_size, config.data.crop_frames) == (16, 64)
     config.data.path = 'music'
     settings = build(TrainingConfig, config)
@@ -67,8 +66,12 @@ def test_the_small_model_takes_the_recipe_at_half_the_width():
     assert settings.model.dtype == 'bfloat16'
     assert settings.data.resident
     assert settings.train.steps == 20_000
-    assert settings.optimizer.warmup_steps == 250
+    assert settings.optimizer.warmup_steps == 200
     assert settings.optimizer.ema_decay == pytest.approx(0.996)
+    consistency = settings.consistency
+    assert consistency.schedule.delta(0.0) == 1
+    assert consistency.auxiliary.weight > 0
+    assert consistency.least_weight == 1 / settings.model.noise.sigma_data
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_a_signal_saves_and_stops_and_training_goes_on(config, whole, tmp_path):
         train_and_evaluate(config, tmp_path / 'parts', minutes=0)
     assert_identical(train_and_evaluate(config, tmp_path / 'parts'), whole.state)
 
-    assert list(read_curves(tmp_path / 'parts')['evaluation/si_sdr']) == [4, 6]
+    assert list(read_curves(tmp_path / 'parts')['evaluation/si_sdr']) == [0, 4, 6]
 
 
 def test_a_workdir_that_is_a_file_is_told(config, tmp_path):
