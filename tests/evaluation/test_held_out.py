@@ -22,7 +22,7 @@ from m2l_jax.training.state import compute_once
 from tests.conftest import make_music
 
 RATE = 44_100
-FIGURES = {'si_sdr', 'lsd', 'mr_stft', 'loss', 'error'}
+FIGURES = {'si_sdr', 'lsd', 'mr_stft', 'mel', 'loss', 'error'}
 
 
 def make_config(path, **changes) -> EvaluationConfig:
