@@ -1,12 +1,15 @@
-"""Measures how well a model reconstructs audio, beside the same model untrained.
+"""Measures how well a model reconstructs audio, beside the same model untrained, and noise.
 
     python -m m2l_jax.evaluate --checkpoint=DIR --output=out
     python -m m2l_jax.evaluate --checkpoint=DIR --input=/data/held_out --seconds=10 --output=out
 
 Cuts each file of --input, the bundled held-out music if not given, into pieces of --seconds. Writes
-`report.json`, with SI-SDR, log-spectral and multi-resolution STFT distance of each piece and their
-means, null where not finite, and the first --media of the pieces as WAV, original and
-reconstruction, and as pictures.
+`report.json`, with SI-SDR, log-spectral, multi-resolution STFT and mel distance of each piece and
+their means, null where not finite, and the first --media of the pieces as WAV, original and
+reconstruction, and as pictures. `untrained_mean` is of the same model untrained,
+`shaped_noise_mean` of noise with the average spectrum of each piece: a model with a greater mel
+distance gives back nothing that a filter could not. `by_noise_level` tells how much the latents are
+used: `latent_gain` is the error with another piece's latents over that with the own.
 """
 
 import dataclasses
@@ -36,6 +39,7 @@ def main() -> None:
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
     from m2l_jax.consistency.keys import random_key
     from m2l_jax.evaluation import metrics, quality
+    from m2l_jax.evaluation.shaped_noise import shaped_noise
     from m2l_jax.interface.json_files import write_json
     from m2l_jax.interface.paths import new_folder
     from m2l_jax.model.autoencoder import Music2Latent
@@ -55,6 +59,9 @@ def main() -> None:
         model, key = Music2Latent(codec.config), random_key(_SEED.value)
         untrained = codec.with_params(compute_once(lambda: model.init_params(key)))
         untrained_results = quality.reconstruct_clips(untrained, clips, **options)
+        noise_rows = [
+            metrics.measure(clip.waveform, shaped_noise(clip.waveform), rate) for clip in clips
+        ]
         report = {
             'checkpoint': _CHECKPOINT.value,
             'model': codec.model_id,
@@ -63,6 +70,8 @@ def main() -> None:
             'seconds': _SECONDS.value,
             'mean': metrics.mean_figures(rows),
             'untrained_mean': metrics.mean_figures([each.figures for each in untrained_results]),
+            'shaped_noise_mean': metrics.mean_figures(noise_rows),
+            'by_noise_level': quality.measure_noise_levels(codec, clips),
             'left_out': dataclasses.asdict(left_out),
             'skipped': skipped,
             'clips': {clip.name: row for clip, row in zip(clips, rows, strict=True)},
@@ -77,12 +86,19 @@ def main() -> None:
 
 def _print_means(report: dict) -> None:
     print(f'{len(report["clips"])} pieces of {report["seconds"]:g} s, seed {report["seed"]}')
-    for name in ('mean', 'untrained_mean'):
+    for name in ('mean', 'untrained_mean', 'shaped_noise_mean'):
         figures = report[name]
         print(
-            f'{name:>14}: SI-SDR {figures["si_sdr"]:.2f} dB, log-spectral distance '
-            f'{figures["lsd"]:.2f} dB, multi-resolution STFT {figures["mr_stft"]:.3f}'
+            f'{name:>17}: mel distance {figures["mel"]:.3f}, SI-SDR {figures["si_sdr"]:.2f} dB, '
+            f'log-spectral distance {figures["lsd"]:.2f} dB, '
+            f'multi-resolution STFT {figures["mr_stft"]:.3f}'
         )
+    levels = report['by_noise_level']
+    print(
+        f'{"latents":>17}: gain {levels["latent_gain"]:.3f}, of magnitudes '
+        f'{levels["latent_gain_magnitude"]:.3f} (the least from σ = 5 on; 1 if unused), '
+        f'spread {levels["latent_std"]:.3f}, {levels["latents_saturated"]:.1%} saturated'
+    )
 
 
 def _write_media(folder: pathlib.Path, result, sample_rate: int) -> None:
@@ -94,7 +110,10 @@ def _write_media(folder: pathlib.Path, result, sample_rate: int) -> None:
     files.write(folder / f'{name}.original.wav', original, sample_rate)
     files.write(folder / f'{name}.wav', result.waveform, sample_rate)
     figures = result.figures
-    title = f'{name}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB'
+    title = (
+        f'{name}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB, '
+        f'mel {figures["mel"]:.3f}'
+    )
     picture = draw_comparison(original, result.waveform, sample_rate, title)
     save_picture(folder / f'{name}.png', picture)
 

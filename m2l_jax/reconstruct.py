@@ -29,8 +29,9 @@ def main() -> None:
     figures = reconstruct_file(codec, _INPUT.value, _OUTPUT.value, _STEPS.value, _SEED.value)
     print(
         f'{_INPUT.value}: SI-SDR {figures["si_sdr"]:.2f} dB, '
-        f'log-spectral distance {figures["lsd"]:.2f} dB, {figures["seconds"]:.1f} s, '
-        f'{figures["real_time_factor"]:.2f} times real time (compilation included)'
+        f'log-spectral distance {figures["lsd"]:.2f} dB, mel distance {figures["mel"]:.3f}, '
+        f'{figures["seconds"]:.1f} s, {figures["real_time_factor"]:.2f} times real time '
+        '(compilation included)'
     )
 
 

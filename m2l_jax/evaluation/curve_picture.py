@@ -7,18 +7,23 @@ from matplotlib.figure import Figure
 
 Curve = Mapping[int, float]
 
+# Panels: names, and scalars' names in TensorBoard, without the level where there is one line each.
 _BY_SIGMA = {
     'consistency loss by noise level': 'evaluation/loss_sigma_',
     'denoising error by noise level': 'evaluation/error_sigma_',
+    'latent gain by noise level (1 if unused)': 'evaluation/latent_gain_sigma_',
+    'latent gain of magnitudes (1 if unused)': 'evaluation/latent_gain_magnitude_sigma_',
 }
 _ON_CLIPS = {
+    'mel distance, held-out clips': 'evaluation/mel',
     'SI-SDR in dB, held-out clips': 'evaluation/si_sdr',
     'log-spectral distance in dB, held-out clips': 'evaluation/lsd',
 }
+_LOG_SCALES = ('consistency loss', 'denoising error')  # at the beginning of the name
 
 
 def draw_curves(curves: Mapping[str, Curve], title: str) -> Figure:
-    """The loss in training, and, of held-out clips, losses by noise level, SI-SDR and distance.
+    """The loss in training, and, of held-out clips, figures by noise level and of the waveforms.
 
     Args:
       curves: values by step, by their names in TensorBoard; those that are missing are left out.
@@ -33,13 +38,18 @@ def draw_curves(curves: Mapping[str, Curve], title: str) -> Figure:
     for name, tag in _ON_CLIPS.items():
         panels[name] = {'': curves.get(tag, {})}
     panels = {name: lines for name, lines in panels.items() if any(lines.values())}
-    figure = Figure(figsize=(9, 3.2 * len(panels)), layout='constrained')
+    columns = 2 if len(panels) > 1 else 1
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(7 * columns, 3.2 * rows), layout='constrained')
     figure.suptitle(title, parse_math=False)
-    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (name, lines) in zip(axes, panels.items(), strict=True):
-        axis.set(title=name, yscale='linear' if name in _ON_CLIPS else 'log')
+    first = None
+    for number, (name, lines) in enumerate(panels.items(), start=1):
+        axis = figure.add_subplot(rows, columns, number, sharex=first)
+        first = first or axis
+        axis.set(title=name, yscale='log' if name.startswith(_LOG_SCALES) else 'linear')
         _draw_lines(axis, lines)
-    axes[-1].set_xlabel('steps')
+    for axis in figure.axes[-columns:]:
+        axis.set_xlabel('steps')
     return figure
 
 

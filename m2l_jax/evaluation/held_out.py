@@ -5,6 +5,7 @@ import logging
 import math
 import pathlib
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -24,7 +25,6 @@ LEAST_RMS = 1e-3  # of a clip that is not silent
 
 _SEED = 0  # of the decoding noise
 _CROPS = 16  # for the figures by noise level, over all clips
-_NOISY = 5.0  # σ from which on hardly anything but the latents tells what the clip is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +101,13 @@ class Evaluation:
 
     def describe(self) -> str:
         """The main figures, in one line for the log."""
-        si_sdr, lsd, mr_stft, loss, gain = (
+        si_sdr, mel, lsd, mr_stft, loss, gain = (
             self.scalars[f'evaluation/{name}']
-            for name in ('si_sdr', 'lsd', 'mr_stft', 'loss', 'latent_gain')
+            for name in ('si_sdr', 'mel', 'lsd', 'mr_stft', 'loss', 'latent_gain')
         )
         return (
-            f'SI-SDR {si_sdr:.2f} dB, LSD {lsd:.2f} dB, multi-resolution STFT {mr_stft:.3f}, '
-            f'loss {loss:.4g}, latent gain {gain:.4f} ({self.seconds:.1f} s)'
+            f'SI-SDR {si_sdr:.2f} dB, mel {mel:.3f}, LSD {lsd:.2f} dB, multi-resolution STFT '
+            f'{mr_stft:.3f}, loss {loss:.4g}, latent gain {gain:.4f} ({self.seconds:.1f} s)'
         )
 
 
@@ -152,7 +152,6 @@ class HeldOutClips:
         self._crops = to_spectrogram(
             cut_crops(self.clips, spectrogram.samples(crop_frames)), spectrogram
         )
-        self._sigmas = [float(s) for s in model.config.noise.sigma(noise_bins.bin_indices())]
         self._measure_bins = noise_bins.make_measure(model, huber_scale, delta)
 
     def evaluate(self, params: Params) -> Evaluation:
@@ -160,14 +159,10 @@ class HeldOutClips:
 
         The scalars, all with `evaluation/` before their names, are
 
-        - `si_sdr` and `lsd` in dB, and `mr_stft`: means over the clips, see `evaluation.metrics`;
-        - `loss_sigma_…` and `error_sigma_…` with the level σ in the name: consistency loss and
-          root mean square error, see `evaluation.noise_bins`; `loss` and `error`: their means;
-        - `latent_gain_sigma_…`: the error with another crop's latents over that with the own, 1
-          where the latents are not used; `latent_gain`: the least of those from σ = 5 on;
-          `latent_gain_over_mean…`: the same with the mean of all latents for another crop's;
-          `latent_gain_magnitude…`: as `latent_gain…`, of the magnitudes' error;
-        - `latent_std` and `latents_saturated`, see `evaluation.latent_spread`.
+        - `si_sdr` and `lsd` in dB, `mr_stft` and `mel`: means over the clips, see
+          `evaluation.metrics`;
+        - loss, error and the latents' gain by noise level, and the latents' spread: see
+          `evaluation.noise_bins.name_figures`.
 
         Args:
           params: NumPy arrays, or JAX arrays of which each device holds the whole.
@@ -182,11 +177,12 @@ class HeldOutClips:
         figures, media = [], []
         for clip in self.clips:
             reconstruction = codec.reconstruct(clip.waveform, self._config.denoising_steps, _SEED)
-            figures.append(metrics.measure(clip.waveform, reconstruction))
+            figures.append(metrics.measure(clip.waveform, reconstruction, self._sample_rate))
             if len(media) < self._config.media_clips:
                 media.append(self._show(clip, reconstruction, figures[-1]))
         scalars = metrics.mean_figures(figures)
-        scalars |= self._by_noise_level(params)
+        figures_by_level = self._measure_bins(params, self._crops)
+        scalars |= noise_bins.name_figures(figures_by_level, self._codec.config.noise)
         return Evaluation(
             {f'evaluation/{name}': value for name, value in scalars.items()},
             media,
@@ -205,31 +201,6 @@ class HeldOutClips:
         )
         figure = draw_comparison(clip.waveform, reconstruction, self._sample_rate, title)
         return ClipMedia(clip.name, clip.waveform, reconstruction, to_pixels(figure))
-
-    def _by_noise_level(self, params: Params) -> dict[str, float]:
-        figures = jax.tree.map(
-            lambda value: np.asarray(value, np.float64), self._measure_bins(params, self._crops)
-        )
-        by_level = {
-            'loss': figures.loss,
-            'error': figures.error,
-            'latent_gain': figures.error_other / figures.error,
-            'latent_gain_over_mean': figures.error_mean / figures.error,
-            'latent_gain_magnitude': figures.magnitude_error_other / figures.magnitude_error,
-        }
-        scalars = {
-            'loss': np.mean(figures.loss),
-            'error': np.mean(figures.error),
-            'latent_std': figures.latent_std,
-            'latents_saturated': figures.latents_saturated,
-        }
-        noisy = np.array(self._sigmas) >= _NOISY
-        for name in by_level.keys() - scalars.keys():
-            scalars[name] = np.min(by_level[name][noisy])
-        for name, values in by_level.items():
-            for sigma, value in zip(self._sigmas, values, strict=True):
-                scalars[f'{name}_sigma_{sigma:.2g}'] = value
-        return {name: float(value) for name, value in scalars.items()}
 
 
 def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list[Clip]:
@@ -262,7 +233,7 @@ def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list
     return clips
 
 
-def cut_crops(clips: list[Clip], samples: int) -> np.ndarray:
+def cut_crops(clips: Sequence[Clip], samples: int) -> np.ndarray:
     """`[16, samples]`, float32: crops that lie evenly over all clips and take channels in turn."""
     crops = []
     for number in range(_CROPS):

@@ -9,13 +9,14 @@ import numpy as np
 
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.loss import add_noise, consistency_loss
-from m2l_jax.consistency.noise import teacher_index
+from m2l_jax.consistency.noise import NoiseLevels, teacher_index
 from m2l_jax.evaluation.latent_spread import latent_moments, latent_spread
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
 BINS = 8
 
 _SEED = 0  # of the noise
+_NOISY = 5.0  # σ from which on hardly anything but the latents tells what the clip is
 
 
 class BinFigures(NamedTuple):
@@ -120,6 +121,40 @@ def make_measure(model: Music2Latent, huber_scale: float, delta: float) -> Measu
         return BinFigures(*bins, **latent_spread(latent_moments(latents)))
 
     return measure
+
+
+def name_figures(figures: BinFigures, levels: NoiseLevels) -> dict[str, float]:
+    """The figures, and what follows from them, by name.
+
+    - `loss_sigma_…` and `error_sigma_…`, with the level σ in the name; `loss` and `error`: their
+      means;
+    - `latent_gain_sigma_…`: the error with another crop's latents over that with the own, 1 where
+      the latents are not used; `latent_gain`: the least of those from σ = 5 on;
+      `latent_gain_over_mean…`: the same with the mean of all latents for another crop's;
+      `latent_gain_magnitude…`: as `latent_gain…`, of the magnitudes' error;
+    - `latent_std` and `latents_saturated`, see `evaluation.latent_spread`.
+    """
+    figures = jax.tree.map(lambda value: np.asarray(value, np.float64), figures)
+    sigmas = np.array([float(sigma) for sigma in levels.sigma(bin_indices())])
+    by_level = {
+        'loss': figures.loss,
+        'error': figures.error,
+        'latent_gain': figures.error_other / figures.error,
+        'latent_gain_over_mean': figures.error_mean / figures.error,
+        'latent_gain_magnitude': figures.magnitude_error_other / figures.magnitude_error,
+    }
+    scalars = {
+        'loss': np.mean(figures.loss),
+        'error': np.mean(figures.error),
+        'latent_std': figures.latent_std,
+        'latents_saturated': figures.latents_saturated,
+    }
+    for name in by_level.keys() - scalars.keys():
+        scalars[name] = np.min(by_level[name][sigmas >= _NOISY])
+    for name, values in by_level.items():
+        for sigma, value in zip(sigmas, values, strict=True):
+            scalars[f'{name}_sigma_{sigma:.2g}'] = value
+    return {name: float(value) for name, value in scalars.items()}
 
 
 def _rms(values: jax.Array) -> jax.Array:

@@ -8,11 +8,16 @@ import numpy as np
 
 from m2l_jax.audio import files
 from m2l_jax.audio.levels import Levels
+from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.audio.suffixes import LeftOut
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.evaluation import metrics
-from m2l_jax.evaluation.held_out import LEAST_RMS, Clip
+from m2l_jax.evaluation import metrics, noise_bins
+from m2l_jax.evaluation.held_out import LEAST_RMS, Clip, cut_crops
 from m2l_jax.interface.errors import InputError
+from m2l_jax.model.autoencoder import Music2Latent
+
+_CROP_FRAMES = 64  # of the paper's training crops
+_HUBER_SCALE, _DELTA = 0.00054, 1e-3  # c/√n, and the Δ at which the paper's schedule ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +96,27 @@ def reconstruct_clips(
     Raises:
       InputError: if the model gives NaN.
     """
+    rate = codec.config.spectrogram.sample_rate
     for clip in clips:
         waveform = codec.reconstruct(clip.waveform, denoising_steps, seed)
-        yield Reconstruction(clip, waveform, metrics.measure(clip.waveform, waveform))
+        yield Reconstruction(clip, waveform, metrics.measure(clip.waveform, waveform, rate))
+
+
+def measure_noise_levels(codec: EncoderDecoder, clips: Sequence[Clip]) -> dict[str, float]:
+    """Loss, error and the latents' gain by noise level: see `noise_bins.name_figures`.
+
+    On crops as in held-out evaluation: 64 frames of the spectrogram, fewer if the clips are
+    shorter.
+
+    Args:
+      codec: the model.
+      clips: all of one length.
+    """
+    spectrogram, least = codec.config.spectrogram, codec.config.time_downsampling
+    fitting = min(spectrogram.frames(clips[0].waveform.shape[1]), _CROP_FRAMES)
+    if fitting < least:  # not a latent vector's
+        clips = [Clip(clip.name, codec.pad(clip.waveform)) for clip in clips]
+    samples = spectrogram.samples(max(fitting // least, 1) * least)
+    measure = noise_bins.make_measure(Music2Latent(codec.config), _HUBER_SCALE, _DELTA)
+    figures = measure(codec.params, to_spectrogram(cut_crops(clips, samples), spectrogram))
+    return noise_bins.name_figures(figures, codec.config.noise)

@@ -9,7 +9,7 @@ import numpy as np
 from m2l_jax.audio import files
 from m2l_jax.audio.levels import check_loudness
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.evaluation.metrics import LEAST_SAMPLES, log_spectral_distance, si_sdr
+from m2l_jax.evaluation.metrics import LEAST_SAMPLES, log_spectral_distance, mel_distance, si_sdr
 from m2l_jax.evaluation.report import draw_comparison, save_picture
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import new_folder
@@ -32,7 +32,8 @@ def reconstruct_file(
       seed: of the decoding noise.
 
     Returns:
-      `si_sdr` and `lsd` in dB, `seconds` taken (compilation included) and `real_time_factor`.
+      `si_sdr` and `lsd` in dB, `mel`, `seconds` taken (compilation included) and
+      `real_time_factor`.
 
     Raises:
       InputError: for a file that cannot be read, is too short, silent, not finite or absurdly
@@ -53,6 +54,7 @@ def reconstruct_file(
         figures = {
             'si_sdr': si_sdr(original, reconstruction),
             'lsd': log_spectral_distance(original, reconstruction),
+            'mel': mel_distance(original, reconstruction, sample_rate),
             'seconds': seconds,
             'real_time_factor': original.shape[1] / sample_rate / seconds,
         }

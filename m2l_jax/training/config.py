@@ -9,7 +9,7 @@ from m2l_jax.model.config import ModelConfig
 from m2l_jax.training.state import OptimizerConfig
 from m2l_jax.training.step import ConsistencyConfig
 
-BEST_METRICS = ('si_sdr', 'lsd', 'mr_stft')
+BEST_METRICS = ('si_sdr', 'lsd', 'mr_stft', 'mel')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class LoopConfig:
       stop_after_skipped: updates skipped in a row, for a loss, gradient or update that is not
         finite, after which training stops.
       best_metric: figure of the held-out clips by which one more checkpoint is kept, the best:
-        'si_sdr', 'lsd' or 'mr_stft'.
+        'si_sdr', 'lsd', 'mr_stft' or 'mel'.
       shard_optimizer: whether the optimiser's moments and the average are shared out over the
         devices, to save memory, rather than held by each.
     """

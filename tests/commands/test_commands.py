@@ -151,7 +151,9 @@ def test_the_demo_begins_with_the_pretrained_model(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert result.stdout == "['lsd', 'real_time_factor', 'seconds', 'si_sdr']\n", result.stderr
+    assert result.stdout == "['lsd', 'mel', 'real_time_factor', 'seconds', 'si_sdr']\n", (
+        result.stderr
+    )
     assert {path.suffix for path in (tmp_path / 'out').iterdir()} == {'.wav', '.png'}
 
 
@@ -167,6 +169,14 @@ def test_evaluate_reports_each_piece_and_the_untrained_model(tmp_path):
     distances = [row['lsd'] for row in report['clips'].values()]
     assert report['mean']['lsd'] == pytest.approx(sum(distances) / 2)
     assert report['untrained_mean']['lsd'] != report['mean']['lsd']
+    figures = [row['mel'] for row in report['clips'].values()]
+    assert report['mean']['mel'] == pytest.approx(sum(figures) / 2)
+    assert report['shaped_noise_mean'].keys() == report['mean'].keys()
+    assert 0.1 < report['shaped_noise_mean']['mel'] < report['untrained_mean']['mel']
+    assert report['by_noise_level']['latent_gain'] > 0
+    lines = {line.split(':')[0].strip(): line for line in result.stdout.splitlines()}
+    assert f'mel distance {report["shaped_noise_mean"]["mel"]:.3f}' in lines['shaped_noise_mean']
+    assert f'gain {report["by_noise_level"]["latent_gain"]:.3f}' in lines['latents']
     assert report['seed'] == 3
     written = {path.name for path in (tmp_path / 'out').iterdir()}
     assert written == {'report.json', '00_a_00.wav', '00_a_00.original.wav', '00_a_00.png'}

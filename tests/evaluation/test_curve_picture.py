@@ -26,6 +26,25 @@ def test_levels_share_a_panel_and_come_in_order():
     assert si_sdr.get_xlabel() == 'steps'
 
 
+def test_gains_and_distances_have_panels_of_their_own():
+    curves = {
+        'evaluation/latent_gain_magnitude_sigma_56': {3: 1.5},
+        'evaluation/latent_gain_sigma_56': {3: 1.2},
+        'evaluation/latent_gain_sigma_0.071': {3: 1.1},
+        'evaluation/latent_gain': {3: 1.2},
+        'evaluation/latent_gain_over_mean_sigma_56': {3: 1.3},
+        'evaluation/mel': {3: 0.7},
+    }
+    gain, magnitude, mel = draw_curves(curves, 'run').axes
+    assert [line.get_label() for line in gain.lines] == ['σ = 0.071', 'σ = 56']
+    assert [list(axis.lines[-1].get_ydata()) for axis in (gain, magnitude, mel)] == [
+        [1.2],
+        [1.5],
+        [0.7],
+    ]
+    assert {axis.get_yscale() for axis in (gain, magnitude, mel)} == {'linear'}
+
+
 def test_a_picture_that_does_not_fit_ends_the_command_in_a_line(tmp_path):
     with contextlib.closing(EventFile(tmp_path, '')) as events:
         for step in (1, 2):

@@ -23,7 +23,10 @@ from tests.conftest import make_music
 
 RATE = 44_100
 GAINS = {'latent_gain', 'latent_gain_over_mean', 'latent_gain_magnitude'}
-FIGURES = {'si_sdr', 'lsd', 'mr_stft', 'loss', 'error', 'latent_std', 'latents_saturated', *GAINS}
+FIGURES = {
+    *('si_sdr', 'lsd', 'mr_stft', 'mel', 'loss', 'error', 'latent_std', 'latents_saturated'),
+    *GAINS,
+}
 
 
 def make_config(path, **changes) -> EvaluationConfig:

@@ -5,7 +5,10 @@ import pytest
 
 from m2l_jax.evaluation import metrics
 from m2l_jax.evaluation.metrics import (
+    average_power_spectrum,
     log_spectral_distance,
+    mel_distance,
+    mel_filters,
     multi_resolution_stft_distance,
     power_spectrogram_db,
     si_sdr,
@@ -72,6 +75,44 @@ def test_multi_resolution_stft_distance_hears_a_gain_only_where_there_is_sound()
     assert multi_resolution_stft_distance(sine, -sine) == 0  # magnitudes have no sign
 
 
+def test_mel_filters_are_those_that_librosa_makes():
+    """Figures of `librosa.filters.mel(sr=44100, n_fft=2048, n_mels=80)` 0.11, its defaults."""
+    filters = mel_filters(44_100)
+    assert filters.shape == (1025, 80)
+    np.testing.assert_allclose(
+        filters[:5, 0], [0, 0.00883217, 0.01766435, 0.01400856, 0.00517638], atol=1e-8
+    )
+    assert list(np.argmax(filters, axis=0)[[0, 10, 40, 79]]) == [2, 25, 134, 973]
+    heights = [0.01766435, 0.01827896, 0.00640584, 0.0009336]
+    np.testing.assert_allclose(np.max(filters, axis=0)[[0, 10, 40, 79]], heights, atol=1e-8)
+    assert np.sum(filters) == pytest.approx(3.7142792, rel=1e-6)
+    np.testing.assert_allclose(filters[1020:, 79][[0, 3]], [7.3705087e-05, 1.8426272e-05], 1e-4)
+    # The same bands in Hz, relative to its own half rate, at another rate.
+    assert np.argmax(mel_filters(16_000), axis=0)[-1] == pytest.approx(1025 * 7750 / 8000, abs=8)
+
+
+def test_mel_distance_of_a_gain_is_its_logarithm():
+    music = 10 * np.random.default_rng(0).standard_normal((2, 44_100))  # far above the floor
+    assert mel_distance(music, music, 44_100) == 0
+    assert mel_distance(music, 10 * music, 44_100) == pytest.approx(1, rel=1e-9)
+    assert mel_distance(music, 10**-0.05 * music, 44_100) == pytest.approx(0.05, rel=1e-9)
+
+
+def test_mel_distance_of_silence_is_finite():
+    silence, music = np.zeros((1, 4096)), make_music(4096 / 44_100)
+    assert mel_distance(silence, silence + 1e-9, 44_100) == 0  # both below the floor
+    assert 1 < mel_distance(music, silence, 44_100) < 5
+    assert mel_distance(silence, music, 44_100) == mel_distance(music, silence, 44_100)
+
+
+def test_average_power_spectrum_of_white_noise_is_flat():
+    noise = np.random.default_rng(0).standard_normal((2, 441_000)) * [[1], [3]]
+    spectrum = average_power_spectrum(noise)
+    assert spectrum.shape == (2, 1025)
+    window = np.hanning(2049)[:-1]
+    np.testing.assert_allclose(np.mean(spectrum, axis=1) / np.sum(window**2), [1, 9], rtol=0.01)
+
+
 def test_signals_of_other_lengths_are_told():
     with pytest.raises(InputError, match='cannot be compared'):
         si_sdr(np.zeros((1, 4096)), np.zeros((1, 4095)))
@@ -119,6 +160,31 @@ def test_blocks_do_not_show(samples, values, monkeypatch):
     figure = multi_resolution_stft_distance(original, estimate)
     assert figure == pytest.approx(np.mean(distances), rel=1e-9)
 
+    def log_mel(spectrum):
+        """Filter by filter and bin by bin."""
+
+        def hertz(mel):
+            return mel * 200 / 3 if mel < 15 else 1000 * 6.4 ** ((mel - 15) / 27)
+
+        highest = 15 + 27 * np.log(22.05) / np.log(6.4)
+        ends = [hertz(number * highest / 81) for number in range(82)]
+        bands = []
+        for low, top, high in zip(ends, ends[1:], ends[2:], strict=False):
+            band = np.zeros(spectrum.shape[:-1])
+            for number in range(1025):
+                frequency = number * 44_100 / 2048
+                rise, fall = (frequency - low) / (top - low), (high - frequency) / (high - top)
+                band += max(0, min(rise, fall)) * 2 / (high - low) * spectrum[..., number]
+            bands.append(np.log10(np.maximum(band, 1e-5)))
+        return np.stack(bands)
+
+    levels = [log_mel(magnitudes(s, hann, 512)) for s in pair]
+    distance = np.mean(np.abs(levels[0] - levels[1]))
+    assert mel_distance(original, estimate, 44_100) == pytest.approx(distance, rel=1e-9)
+
+    spectrum = np.mean(magnitudes(pair[0], hann, 512) ** 2, axis=-2)
+    np.testing.assert_allclose(average_power_spectrum(original), spectrum, rtol=1e-9)
+
 
 def test_a_long_signal_takes_no_more_memory_than_a_short_one(monkeypatch):
     monkeypatch.setattr(metrics, '_BLOCK_VALUES', 1 << 16)
@@ -127,7 +193,7 @@ def test_a_long_signal_takes_no_more_memory_than_a_short_one(monkeypatch):
         music = np.random.default_rng(0).standard_normal((2, seconds * 44_100), np.float32)
         tracemalloc.start()
         try:
-            metrics.measure(music, music / 2)
+            metrics.measure(music, music / 2, 44_100)
             return tracemalloc.get_traced_memory()[1] - music.nbytes  # that of the estimate
         finally:
             tracemalloc.stop()

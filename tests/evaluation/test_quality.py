@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks import small_model
+from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.evaluation import noise_bins
+from m2l_jax.evaluation.held_out import EvaluationConfig, HeldOutClips
 from m2l_jax.evaluation.metrics import mean_figures
-from m2l_jax.evaluation.quality import cut_clips
+from m2l_jax.evaluation.quality import cut_clips, measure_noise_levels
 from m2l_jax.interface.errors import InputError
+from m2l_jax.model.autoencoder import Music2Latent
 from tests.conftest import make_music
 
 
@@ -77,3 +82,42 @@ def test_the_mean_is_that_of_the_clips():
         'lsd': 1.5,
         'si_sdr': -1.0,
     }
+
+
+def test_noise_levels_are_measured_on_the_crops_of_held_out_evaluation(tmp_path, monkeypatch):
+    """Of clips that are as long as a training crop, one mono and one stereo."""
+    samples = small_model.CONFIG.spectrogram.samples(16)
+    for channels in (1, 2):
+        music = make_music(samples / 44_100 + 1e-4, channels=channels, seed=channels)
+        soundfile.write(tmp_path / f'{channels}.wav', music.T, 44_100, subtype='FLOAT')
+    codec = EncoderDecoder.from_params(
+        Music2Latent(small_model.CONFIG), small_model.random_params()
+    )
+    measured = []
+
+    def measure(params, crops):
+        measured.append(crops)
+        ones, rising = np.ones(8), np.arange(1.0, 9)
+        return noise_bins.BinFigures(ones, 2 * ones, 2 * rising, 6 * ones, ones, rising, 0.3, 0.1)
+
+    monkeypatch.setattr(noise_bins, 'make_measure', lambda *_: measure)
+    clips, _, _ = cut_clips(str(tmp_path), 44_100, samples / 44_100)
+    assert [len(clip.waveform) for clip in clips] == [1, 2]
+    figures = measure_noise_levels(codec, clips)
+    config = EvaluationConfig(str(tmp_path), 1, 2, samples / 44_100, 0, 1)
+    held_out = HeldOutClips(config, Music2Latent(small_model.CONFIG), 16, 0.00054)
+    np.testing.assert_array_equal(measured[0], held_out._crops)
+
+    levels = ('0.0081', '0.071', '0.37', '1.4', '4.3', '11', '26', '56')
+    assert [figures[f'latent_gain_sigma_{level}'] for level in levels] == list(range(1, 9))
+    assert (figures['latent_gain'], figures['latent_gain_over_mean']) == (6, 3)  # σ = 11
+    assert (figures['loss'], figures['error'], figures['latent_std']) == (1, 2, 0.3)
+
+
+def test_noise_levels_of_clips_shorter_than_a_latent_vector_are_measured(tmp_path):
+    soundfile.write(tmp_path / 'a.wav', make_music(0.3).T, 44_100)
+    codec = EncoderDecoder.from_params(
+        Music2Latent(small_model.CONFIG), small_model.random_params()
+    )
+    clips, _, _ = cut_clips(str(tmp_path), 44_100, 0.05)
+    assert np.all(np.isfinite(list(measure_noise_levels(codec, clips).values())))

@@ -27,7 +27,7 @@ def test_writes_audio_and_picture_under_the_files_name(codec, tmp_path):
     written = {file.name for file in (tmp_path / 'out').iterdir()}
     assert written == {'01. a song.v2.wav', '01. a song.v2.png'}
     assert soundfile.info(tmp_path / 'out' / path.name).frames == 22_050
-    assert set(figures) == {'si_sdr', 'lsd', 'seconds', 'real_time_factor'}
+    assert set(figures) == {'si_sdr', 'lsd', 'mel', 'seconds', 'real_time_factor'}
     assert np.all(np.isfinite(list(figures.values())))
 
 
