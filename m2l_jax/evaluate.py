@@ -7,9 +7,9 @@ Cuts each file of --input, the bundled held-out music if not given, into pieces 
 `report.json`, with SI-SDR, log-spectral, multi-resolution STFT and mel distance of each piece and
 their means, null where not finite, and the first --media of the pieces as WAV, original and
 reconstruction, and as pictures. `untrained_mean` is of the same model untrained,
-`shaped_noise_mean` of noise with the average spectrum of each piece: a model with a greater mel
-distance gives back nothing that a filter could not. `by_noise_level` tells how much the latents are
-used: `latent_gain` is the error with another piece's latents over that with the own.
+`shaped_noise_mean` of noise with the average spectrum of each piece, the baseline: a model that is
+of use has a smaller mel distance. `by_noise_level` tells how much the latents are used:
+`latent_gain` is the error with another crop's latents over that with the own.
 """
 
 import dataclasses
