@@ -186,7 +186,7 @@ class HeldOutClips:
             if len(media) < self._config.media_clips:
                 media.append(self._show(clip, reconstruction, figures[-1]))
         scalars = metrics.mean_figures(figures)
-        scalars |= self._by_noise_level(params)
+        scalars |= self.measure_noise_levels(params)
         return Evaluation(
             {f'evaluation/{name}': value for name, value in scalars.items()},
             media,
@@ -206,7 +206,8 @@ class HeldOutClips:
         figure = draw_comparison(clip.waveform, reconstruction, self._sample_rate, title)
         return ClipMedia(clip.name, clip.waveform, reconstruction, to_pixels(figure))
 
-    def _by_noise_level(self, params: Params) -> dict[str, float]:
+    def measure_noise_levels(self, params: Params) -> dict[str, float]:
+        """The figures of `evaluate` that need no reconstruction, without `evaluation/`."""
         figures = jax.tree.map(
             lambda value: np.asarray(value, np.float64), self._measure_bins(params, self._crops)
         )

@@ -12,6 +12,7 @@ from m2l_jax.audio.suffixes import LeftOut
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation import metrics
 from m2l_jax.evaluation.held_out import LEAST_RMS, Clip
+from m2l_jax.evaluation.report import draw_comparison, save_picture
 from m2l_jax.interface.errors import InputError
 
 
@@ -94,3 +95,13 @@ def reconstruct_clips(
     for clip in clips:
         waveform = codec.reconstruct(clip.waveform, denoising_steps, seed)
         yield Reconstruction(clip, waveform, metrics.measure(clip.waveform, waveform))
+
+
+def write_media(folder: pathlib.Path, result: Reconstruction, sample_rate: int) -> None:
+    """Writes original and reconstruction as WAV, and both as a picture."""
+    name, original, figures = result.clip.name, result.clip.waveform, result.figures
+    files.write(folder / f'{name}.original.wav', original, sample_rate)
+    files.write(folder / f'{name}.wav', result.waveform, sample_rate)
+    title = f'{name}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB'
+    picture = draw_comparison(original, result.waveform, sample_rate, title)
+    save_picture(folder / f'{name}.png', picture)
