@@ -30,7 +30,11 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.')
 
 _TINY = [
     '--config=configs/demo.py',
+    '--config.init_from=',
+    '--config.model.base_channels=4',
     '--config.model.channel_multipliers=(1,2,2,2,2)',
+    '--config.model.attention_heads=2',
+    '--config.model.unet_blocks=1',
     '--config.model.bottleneck_channels=16',
     '--config.model.bottleneck_blocks=1',
     '--config.model.latent_channels=8',

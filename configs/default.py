@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     """Every field of `m2l_jax.training.config.TrainingConfig`."""
     config = ConfigDict()
     config.seed = 0
+    config.init_from = ''  # or a run, a .pt or .safetensors file, or 'small', to start from
 
     # Sizes, audio representation and noise levels; documented where they are defined.
     config.model = ConfigDict(dataclasses.asdict(ModelConfig(dtype='bfloat16')))

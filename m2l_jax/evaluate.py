@@ -55,7 +55,7 @@ def main() -> None:
         for number, result in enumerate(quality.reconstruct_clips(codec, clips, **options)):
             rows.append(result.figures)
             if number < _MEDIA.value:
-                _write_media(folder, result, rate)
+                quality.write_media(folder, result, rate)
         model, key = Music2Latent(codec.config), random_key(_SEED.value)
         untrained = codec.with_params(compute_once(lambda: model.init_params(key)))
         untrained_results = quality.reconstruct_clips(untrained, clips, **options)
@@ -99,23 +99,6 @@ def _print_means(report: dict) -> None:
         f'{levels["latent_gain_magnitude"]:.3f} (the least from σ = 5 on; 1 if unused), '
         f'spread {levels["latent_std"]:.3f}, {levels["latents_saturated"]:.1%} saturated'
     )
-
-
-def _write_media(folder: pathlib.Path, result, sample_rate: int) -> None:
-    """Original and reconstruction as WAV, and both in a picture."""
-    from m2l_jax.audio import files
-    from m2l_jax.evaluation.report import draw_comparison, save_picture
-
-    name, original = result.clip.name, result.clip.waveform
-    files.write(folder / f'{name}.original.wav', original, sample_rate)
-    files.write(folder / f'{name}.wav', result.waveform, sample_rate)
-    figures = result.figures
-    title = (
-        f'{name}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB, '
-        f'mel {figures["mel"]:.3f}'
-    )
-    picture = draw_comparison(original, result.waveform, sample_rate, title)
-    save_picture(folder / f'{name}.png', picture)
 
 
 if __name__ == '__main__':

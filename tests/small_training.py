@@ -6,6 +6,7 @@ from configs import demo
 def make_config(path, resident=False):
     """The demo config with two levels, one with attention, of few bins, for six steps."""
     config = demo.get_config()
+    config.init_from = ''
     config.model.update(
         base_channels=4,
         channel_multipliers=(1, 2),

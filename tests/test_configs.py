@@ -74,6 +74,19 @@ def test_the_small_model_has_half_the_width_and_a_recipe_for_short_trainings():
     assert consistency.least_weight == 1 / settings.model.noise.sigma_data
 
 
+def test_the_demo_goes_on_from_the_small_model():
+    config, recipe = demo.get_config(), small.get_config()
+    recipe.data.path = config.data.path
+    settings, trained = (build(TrainingConfig, each) for each in (config, recipe))
+    assert settings.init_from == 'small'
+    assert settings.model == dataclasses.replace(trained.model, dtype='float32')
+    consistency = settings.consistency
+    assert consistency.density == trained.consistency.density
+    for progress in (0.0, 1.0):
+        assert consistency.schedule.delta(progress) == trained.consistency.schedule.delta(1.0)
+    assert consistency.auxiliary.weight == 0
+
+
 @pytest.mark.parametrize(
     ('config', 'batch', 'steps', 'rate', 'warmup', 'ema_decay'),
     [

@@ -183,6 +183,11 @@ class CheckpointStore:
             ) from error
 
 
+def holds_checkpoint(workdir: str | os.PathLike[str]) -> bool:
+    """Whether a folder, which need not be there, holds a complete checkpoint; makes nothing."""
+    return any(path.name.isdigit() for path in pathlib.Path(workdir, _FOLDER).glob('*'))
+
+
 def _preservation(
     keep: int | None, score: Callable[[Mapping[str, float]], float] | None
 ) -> ocp.checkpoint_managers.PreservationPolicy | None:

@@ -181,8 +181,7 @@ class HeldOutClips:
             if len(media) < self._config.media_clips:
                 media.append(self._show(clip, reconstruction, figures[-1]))
         scalars = metrics.mean_figures(figures)
-        figures_by_level = self._measure_bins(params, self._crops)
-        scalars |= noise_bins.name_figures(figures_by_level, self._codec.config.noise)
+        scalars |= self.measure_noise_levels(params)
         return Evaluation(
             {f'evaluation/{name}': value for name, value in scalars.items()},
             media,
@@ -201,6 +200,11 @@ class HeldOutClips:
         )
         figure = draw_comparison(clip.waveform, reconstruction, self._sample_rate, title)
         return ClipMedia(clip.name, clip.waveform, reconstruction, to_pixels(figure))
+
+    def measure_noise_levels(self, params: Params) -> dict[str, float]:
+        """The figures of `evaluate` that need no reconstruction, without `evaluation/`."""
+        figures = self._measure_bins(params, self._crops)
+        return noise_bins.name_figures(figures, self._codec.config.noise)
 
 
 def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list[Clip]:

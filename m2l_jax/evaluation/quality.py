@@ -13,6 +13,7 @@ from m2l_jax.audio.suffixes import LeftOut
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation import metrics, noise_bins
 from m2l_jax.evaluation.held_out import LEAST_RMS, Clip, cut_crops
+from m2l_jax.evaluation.report import draw_comparison, save_picture
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 
@@ -120,3 +121,16 @@ def measure_noise_levels(codec: EncoderDecoder, clips: Sequence[Clip]) -> dict[s
     measure = noise_bins.make_measure(Music2Latent(codec.config), _HUBER_SCALE, _DELTA)
     figures = measure(codec.params, to_spectrogram(cut_crops(clips, samples), spectrogram))
     return noise_bins.name_figures(figures, codec.config.noise)
+
+
+def write_media(folder: pathlib.Path, result: Reconstruction, sample_rate: int) -> None:
+    """Writes original and reconstruction as WAV, and both as a picture."""
+    name, original, figures = result.clip.name, result.clip.waveform, result.figures
+    files.write(folder / f'{name}.original.wav', original, sample_rate)
+    files.write(folder / f'{name}.wav', result.waveform, sample_rate)
+    title = (
+        f'{name}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB, '
+        f'mel {figures["mel"]:.3f}'
+    )
+    picture = draw_comparison(original, result.waveform, sample_rate, title)
+    save_picture(folder / f'{name}.png', picture)

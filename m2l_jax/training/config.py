@@ -52,7 +52,15 @@ class LoopConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides a run: the same settings give the same numbers."""
+    """Everything that decides a run: the same settings give the same numbers.
+
+    Attributes:
+      seed: of all random draws.
+      model, consistency, optimizer, data, train, evaluation: see their classes.
+      init_from: the model whose parameters a run without a checkpoint starts from: a training run's
+        folder, a `.pt` or `.safetensors` file, or the name of one that comes with the package; ''
+        to start from random ones.
+    """
 
     seed: int
     model: ModelConfig
@@ -61,6 +69,7 @@ class TrainingConfig:
     data: DataConfig
     train: LoopConfig
     evaluation: EvaluationConfig
+    init_from: str = ''  # which checkpoints of older runs do not tell
 
     def __post_init__(self):
         if not 0 <= self.seed < 1 << 32:  # JAX's keys take no more bits

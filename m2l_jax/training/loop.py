@@ -27,7 +27,7 @@ from m2l_jax.training.config import BEST_METRICS, TrainingConfig
 from m2l_jax.training.feed import Feed, open_feed
 from m2l_jax.training.interruption import Interruption
 from m2l_jax.training.monitor import Monitor
-from m2l_jax.training.resume import create_or_restore, state_shapes
+from m2l_jax.training.resume import create_or_restore, read_initial, state_shapes
 from m2l_jax.training.state import TrainState, learning_rate_schedule, make_optimizer
 from m2l_jax.training.step import Metrics, TrainStep, draw, make_train_step, step_key
 
@@ -61,6 +61,7 @@ def train_and_evaluate(
     meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
     learning_rate = learning_rate_schedule(settings.optimizer, settings.train.steps)
     model = Music2Latent(settings.model)
+    initial = read_initial(settings, workdir)
     held_out = _open_held_out(settings, model)
     optimizer = make_optimizer(settings.optimizer, settings.train.steps)
     shapes = state_shapes(settings, model, optimizer, mesh)
@@ -86,7 +87,7 @@ def train_and_evaluate(
     interruption = Interruption(mesh, deadline)
     with interruption.watched(), _closed(store):
         state = create_or_restore(
-            settings, model, optimizer, shapes, store, workdir, feed.fingerprint
+            settings, model, optimizer, shapes, store, workdir, feed.fingerprint, initial
         )
         loop = settings.train
         first = int(state.step)

@@ -1,23 +1,26 @@
 """The state that training starts from: a fresh one, or that of the newest checkpoint."""
 
 import dataclasses
+import functools
 import logging
 import os
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from m2l_jax.checkpoint.store import CheckpointStore
+from m2l_jax.checkpoint.store import CheckpointStore, holds_checkpoint
+from m2l_jax.codec.weights import open_weights
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build, differences
-from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
-from m2l_jax.training.state import TrainState, compute_once, create_state
+from m2l_jax.training.state import TrainState, compute_once, create_state, start_from
 
 _logger = logging.getLogger(__name__)
 
@@ -34,6 +37,27 @@ def state_shapes(
     return meshes.laid_out(shapes, shardings)
 
 
+def read_initial(settings: TrainingConfig, workdir: str | os.PathLike[str]) -> Params | None:
+    """The parameters of `config.init_from`, as NumPy arrays; None without, and for resuming.
+
+    Raises:
+      InputError: if there is no such model, or it is of another size.
+    """
+    if not settings.init_from or holds_checkpoint(workdir):
+        return None
+    try:
+        model, params = open_weights(settings.init_from)
+    except InputError as error:
+        raise InputError(f'config.init_from={settings.init_from}: {error}') from None
+    changed = differences(model.config.defining, settings.model.defining, 'config.model')
+    if changed:
+        raise InputError(
+            f'config.init_from={settings.init_from} is another model ({"; ".join(changed)}): '
+            'give config.model its sizes, or start from another one'
+        )
+    return jax.tree.map(lambda leaf: np.asarray(leaf, settings.model.param_dtype), params)
+
+
 def create_or_restore(
     settings: TrainingConfig,
     model: Music2Latent,
@@ -42,21 +66,31 @@ def create_or_restore(
     store: CheckpointStore,
     workdir: str | os.PathLike[str],
     corpus: str,
+    initial: Params | None = None,
 ) -> TrainState:
     """The state to start from, with the shardings of its `shapes`.
+
+    It is that of the newest checkpoint; without one, a fresh one of the `initial` parameters, or
+    of random ones.
 
     Raises:
       InputError: if `workdir` holds a model of another size, or one without a state.
     """
     step = store.latest_step()
     if step is None:
-        state = compute_once(
-            lambda: create_state(model, optimizer, random_key(settings.seed)),
-            jax.tree.map(lambda leaf: leaf.sharding, shapes),
-        )
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+        if initial is None:
+            key = random_key(settings.seed)
+            state = compute_once(lambda: create_state(model, optimizer, key), shardings)
+        else:
+            start = functools.partial(start_from, optimizer=optimizer)
+            state = jax.jit(start, out_shardings=shardings)(initial)
         size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         devices = len(state.step.sharding.device_set)
-        _logger.info('starting a model of %s parameters on %d devices', f'{size:,}', devices)
+        origin = f' from {settings.init_from}' if initial is not None else ''
+        _logger.info(
+            'starting a model of %s parameters%s on %d devices', f'{size:,}', origin, devices
+        )
         return state
 
     if not store.has_state(step):

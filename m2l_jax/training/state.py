@@ -100,8 +100,12 @@ def compute_once(function: Callable[[], Any], sharding: Any = None) -> Any:
 def create_state(
     model: Music2Latent, optimizer: optax.GradientTransformation, key: jax.Array
 ) -> TrainState:
-    """A fresh state; its average starts at the parameters."""
-    params = model.init_params(key)
+    """A fresh state of random parameters."""
+    return start_from(model.init_params(key), optimizer)
+
+
+def start_from(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """A fresh state of the given parameters, at which the average starts too."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),

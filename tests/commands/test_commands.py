@@ -22,8 +22,12 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
 def run(module, *flags):
+    return run_python('-m', f'm2l_jax.{module}', *flags)
+
+
+def run_python(*arguments):
     return subprocess.run(
-        [sys.executable, '-m', f'm2l_jax.{module}', *flags],
+        [sys.executable, *arguments],
         cwd=REPOSITORY,
         env=on_one_device(),
         capture_output=True,
@@ -49,23 +53,47 @@ def test_importing_the_package_loads_nothing_heavy():
     assert result.stdout == '[]\n[]\n'
 
 
-def test_demo_trains_reconstructs_and_summarises(tmp_path):
-    result = run('demo', f'--output={tmp_path}', *tiny.FLAGS)
+DEMO_WITHOUT_MODELS = """
+import pathlib
+from m2l_jax import demo
+from m2l_jax.codec import packaged
+from m2l_jax.interface import command
+
+packaged._FOLDER = pathlib.Path('nowhere')
+command.run(demo.main)
+"""
+
+
+def test_demo_reconstructs_fine_tunes_and_summarises(tmp_path):
+    """Of a model that the package comes without, and then of the one that came of that."""
+    flags = (*tiny.FLAGS, '--config.init_from=small', f'--output={tmp_path}')
+    result = run_python('-c', DEMO_WITHOUT_MODELS, *flags)
     assert result.returncode == 0, result.stderr
-    summary = json.loads((tmp_path / 'summary.json').read_text())
-    names = {'loss_first', 'loss_last', 'si_sdr', 'si_sdr_untrained', 'lsd', 'lsd_untrained'}
-    if packaged_path('small').exists():
-        names |= {'si_sdr_pretrained', 'lsd_pretrained'}
-        assert (tmp_path / 'pretrained' / 'greensleeves.png').exists()
-    else:
-        assert 'This version comes without a pretrained model' in result.stdout
-    assert names | {'seconds', 'loss_is'} == set(summary)
-    assert (tmp_path / 'greensleeves.png').exists()
-    assert soundfile.info(tmp_path / 'greensleeves.wav').channels == 2
+    assert result.stdout.startswith('Model: untrained. Expect noise: this version comes without a')
     assert 'step 3/3: loss' in result.stderr
+    assert soundfile.info(tmp_path / 'model' / 'greensleeves.wav').channels == 2
+    assert {path.name for path in (tmp_path / 'model').iterdir()} == {
+        f'{clip}{suffix}'
+        for clip in ('greensleeves', 'au_clair_de_la_lune')
+        for suffix in ('.original.wav', '.wav', '.png')
+    }
+    assert (tmp_path / 'fine-tuned' / 'greensleeves.png').exists()
+
+    flags = (*tiny.FLAGS, f'--config.init_from={tmp_path / "run"}', f'--output={tmp_path / "more"}')
+    result = run('demo', *flags)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f'Model: {tmp_path / "run"}.')
+    first, second = (
+        json.loads((folder / 'summary.json').read_text())['fine_tuned']
+        for folder in (tmp_path, tmp_path / 'more')
+    )
+    assert second['before'] == pytest.approx(first['after'])
+    assert second['before'] != pytest.approx(first['before'])
+    names = {'si_sdr', 'lsd', 'mr_stft', 'latent_gain', 'latent_gain_magnitude'}
+    assert names == set(second['after'])
 
     curves = tmp_path / 'curves'
-    result = run('plot', f'--workdir={tmp_path}', f'--output={curves}')
+    result = run('plot', f'--workdir={tmp_path / "run"}', f'--output={curves}')
     assert result.returncode == 0, result.stderr
     loss = json.loads((curves / 'curves.json').read_text())['loss']
     assert loss['step'] == [1, 2, 3]
@@ -74,7 +102,7 @@ def test_demo_trains_reconstructs_and_summarises(tmp_path):
 
     # The checkpoint reconstructs another file, of another rate.
     soundfile.write(tmp_path / 'a.wav', make_music(1, 22_050).T, 22_050)
-    flags = (f'--checkpoint={tmp_path}', f'--output={tmp_path / "out"}')
+    flags = (f'--checkpoint={tmp_path / "run"}', f'--output={tmp_path / "out"}')
     result = run('reconstruct', f'--input={tmp_path / "a.wav"}', *flags)
     assert result.returncode == 0, result.stderr
     assert 'log-spectral distance' in result.stdout
@@ -134,27 +162,6 @@ def converted(tmp_path_factory):
     assert result.returncode == 0, result.stderr
     assert 'parameters' in result.stdout
     return folder
-
-
-def test_the_demo_begins_with_the_pretrained_model(tmp_path):
-    """With another in its place."""
-    save_torch_model(tmp_path / 'small.safetensors', UNEVEN, random_params(UNEVEN))
-    code = (
-        'import pathlib; from m2l_jax import demo; from m2l_jax.codec import packaged; '
-        f'packaged._FOLDER = pathlib.Path({str(tmp_path)!r}); '
-        f'print(sorted(demo.reconstruct_pretrained(pathlib.Path({str(tmp_path / "out")!r}))))'
-    )
-    result = subprocess.run(
-        [sys.executable, '-c', code],
-        cwd=REPOSITORY,
-        env=on_one_device(),
-        capture_output=True,
-        text=True,
-    )
-    assert result.stdout == "['lsd', 'mel', 'real_time_factor', 'seconds', 'si_sdr']\n", (
-        result.stderr
-    )
-    assert {path.suffix for path in (tmp_path / 'out').iterdir()} == {'.wav', '.png'}
 
 
 def test_evaluate_reports_each_piece_and_the_untrained_model(tmp_path):

@@ -1,6 +1,7 @@
 """Overrides of a training's config that let a command compile in seconds."""
 
 FLAGS = (
+    '--config.init_from=',
     '--config.train.steps=3',
     '--config.train.checkpoint_every=2',
     '--config.train.log_every=1',

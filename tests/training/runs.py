@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from m2l_jax.training import loop
 from m2l_jax.training.monitor import Monitor
 
 
@@ -39,6 +40,19 @@ def killed_after(last):
 
     with watched(kill) as steps, pytest.raises(Killed):
         yield steps
+
+
+def first_state(config, workdir, monkeypatch):
+    """The state that a training starts or goes on from."""
+    states = []
+
+    def go_on(run, state):
+        states.append(state)
+        return state
+
+    monkeypatch.setattr(loop._Run, 'go_on', go_on)
+    loop.train_and_evaluate(config, workdir)
+    return states[0]
 
 
 def assert_identical(ours, theirs):

@@ -9,13 +9,13 @@ import safetensors.numpy
 
 from m2l_jax.checkpoint.store import load_model
 from m2l_jax.interface.errors import InputError
-from m2l_jax.training import carrying, loop
+from m2l_jax.training import carrying
 from m2l_jax.training.carrying import pack, unpack
 from m2l_jax.training.curves import read_curves
 from m2l_jax.training.loop import train_and_evaluate
 from tests.conftest import largest_file
 from tests.small_training import make_config
-from tests.training.runs import assert_identical, killed_after
+from tests.training.runs import assert_identical, first_state, killed_after
 
 
 @pytest.fixture(scope='module')
@@ -25,19 +25,6 @@ def halfway(corpus, tmp_path_factory):
     with killed_after(4):
         train_and_evaluate(make_config(corpus), workdir)
     return workdir
-
-
-def first_state(config, workdir, monkeypatch):
-    """The state that a training starts or goes on from."""
-    states = []
-
-    def go_on(run, state):
-        states.append(jax.device_get(state))
-        return state
-
-    monkeypatch.setattr(loop._Run, 'go_on', go_on)
-    train_and_evaluate(config, workdir)
-    return states[0]
 
 
 def test_what_is_carried_exactly_goes_on_to_the_last_bit(corpus, halfway, whole, tmp_path, caplog):
