@@ -52,9 +52,6 @@ def test_a_folder_of_the_same_name_needs_its_path(assets, tmp_path, monkeypatch,
             open_weights(path)
 
 
-@pytest.mark.skipif(
-    not packaged.packaged_path('small').exists(), reason='the small model is not trained yet'
-)
 def test_the_shipped_model_is_what_its_config_says():
     assert packaged.packaged_path('small').stat().st_size <= 30e6
     model, _ = open_weights('small')

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from m2l_jax.codec.packaged import packaged_path
 from m2l_jax.corpus.store import read_latents
 from m2l_jax.torch_weights.conversion import save_torch_model
 from tests.commands import tiny
@@ -217,21 +216,6 @@ def test_convert_there_and_back_is_exact(converted, tmp_path):
     assert_told(result, 'b.safetensors exists already: remove it or choose another name')
     result = run('convert', f'--from={one}', f'--to={tmp_path / "c"}', '--storage=float16')
     assert_told(result, 'c: --storage and --most_megabytes are for .pt or .safetensors files')
-
-
-@pytest.mark.skipif(packaged_path('small').exists(), reason='the small model is there')
-@pytest.mark.parametrize(
-    ('module', 'flags'),
-    [
-        ('encode', ['--checkpoint=small', '--input=a.wav', '--output=out']),
-        ('decode', ['--checkpoint=small', '--input=a.npz', '--output=out']),
-        ('reconstruct', ['--checkpoint=small', '--input=a.wav', '--output=out']),
-        ('convert', ['--from=small', '--to=out']),
-        ('compare', ['--torch-checkpoint=small']),
-    ],
-)
-def test_a_packaged_model_that_is_not_there_is_told(module, flags):
-    assert_told(run(module, *flags), "this version of m2l_jax comes without the model 'small'")
 
 
 @pytest.mark.parametrize('kind', ['npz', 'npy'])
