@@ -10,7 +10,8 @@ stretch over the steps there are: measure the steps a second first.
 The recipe is one for short trainings; docs/small.md has its curves and the reasons. In thousands of
 steps the paper's own leaves the latents unused. So here
 
-- the teacher is the clean crop at first, Δ = 1: a denoiser, that becomes consistent as Δ falls;
+- the teacher is the clean crop at first, Δ = 1: the model starts as a denoiser and becomes
+  consistent as Δ falls;
 - encoder and decoder learn from an auxiliary loss at first, whose share falls to 0 at half of the
   training: else the denoiser learns to do without latents that say nothing yet;
 - high noise levels, from which decoding starts, are drawn more often and weigh 2 at least.

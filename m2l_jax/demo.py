@@ -72,7 +72,9 @@ def run_demo(config, output: pathlib.Path) -> dict:
     tuned = _reconstruct(codec.with_params(params), [piece], output / 'fine-tuned')
     changes = {'before': before, 'after': tuned[piece.name] | measure(params)}
     _print_table(f'{settings.train.steps} steps of fine-tuning', changes)
-    print('Latent gain: how much larger the error gets with latents of other music; 1: not at all.')
+    print(
+        'Latent gain: how much larger the error gets with latents of another place; 1: not at all.'
+    )
     summary = {
         'model': settings.init_from or 'untrained',
         'reconstructed': reconstructed,

@@ -1,6 +1,6 @@
 """Trains a Music2Latent autoencoder.
 
-    python -m m2l_jax.train --config=configs/demo.py --config.data.path=MUSIC --workdir=DIR
+    python -m m2l_jax.train --config=configs/small.py --config.data.path=MUSIC --workdir=DIR
 
 Running the same command again goes on from the newest checkpoint in DIR.
 

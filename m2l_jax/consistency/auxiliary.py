@@ -1,4 +1,4 @@
-"""A loss that gives encoder and decoder something to say before the denoiser learns to do without.
+"""A loss that trains encoder and decoder on the spectrogram itself, without the denoiser.
 
 In short trainings the latents stay unused: what comes of them is noise to the denoiser at first, so
 that it learns to leave them alone, and then they get no gradient. This loss needs no denoiser.

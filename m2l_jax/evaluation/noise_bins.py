@@ -27,7 +27,8 @@ class BinFigures(NamedTuple):
         and f(x_σ') are, which a model that ignores its input can make 0 as well as a perfect one.
       error: root mean square of f(x_σ) - x over crops and elements: how near to the clean
         spectrogram x the model comes; a model that gives x_σ back has the error σ.
-      error_other: the same where each crop is denoised with another crop's latents.
+      error_other: the same where each crop is denoised with another crop's latents; nan where all
+        crops are the same, as those of a single clip no longer than a crop.
       error_mean: the same with the mean of all latents.
       magnitude_error, magnitude_error_other: as `error` and `error_other`, of the magnitudes alone:
         they fall while phases are still left to chance.
@@ -118,7 +119,12 @@ def make_measure(model: Music2Latent, huber_scale: float, delta: float) -> Measu
             return jnp.mean(losses), *errors, *magnitudes
 
         bins = jax.lax.map(measure_bin, (jnp.arange(BINS), jnp.asarray(bin_indices())))
-        return BinFigures(*bins, **latent_spread(latent_moments(latents)))
+        figures = BinFigures(*bins, **latent_spread(latent_moments(latents)))
+        alike = jnp.all(crops == jnp.roll(crops, len(crops) // 2, axis=0))
+        return figures._replace(
+            error_other=jnp.where(alike, jnp.nan, figures.error_other),
+            magnitude_error_other=jnp.where(alike, jnp.nan, figures.magnitude_error_other),
+        )
 
     return measure
 
@@ -128,7 +134,7 @@ def name_figures(figures: BinFigures, levels: NoiseLevels) -> dict[str, float]:
 
     - `loss_sigma_…` and `error_sigma_…`, with the level σ in the name; `loss` and `error`: their
       means;
-    - `latent_gain_sigma_…`: the error with another crop's latents over that with the own, 1 where
+    - `latent_gain_sigma_…`: the error with another crop's latents over that with its own, 1 where
       the latents are not used; `latent_gain`: the least of those from σ = 5 on;
       `latent_gain_over_mean…`: the same with the mean of all latents for another crop's;
       `latent_gain_magnitude…`: as `latent_gain…`, of the magnitudes' error;
@@ -150,7 +156,7 @@ def name_figures(figures: BinFigures, levels: NoiseLevels) -> dict[str, float]:
         'latents_saturated': figures.latents_saturated,
     }
     for name in by_level.keys() - scalars.keys():
-        scalars[name] = np.min(by_level[name][sigmas >= _NOISY])
+        scalars[name] = np.min(by_level[name][sigmas >= min(_NOISY, sigmas[-1])])
     for name, values in by_level.items():
         for sigma, value in zip(sigmas, values, strict=True):
             scalars[f'{name}_sigma_{sigma:.2g}'] = value

@@ -18,7 +18,7 @@ def shaped_noise(waveform: np.ndarray) -> np.ndarray:
 
     Returns:
       The same shape, float32: for each channel other noise of a fixed seed, filtered, whose
-      `average_power_spectrum` is the channel's.
+      `average_power_spectrum` is nearly the channel's.
     """
     samples = waveform.shape[-1]
     white = np.fft.rfft(np.random.default_rng(_SEED).standard_normal(waveform.shape))

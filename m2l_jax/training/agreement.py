@@ -1,10 +1,12 @@
 """That all processes of a job were started alike and see one folder: else they would part."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -12,6 +14,7 @@ from jax.experimental import multihost_utils
 
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build, differences
+from m2l_jax.model.autoencoder import Params
 from m2l_jax.training.config import TrainingConfig
 
 _DELAY_SECONDS = 30  # in which a network file system must show a new file
@@ -63,6 +66,43 @@ def check_shared(folder: pathlib.Path) -> None:
             f'process {blind[0]} does not see what process 0 writes into {folder}: '
             '--workdir must be one folder for all, on a disk that they share'
         )
+
+
+def read_alike(read: Callable[[], Params | None]) -> Params | None:
+    """What `read` gives, once it is known to be the same in every process.
+
+    Raises:
+      InputError: in all processes, if `read` does in any, or gives other parameters in any.
+    """
+    if jax.process_count() == 1:
+        return read()
+    params, told = None, {}
+    try:
+        params = read()
+        told['digest'] = _digest(params)
+    except InputError as error:
+        told['error'] = str(error)
+    first, *_ = everyone = [json.loads(text) for text in _gather(json.dumps(told))]
+    for process, other in enumerate(everyone):
+        if 'error' in other:
+            raise InputError(f'process {process}: {other["error"]}')
+        if other != first:
+            raise InputError(
+                f'process {process} reads other parameters from config.init_from than process 0: '
+                'give all of them the same file, which no run is writing to'
+            )
+    return params
+
+
+def _digest(params: Params | None) -> str:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    parts = (
+        part for path, leaf in leaves for part in (str(path).encode(), np.asarray(leaf).tobytes())
+    )
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _gather(text: str) -> list[str]:

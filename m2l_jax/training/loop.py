@@ -22,7 +22,7 @@ from m2l_jax.interface.paths import make_folder
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
-from m2l_jax.training.agreement import check_shared, check_started_alike
+from m2l_jax.training.agreement import check_shared, check_started_alike, read_alike
 from m2l_jax.training.config import BEST_METRICS, TrainingConfig
 from m2l_jax.training.feed import Feed, open_feed
 from m2l_jax.training.interruption import Interruption
@@ -61,7 +61,7 @@ def train_and_evaluate(
     meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
     learning_rate = learning_rate_schedule(settings.optimizer, settings.train.steps)
     model = Music2Latent(settings.model)
-    initial = read_initial(settings, workdir)
+    initial = read_alike(lambda: read_initial(settings, workdir))
     held_out = _open_held_out(settings, model)
     optimizer = make_optimizer(settings.optimizer, settings.train.steps)
     shapes = state_shapes(settings, model, optimizer, mesh)

@@ -33,8 +33,8 @@ class ConsistencyConfig:
       density: where on the index axis training looks.
       schedule: the distance between student and teacher.
       huber_scale: c of the pseudo-Huber loss over √n.
-      least_weight: of the loss at a noise level; the paper's 1/(σ - σ') is 0.02 where decoding
-        starts, and 100 and more at low noise, from which a short training learns first. 0: as it
+      least_weight: of the loss at a noise level; the paper's 1/(σ - σ') is 0.0125 at σ = 80 with
+        Δ = 1, and 100 and more at low noise, from which a short training learns first. 0: as it
         is.
       auxiliary: the weight of the loss that is not the paper's; none by default.
     """
@@ -119,7 +119,7 @@ def compute_loss(
         none by default.
 
     Returns:
-      losses `[B]` and latents `[B, T/8, 64]`, float32, and level 0 of the pyramid `[B, F, T, 64]`.
+      losses `[B]` and latents `[B, T/8, 64]`, float32, and level 0 of the pyramid `[B, F, T, C]`.
     """
 
     def apply(params, *inputs, method):

@@ -5,7 +5,8 @@ import pytest
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.loss import add_noise
-from m2l_jax.evaluation.noise_bins import BINS, bin_indices, make_measure
+from m2l_jax.consistency.noise import NoiseLevels
+from m2l_jax.evaluation.noise_bins import BINS, bin_indices, make_measure, name_figures
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.unet import preconditioning
 from m2l_jax.training.state import compute_once
@@ -118,6 +119,21 @@ def test_errors_with_other_latents_are_those_of_a_denoiser_given_them(model, par
     np.testing.assert_allclose(figures.error_mean[number], mean[0], 1e-5)
     np.testing.assert_allclose(figures.latent_std, np.std(latents), 1e-5)
     assert figures.latents_saturated == np.mean(np.abs(latents) > 0.99)
+
+
+def test_the_same_crop_again_and_again_has_no_other_latents(model, params, crops, measure):
+    figures = measure(params, np.stack([crops[0]] * 4))
+    assert np.all(np.isnan([figures.error_other, figures.magnitude_error_other]))
+    named = name_figures(figures, model.config.noise)
+    assert np.isnan(named['latent_gain'])
+    assert named['latent_gain_over_mean'] == 1
+
+
+def test_levels_below_the_noisy_have_a_gain_too(params, crops, measure):
+    figures = measure(params, crops)
+    levels = NoiseLevels(sigma_max=4.0)
+    named = name_figures(figures, levels)
+    assert named['latent_gain'] == figures.error_other[-1] / figures.error[-1]
 
 
 def test_latents_make_no_difference_to_an_untrained_model(params, crops, measure):
