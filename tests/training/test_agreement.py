@@ -38,11 +38,11 @@ def test_parameters_that_are_not_those_of_process_0_are_refused(monkeypatch):
     monkeypatch.setattr(agreement, '_gather', lambda text: told.append(text) or [told[0], text])
     assert agreement.read_alike(lambda: params) is params
     other = {'layer': {'kernel': params['layer']['kernel'].T.copy().T + 1}}
-    with pytest.raises(InputError, match='^process 1 reads other parameters'):
+    with pytest.raises(InputError, match=r'^process 1 reads other parameters'):
         agreement.read_alike(lambda: other)
 
     def fail():
         raise InputError('config.init_from=x: x does not exist')
 
-    with pytest.raises(InputError, match='^process 1: .* does not exist'):
+    with pytest.raises(InputError, match=r'^process 1: .* does not exist'):
         agreement.read_alike(fail)
