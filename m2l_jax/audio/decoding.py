@@ -142,6 +142,8 @@ def decode(
     position = file.seek(seek) if seek else 0
     while stop is None or position < stop:
         length = longest if stop is None else min(longest, stop - position)
+        if file.format == 'FLAC' and file.has_length:  # what follows the frames may be zeros
+            length = min(length, file.samples - position)
         block = file.read(length, dtype='float32', always_2d=True)
         if not len(block):
             break

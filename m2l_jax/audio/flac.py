@@ -153,7 +153,8 @@ def _frame_end(file: BinaryIO, begin: int, size: int, stream: Stream) -> int | N
     for place, byte in enumerate(file.read(stream.most_frame_bytes), begin + 1):
         crc = (crc << 8 & 0xFFFF) ^ _CRC16[crc >> 8 ^ byte]
         if not crc and tags.is_trailer(file, place, size):
-            return size if size - place == _SUM_BYTES else place  # two zeros may be the sum
+            file.seek(place)  # zeros leave the remainder 0: the first may be the sum's
+            return min(place + _SUM_BYTES, size) if file.read(1) == b'\0' else place
     return None
 
 
