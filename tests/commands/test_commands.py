@@ -88,7 +88,7 @@ def test_demo_reconstructs_fine_tunes_and_summarises(tmp_path):
     )
     assert second['before'] == pytest.approx(first['after'])
     assert second['before'] != pytest.approx(first['before'])
-    names = {'si_sdr', 'lsd', 'mr_stft', 'latent_gain', 'latent_gain_magnitude'}
+    names = {'si_sdr', 'lsd', 'mr_stft', 'mel', 'latent_gain', 'latent_gain_magnitude'}
     assert names == set(second['after'])
 
     curves = tmp_path / 'curves'
