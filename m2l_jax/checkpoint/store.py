@@ -184,7 +184,7 @@ class CheckpointStore:
 
 
 def holds_checkpoint(workdir: str | os.PathLike[str]) -> bool:
-    """Whether a folder, which need not be there, holds a complete checkpoint; makes nothing."""
+    """True if a folder, which need not be there, holds a complete checkpoint; makes nothing."""
     return any(path.name.isdigit() for path in pathlib.Path(workdir, _FOLDER).glob('*'))
 
 

@@ -15,7 +15,7 @@ from m2l_jax.interface.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class AuxiliarySchedule:
-    """How encoder and decoder pass from the auxiliary loss to the consistency loss.
+    """The passage of encoder and decoder from the auxiliary loss to the consistency loss.
 
     Their share of the first falls linearly from 1 to 0, and that of the second rises as it falls.
     The denoiser learns from the consistency loss alone, from the first step.
@@ -44,7 +44,7 @@ class AuxiliarySchedule:
 def auxiliary_loss(
     activation: jax.Array, spectrogram: jax.Array, sigma_data: float, huber_scale: float
 ) -> jax.Array:
-    """How far the finest conditioning is from the spectrogram itself, a row each: `[B]`, float32.
+    """Distance of the finest conditioning from the spectrogram itself, a row each: `[B]`, float32.
 
     Means over each third of its channels, times σ_data, stand for real part, imaginary part and
     magnitude, so that no parameter is added to the model. Distances are the pseudo-Huber one of the

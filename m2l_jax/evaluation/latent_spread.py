@@ -1,4 +1,4 @@
-"""How far latents spread, and how many are stuck at the ends of tanh."""
+"""Spread of latents, and the part of them that is stuck at the ends of tanh."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ _SATURATED = 0.99
 
 
 def latent_moments(latents: jax.Array) -> dict[str, jax.Array]:
-    """What `latent_spread` needs of some latents, of any shape; means of it are those of more."""
+    """Means that `latent_spread` needs, of latents of any shape; their means are those of more."""
     return {
         'mean': jnp.mean(latents),
         'mean_square': jnp.mean(latents**2),

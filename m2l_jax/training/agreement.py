@@ -69,7 +69,7 @@ def check_shared(folder: pathlib.Path) -> None:
 
 
 def read_alike(read: Callable[[], Params | None]) -> Params | None:
-    """What `read` gives, once it is known to be the same in every process.
+    """Reads parameters, and makes sure that they are the same in every process.
 
     Raises:
       InputError: in all processes, if `read` does in any, or gives other parameters in any.

@@ -64,7 +64,7 @@ command.run(demo.main)
 
 
 def test_demo_reconstructs_fine_tunes_and_summarises(tmp_path):
-    """Of a model that the package comes without, and then of the one that came of that."""
+    """A model that the package comes without, and then the one that came of that."""
     flags = (*tiny.FLAGS, '--config.init_from=small', f'--output={tmp_path}')
     result = run_python('-c', DEMO_WITHOUT_MODELS, *flags)
     assert result.returncode == 0, result.stderr

@@ -85,7 +85,7 @@ def test_the_mean_is_that_of_the_clips():
 
 
 def test_noise_levels_are_measured_on_the_crops_of_held_out_evaluation(tmp_path, monkeypatch):
-    """Of clips that are as long as a training crop, one mono and one stereo."""
+    """Clips that are as long as a training crop, one mono and one stereo."""
     samples = small_model.CONFIG.spectrogram.samples(16)
     for channels in (1, 2):
         music = make_music(samples / 44_100 + 1e-4, channels=channels, seed=channels)
