@@ -5,6 +5,7 @@ import pytest
 import soundfile
 
 from m2l_jax.audio import files
+from m2l_jax.audio import levels as levels_module
 from m2l_jax.audio.levels import Levels, levels_of
 from m2l_jax.codec.arrays import as_waveform
 from tests.conftest import make_music
@@ -40,7 +41,8 @@ def test_oddities_of_levels(waveform, oddity):
 
 
 @pytest.fixture
-def told(caplog):
+def told(caplog, monkeypatch):
+    monkeypatch.setattr(levels_module, '_told', set())  # whatever other tests were told
     caplog.set_level(logging.WARNING, 'm2l_jax')
     return caplog
 

@@ -29,7 +29,7 @@ def make_evaluation(gain: float, seconds: float = 0.0) -> Evaluation:
         )
         for channels in (1, 2, 3)
     ]
-    names = ('si_sdr', 'lsd', 'mr_stft', 'loss', 'latent_gain', 'loss_sigma_0.0081')
+    names = ('si_sdr', 'lsd', 'mr_stft', 'loss', 'latent_gain', 'mel', 'loss_sigma_0.0081')
     scalars = {f'evaluation/{name}': gain + number for number, name in enumerate(names)}
     return Evaluation(scalars, media, RATE, seconds)
 
@@ -46,7 +46,7 @@ def test_an_evaluation_is_read_back_as_it_was_written(tmp_path, caplog):
     monitor.close()
     assert caplog.messages[0] == (
         'step 10/20, held-out clips: '
-        'SI-SDR 0.50 dB, LSD 1.50 dB, multi-resolution STFT 2.500, loss 3.5, '
+        'SI-SDR 0.50 dB, mel 5.500, LSD 1.50 dB, multi-resolution STFT 2.500, loss 3.5, '
         'latent gain 4.5000 (0.0 s)'
     )
 
