@@ -63,7 +63,9 @@ def run_demo(config, output: pathlib.Path) -> dict:
     measure, piece, voice = _open_clips(settings, codec)
     reconstructed = _reconstruct(codec, [piece, voice], output / 'model')
     _print_table('Reconstruction', reconstructed)
-    print('An untrained model is at about 30 dB of log-spectral distance on the piece, the original at 0.')
+    print(
+        'An untrained model has about 30 dB of log-spectral distance on the piece; 0 is the best.'
+    )
     print('SI-SDR compares waveforms: it stays low as long as phases are made up.', flush=True)
 
     before = reconstructed[piece.name] | measure(codec.params)
