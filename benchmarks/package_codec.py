@@ -58,6 +58,10 @@ class PackageCodec:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return package.encode(self._network, self._audio, 1, self._device).cpu().numpy()
 
+    def close(self) -> None:
+        """Gives the package its own sizes back."""
+        self._while_it_runs.close()
+
     def forget_peak(self) -> None:
         """Lets the peak of memory begin anew."""
         package.forget_peak()

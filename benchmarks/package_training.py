@@ -83,6 +83,10 @@ class PackageTraining:
         package.synchronise(self._device)
         return time.perf_counter() - begin
 
+    def close(self) -> None:
+        """Gives the package its own sizes back."""
+        self._while_it_runs.close()
+
     def forget_peak(self) -> None:
         """Lets the peak of memory begin anew."""
         package.forget_peak()

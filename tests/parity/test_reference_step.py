@@ -1,5 +1,7 @@
 """The training step that benchmarks compare with is the recipe: its loss and gradient are ours."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from tests.parity.small import CONFIG, require_reference
 require_reference()
 
 import torch
+from music2latent import hparams
 
 from benchmarks import package
 from benchmarks.package_training import PackageTraining
@@ -23,6 +26,7 @@ FRAMES = 16
 
 
 def test_loss_and_gradient(tmp_path):
+    own = dict(vars(hparams))
     tensors = random_tensors(CONFIG)
     np.savez(tmp_path / 'tensors.npz', **tensors)
     random = np.random.default_rng(0)
@@ -41,11 +45,15 @@ def test_loss_and_gradient(tmp_path):
     params = from_state_dict(tensors, CONFIG)
     loss, gradient = jax.jit(jax.value_and_grad(mean_loss))(params)
     path = str(tmp_path / 'tensors.npz')
-    training = PackageTraining(CONFIG, path, 2, FRAMES, 'cpu', package.Style())
     clean, noise = (torch.from_numpy(np.moveaxis(array, 3, 1).copy()) for array in (clean, noise))
-    theirs = training.mean_loss(clean, torch.from_numpy(index), noise)
-    np.testing.assert_allclose(loss, theirs.item(), rtol=1e-5)
-    theirs.backward()
+    training = PackageTraining(CONFIG, path, 2, FRAMES, 'cpu', package.Style())
+    # Left open, it would give the package its own sizes back whenever Python collects it, in the
+    # middle of another test.
+    with contextlib.closing(training):
+        theirs = training.mean_loss(clean, torch.from_numpy(index), noise)
+        np.testing.assert_allclose(loss, theirs.item(), rtol=1e-5)
+        theirs.backward()
+    assert vars(hparams) == own
     ours = to_state_dict(gradient, CONFIG)
     gradients = {name: parameter.grad for name, parameter in training.network.named_parameters()}
     for entry in name_table(CONFIG):
