@@ -1,10 +1,10 @@
 """Is it heard where decoded chunks are joined?
 
-    python -m benchmarks.seams --checkpoint=DIR --audio=/data/music --picture=seams.png
+    python -m tests.drills.seams --checkpoint=DIR --audio=/data/music --picture=seams.png
 
 Joins recordings to one piece, encodes it whole, and decodes it in one piece, in chunks that fade
 into each other over --overlap seconds, and in chunks with blunt ends, as the PyTorch package does.
-Prints JSON: how joins rank among what is inside chunks (see `benchmarks.joins`), with the chunks
+Prints JSON: how joins rank among what is inside chunks (see `tests.drills.joins`), with the chunks
 put end to end without any care as a control, which must stand out; how alike consecutive chunks are
 where they overlap, of which the right fade depends; and what the level loses in the middle of a
 fade. Without --checkpoint the weights are random.
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import app, flags
 
-from benchmarks import joins, machine, small_model
+from benchmarks import machine, small_model
 from m2l_jax.audio import files
 from m2l_jax.codec.batches import latent_rows
 from m2l_jax.codec.chunks import Chunk, Chunking
@@ -25,6 +25,7 @@ from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.report import draw_comparison, save_picture
 from m2l_jax.interface.json_files import to_json
 from m2l_jax.model.autoencoder import Music2Latent
+from tests.drills import joins
 
 _CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Model; random weights without.')
 _AUDIO = flags.DEFINE_string('audio', 'm2l_jax/assets', 'Recordings, of which the first are taken.')

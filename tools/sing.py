@@ -1,8 +1,8 @@
 """Sing the bundled voice: the first line of a folk song, by pulses through five resonances.
 
-    python m2l_jax/assets/sing.py
+    python -m tools.sing
 
-It writes `voice/au_clair_de_la_lune.ogg` beside this file (44.1 kHz mono Ogg Vorbis), and needs
+It writes `m2l_jax/assets/voice/au_clair_de_la_lune.ogg` (44.1 kHz mono Ogg Vorbis), and needs
 `pip install numpy scipy soundfile`. There is no recording and no other synthesizer behind it.
 """
 
@@ -15,7 +15,7 @@ from scipy.signal import lfilter
 RATE = 44100
 BLOCK = 256  # samples between two changes of the resonances
 BEAT = 0.5  # seconds
-PATH = Path(__file__).parent / 'voice' / 'au_clair_de_la_lune.ogg'
+PATH = Path(__file__).parents[1] / 'm2l_jax/assets/voice/au_clair_de_la_lune.ogg'
 # "Au clair de la lune, mon ami Pierrot": vowel, MIDI key, beats.
 NOTES = (
     *(('o', 55, 1), ('e', 55, 1), ('@', 55, 1), ('a', 57, 1), ('y', 59, 2), ('@', 57, 2)),

@@ -1,6 +1,6 @@
 """Does a training that is killed again and again end where one left in peace does?
 
-    python -m benchmarks.kill_and_resume --kills=20 --signal=KILL
+    python -m tests.drills.kill_and_resume --kills=20 --signal=KILL
 
 Trains a very small model twice, from the repository's folder: once to the end, once killed at
 random moments and started anew. After each kill the newest checkpoint must be whole, and no older

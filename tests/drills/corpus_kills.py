@@ -1,6 +1,6 @@
 """Does a corpus job that meets with trouble end where one left in peace does?
 
-    python -m benchmarks.corpus_kills --trouble=kill --trouble=full --format=npz
+    python -m tests.drills.corpus_kills --trouble=kill --trouble=full --format=npz
 
 Encodes a corpus of small files (npz, tfds), or decodes what came of it (wav), once in peace, and
 once for each trouble: `kill -9` at random moments; three processes with a share each, all of them
@@ -27,7 +27,7 @@ from typing import Any
 from absl import app, flags
 
 from benchmarks import machine, small_model
-from benchmarks.small_corpus import write_audio
+from tests.drills.small_corpus import write_audio
 
 _TROUBLE = flags.DEFINE_multi_enum(
     'trouble', ['kill'], ['kill', 'shares', 'full', 'ray'], 'Given again for each.'

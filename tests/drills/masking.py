@@ -1,6 +1,6 @@
 """Are the latents of audio that shares batches with longer audio those of the audio alone?
 
-    python -m benchmarks.masking --input=/data/music --cuts=200
+    python -m tests.drills.masking --input=/data/music --cuts=200
 
 Cuts recordings to random lengths and encodes the cuts in shared, padded, masked batches, at full
 size with random weights in all layers; then each by itself with the PyTorch package, which pads

@@ -1,14 +1,14 @@
 """Are the good files of a corpus encoded, and the broken ones named, whatever is broken about them?
 
-    python -m benchmarks.broken_corpus --broken=1000 --good=100 --odd=200 --json=result.json
+    python -m tests.drills.broken_corpus --broken=1000 --good=100 --odd=200 --json=result.json
 
-Hides good audio files of every format among broken ones (see `benchmarks.mutated_audio`) and among
+Hides good audio files of every format among broken ones (`tests.drills.mutated_audio`) and among
 some whose numbers are absurd, encodes them all with `python -m m2l_jax.encode` and a very small
 random model, verifies the output, and compares each good file's latents with those of
 `EncoderDecoder.encode` of it alone. The same run over the good files alone tells how much memory
 the broken ones cost.
 
-Then it encodes files of odd structure (see `benchmarks.odd_audio`). Of each, the audio encoded must
+Then it encodes files of odd structure (`tests.drills.odd_audio`). Of each, the audio encoded must
 be no shorter than what is in it and, unless that is known to the sample, than what ffmpeg, if
 installed, reads of it; or the file must be refused or named in a warning.
 
@@ -34,10 +34,11 @@ import soundfile
 from absl import app, flags
 from absl import logging as absl_logging
 
-from benchmarks import machine, mutated_audio, odd_audio, small_model
+from benchmarks import machine, small_model
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.corpus.inputs import latent_items
 from m2l_jax.corpus.sources import read_latent_item
+from tests.drills import mutated_audio, odd_audio
 
 _BROKEN = flags.DEFINE_integer('broken', 1000, 'Broken files.')
 _GOOD = flags.DEFINE_integer('good', 100, 'Good files.')

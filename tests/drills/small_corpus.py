@@ -6,7 +6,7 @@ import random
 import numpy as np
 import soundfile
 
-from benchmarks.mutated_audio import write_mutations
+from tests.drills.mutated_audio import write_mutations
 
 # Suffix and subtype; a name's own suffix tells soundfile the rest.
 _KINDS = (

@@ -2,9 +2,9 @@
 
 Needs the Debian packages fluidsynth and fluid-soundfont-gm, and `pip install mido numpy soundfile`:
 
-    python m2l_jax/assets/compose.py
+    python -m tools.compose
 
-It writes `train/*.ogg` and `heldout/*.ogg` beside this file (44.1 kHz stereo Ogg Vorbis).
+It writes `train/*.ogg` and `heldout/*.ogg` in `m2l_jax/assets` (44.1 kHz stereo Ogg Vorbis).
 
 A score is sections apart by blank lines. A section's first line has the velocity, the transposition
 in semitones and the chords ("C | G7 | C G": the chords of a bar share it equally). Then one line a
@@ -33,6 +33,7 @@ import mido
 import numpy as np
 import soundfile as sf
 
+ASSETS = Path(__file__).parents[1] / 'm2l_jax' / 'assets'
 SOUNDFONT = '/usr/share/sounds/sf2/FluidR3_GM.sf2'
 RATE = 44100
 TICKS = 480  # per beat
@@ -355,7 +356,7 @@ def main() -> None:
     """Render every piece."""
     parser = argparse.ArgumentParser(description='Render the bundled music.')
     parser.add_argument('--soundfont', default=SOUNDFONT)
-    parser.add_argument('--out', type=Path, default=Path(__file__).parent)
+    parser.add_argument('--out', type=Path, default=ASSETS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for piece in PIECES:
