@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from m2l_jax.checkpoint.parts import read_parts, write_parts
 from m2l_jax.interface.errors import InputError
+from tools.carry import read_parts, write_parts
 
 CONTENT = bytes(range(256)) * 10
 

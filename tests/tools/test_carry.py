@@ -1,5 +1,8 @@
 import json
 import math
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -9,13 +12,13 @@ import safetensors.numpy
 
 from m2l_jax.checkpoint.store import load_model
 from m2l_jax.interface.errors import InputError
-from m2l_jax.training import carrying
-from m2l_jax.training.carrying import pack, unpack
 from m2l_jax.training.curves import read_curves
 from m2l_jax.training.loop import train_and_evaluate
-from tests.conftest import largest_file
+from tests.conftest import largest_file, on_one_device
 from tests.small_training import make_config
 from tests.training.runs import assert_identical, first_state, killed_after
+from tools import carry
+from tools.carry import pack, unpack
 
 
 @pytest.fixture(scope='module')
@@ -76,7 +79,7 @@ def test_what_is_unpacked_where_it_does_not_fit_leaves_nothing(halfway, tmp_path
 
 def test_curves_that_are_not_finite_are_carried_as_json(halfway, tmp_path, monkeypatch):
     curves = {'loss': {1: 2.5, 2: math.nan, 3: math.inf}}
-    monkeypatch.setattr(carrying, 'read_curves', lambda folder: curves)
+    monkeypatch.setattr(carry, 'read_curves', lambda folder: curves)
     content, about = pack(halfway, 'light')
     text = safetensors.numpy.load(content)['curves'].tobytes()
     assert json.loads(text, parse_constant=pytest.fail)['loss'] == {'1': 2.5, '2': None, '3': None}
@@ -102,3 +105,38 @@ def test_parts_of_another_version_are_told(halfway, tmp_path):
     with pytest.raises(InputError, match='it was packed by another version of m2l_jax'):
         unpack(content, about, tmp_path / 'there')
     assert not (tmp_path / 'there').exists()
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, '-m', 'tools.carry', *arguments],
+        cwd=pathlib.Path(carry.__file__).parents[1],
+        env=on_one_device(),
+        capture_output=True,
+        text=True,
+    )
+
+
+def assert_told(result, message):
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert 'Traceback' not in result.stderr
+
+
+def test_carry_writes_into_no_bucket(tmp_path):
+    result = run(f'--from={tmp_path}', '--to=gs://bucket/parts')
+    assert_told(result, 'gs://bucket/parts is no folder: mount the bucket')
+    result = run(f'--from={tmp_path}', f'--to={tmp_path / "parts"}')
+    assert_told(result, f'{tmp_path} holds no checkpoints')
+    assert not (tmp_path / 'parts').exists()
+    assert_told(run(f'--from={tmp_path}'), '--to')
+
+
+def test_the_command_packs_and_unpacks(halfway, tmp_path):
+    parts, there = tmp_path / 'parts', tmp_path / 'there'
+    result = run(f'--from={halfway}', f'--to={parts}', '--form=light', '--part_megabytes=0.01')
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f'{halfway} -> {parts}: step 3, ')
+    result = run(f'--from={parts}', f'--to={there}')
+    assert result.stdout == f'{parts} -> {there}: step 3, light\n'
+    assert load_model(there)[0].config == load_model(halfway)[0].config
