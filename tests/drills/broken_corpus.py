@@ -34,7 +34,7 @@ import soundfile
 from absl import app, flags
 from absl import logging as absl_logging
 
-from benchmarks import machine, small_model
+from benchmarks import report, small_model
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.corpus.inputs import latent_items
 from m2l_jax.corpus.sources import read_latent_item
@@ -76,7 +76,7 @@ def main(_):
     mixed = _encode(folder, folder / 'audio', folder / 'latents')
     verified = _run(folder, ['--verify', f'--output={folder / "latents"}'])
     result = {
-        **machine.describe(),
+        **report.describe_machine(),
         'format': _FORMAT.value,
         'seed': _SEED.value,
         'good_alone': alone,

@@ -26,7 +26,7 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks import machine, small_model
+from benchmarks import report, small_model
 from tests.drills.small_corpus import write_audio
 
 _TROUBLE = flags.DEFINE_multi_enum(
@@ -69,7 +69,7 @@ def main(_):
             seconds = time.monotonic() - begin
             results.append({'trouble': name, **in_peace, **told, **equal, 'seconds': seconds})
             print(json.dumps(results[-1]), file=sys.stderr, flush=True)
-    print(json.dumps({**machine.describe(), 'results': results}, indent=2))
+    print(json.dumps({**report.describe_machine(), 'results': results}, indent=2))
     if not all(
         result['identical'] and result['verified'] and result['as_expected'] for result in results
     ):

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from benchmarks import machine
+from benchmarks import report
 from m2l_jax.audio import files
 from m2l_jax.codec.chunks import bucket
 from m2l_jax.codec.compile_cache import use_compile_cache
@@ -56,7 +56,7 @@ def main(_):
     print(
         to_json(
             {
-                **machine.describe(),
+                **report.describe_machine(),
                 'cuts': len(cuts),
                 'lengths': len({latents.shape[2] for latents in together}),
                 'audio_seconds': round(sum(cut.shape[1] for cut in cuts) / _SAMPLE_RATE, 1),

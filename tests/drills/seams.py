@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import app, flags
 
-from benchmarks import machine, small_model
+from benchmarks import report, small_model
 from m2l_jax.audio import files
 from m2l_jax.codec.batches import latent_rows
 from m2l_jax.codec.chunks import Chunk, Chunking
@@ -59,7 +59,7 @@ def main(_):
     fades = _fades(codec, fading_chunks)
     around_fades = [place for begin, end in fades for place in (begin, (begin + end) // 2, end)]
     result = {
-        **machine.describe(),
+        **report.describe_machine(),
         'model': _CHECKPOINT.value or 'random',
         'seconds': _SECONDS.value,
         'overlap': _measure(faded, around_fades),
