@@ -48,7 +48,7 @@ def run_demo(config, output: pathlib.Path) -> dict:
       output: folder; made if missing.
     """
     from m2l_jax.checkpoint.store import load_model
-    from m2l_jax.codec.packaged import is_packaged, packaged_path
+    from m2l_jax.codec.weights import is_packaged, packaged_path
     from m2l_jax.interface.json_files import write_json
     from m2l_jax.interface.settings import build
     from m2l_jax.training.config import TrainingConfig

@@ -55,10 +55,10 @@ def test_importing_the_package_loads_nothing_heavy():
 DEMO_WITHOUT_MODELS = """
 import pathlib
 from m2l_jax import demo
-from m2l_jax.codec import packaged
+from m2l_jax.codec import weights
 from m2l_jax.interface import command
 
-packaged._FOLDER = pathlib.Path('nowhere')
+weights._FOLDER = pathlib.Path('nowhere')
 command.run(demo.main)
 """
 
