@@ -4,7 +4,8 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 
@@ -54,6 +55,15 @@ def check_devices() -> None:
         raise InputError(
             f'JAX finds no device{wanted} ({reason}): set JAX_PLATFORMS=cpu, or unset it'
         ) from None
+
+
+def compute_once(function: Callable[[], Any], sharding: Any = None) -> Any:
+    """Runs a function of hundreds of small random draws, such as an initialisation, jitted.
+
+    On a CPU, XLA would take twice as long to optimise them as to compile them as they are.
+    """
+    options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}
+    return jax.jit(function, out_shardings=sharding, compiler_options=options)()
 
 
 def _note_fork() -> None:
