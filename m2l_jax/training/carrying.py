@@ -27,9 +27,14 @@ from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.torch_weights.halving import to_float16
 from m2l_jax.training.config import TrainingConfig
-from m2l_jax.training.curves import read_curves
-from m2l_jax.training.event_file import EventFile
-from m2l_jax.training.state import TrainState, create_state, make_optimizer
+from m2l_jax.training.curves import EventFile, read_curves
+from m2l_jax.training.state import (
+    TrainState,
+    create_state,
+    make_optimizer,
+    param_shapes,
+    to_trees,
+)
 
 _AVERAGE = 'ema_params/'
 _CURVES = 'curves'
@@ -114,7 +119,8 @@ def _state_shapes(config: dict[str, Any], where: str) -> TrainState:
     )
     model = Music2Latent(settings.model)
     optimizer = make_optimizer(settings.optimizer, settings.train.steps)
-    return jax.eval_shape(lambda: create_state(model, optimizer, random_key(0)))
+    state = jax.eval_shape(lambda: create_state(model, optimizer, random_key(0)))
+    return jax.eval_shape(lambda state: to_trees(state, param_shapes(model)), state)
 
 
 def _kept(state: TrainState, form: str) -> TrainState:

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from m2l_jax.evaluation.curve_picture import draw_curves
-from m2l_jax.training.event_file import EventFile
+from m2l_jax.training.curves import EventFile
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
