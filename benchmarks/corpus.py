@@ -31,10 +31,10 @@ from m2l_jax.corpus.encoding import EncodeJob, EncodeSettings, EncodeWorker
 from m2l_jax.corpus.execution import RunOptions, run_job
 from m2l_jax.corpus.inputs import find_audio
 from m2l_jax.interface import command
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.torch_weights.reference import reference_network
-from m2l_jax.training.state import compute_once
 
 _INPUT = flags.DEFINE_string('input', 'm2l_jax/assets/train', 'Folder of recordings.')
 _MODEL = options.define_size()

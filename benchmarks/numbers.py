@@ -8,11 +8,11 @@ from benchmarks.workload import Workload
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.metrics import si_sdr
 from m2l_jax.evaluation.parity import compare_with_reference, measure
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.torch_weights.reference import random_tensors
 from m2l_jax.torch_weights.state_dict import from_state_dict
-from m2l_jax.training.state import compute_once
 
 
 class Numbers:

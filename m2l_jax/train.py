@@ -15,7 +15,6 @@ import os
 from absl import flags
 
 from m2l_jax.interface import command
-from m2l_jax.training import processes
 
 _CONFIG = command.define_config()
 _WORKDIR = flags.DEFINE_string(
@@ -35,13 +34,21 @@ _JOIN_TIMEOUT = flags.DEFINE_integer(
 _MINUTES = command.define_finite_float(
     'minutes',
     None,
-    'Save and exit with 75 after so many, compilation included; an evaluation is waited for.',
+    'Save and exit with 75 after this time, compilation included; an evaluation still finishes.',
+)
+_PROFILE = flags.DEFINE_string(
+    'profile',
+    '',
+    'Trace steps with jax.profiler into the workdir, for TensorBoard: their number, after ten for '
+    'warm-up, or FIRST:LAST.',
 )
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def main() -> None:
     """Parses the flags, joins the other processes, and trains."""
+    from m2l_jax.training import processes
+
     config = command.read_config(_CONFIG)
     place = processes.find_place(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, os.environ
@@ -51,12 +58,12 @@ def main() -> None:
         from m2l_jax.codec.compile_cache import use_compile_cache
         from m2l_jax.training.loop import train_and_evaluate
 
-        # Where homes are not shared, process 0 alone would find its programs, and with GPUs those
-        # that compile wait for its part of the tuning: several need to be told of a folder.
+        # With several processes and homes that are not shared, only process 0 would find its
+        # programs, and on GPUs the others would wait for its tuning: there, users name a folder.
         if place is None:
             use_compile_cache()
         minutes = math.inf if _MINUTES.value is None else _MINUTES.value
-        train_and_evaluate(config, _WORKDIR.value, minutes)
+        train_and_evaluate(config, _WORKDIR.value, minutes, _PROFILE.value)
 
 
 if __name__ == '__main__':

@@ -35,9 +35,14 @@ from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.torch_weights.conversion import to_float16
 from m2l_jax.training.config import TrainingConfig
-from m2l_jax.training.curves import read_curves
-from m2l_jax.training.event_file import EventFile
-from m2l_jax.training.state import TrainState, create_state, make_optimizer
+from m2l_jax.training.curves import EventFile, read_curves
+from m2l_jax.training.state import (
+    TrainState,
+    create_state,
+    make_optimizer,
+    param_shapes,
+    to_trees,
+)
 
 _FROM = flags.DEFINE_string('from', None, "A training run's folder, or one that this has written.")
 _TO = flags.DEFINE_string('to', None, 'The folder to write.')
@@ -147,7 +152,8 @@ def _state_shapes(config: dict[str, Any], where: str) -> TrainState:
     )
     model = Music2Latent(settings.model)
     optimizer = make_optimizer(settings.optimizer, settings.train.steps)
-    return jax.eval_shape(lambda: create_state(model, optimizer, random_key(0)))
+    state = jax.eval_shape(lambda: create_state(model, optimizer, random_key(0)))
+    return jax.eval_shape(lambda state: to_trees(state, param_shapes(model)), state)
 
 
 def _kept(state: TrainState, form: str) -> TrainState:

@@ -1,27 +1,90 @@
-"""The curves of a training run, out of its TensorBoard files."""
+"""The curves of a training run: its TensorBoard files, written and read without TensorFlow."""
 
+import logging
 import os
 import pathlib
+import time
+from collections.abc import Callable, Mapping
 
+import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
 
 Curves = dict[str, dict[int, float]]
 
-_ALL = {'scalars': 0, 'images': 1, 'audio': 1}  # how many to keep: 0 is all of them
+_logger = logging.getLogger(__name__)
+
+_FLUSH_SECONDS = 30  # until TensorBoard can see what is written
+_ALL_SCALARS = {'scalars': 0, 'images': 1, 'audio': 1}
+
+
+class EventFile:
+    """Scalars, audio and pictures in one event file.
+
+    Writes in the caller's thread: tensorboardX's own writer uses another, and blocks forever once
+    a full disk has ended that. Here the curves end, with a warning, and training goes on.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], suffix: str):
+        """Makes the file; `suffix` distinguishes files made in the same second."""
+        self._folder = pathlib.Path(folder)
+        self._flushed = time.monotonic()
+        self._writer: EventsWriter | None = self._try(
+            lambda: EventsWriter(str(self._folder / 'events'), suffix)
+        )
+
+    def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds numbers, each to the curve of its name."""
+        for name, value in values.items():
+            self._add(step, summary.scalar(name, value))
+
+    def add_audio(self, step: int, tag: str, waveform: np.ndarray, sample_rate: int) -> None:
+        """Adds `[channels, samples]`; more than two channels, which cannot be played, are mixed."""
+        heard = waveform if len(waveform) <= 2 else waveform.mean(axis=0, keepdims=True)
+        self._add(step, summary.audio(tag, heard.T, sample_rate))
+
+    def add_picture(self, step: int, tag: str, picture: np.ndarray) -> None:
+        """Adds `[height, width, 3]`, uint8."""
+        self._add(step, summary.image(tag, picture, dataformats='HWC'))
+
+    def close(self) -> None:
+        """Writes what is left."""
+        if self._writer is not None:
+            self._try(self._writer.close)
+
+    def _add(self, step: int, added: summary.Summary) -> None:
+        if self._writer is not None:
+            event = Event(step=step, wall_time=time.time(), summary=added)
+            self._try(lambda: self._writer.write_event(event))
+        if self._writer is not None and time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._flushed = time.monotonic()
+            self._try(self._writer.flush)
+
+    def _try(self, write: Callable[[], object]) -> object:
+        try:
+            return write()
+        except OSError as error:
+            self._writer = None
+            reason = error.strerror or error
+            _logger.warning(
+                'curves for TensorBoard end here: %s cannot be written (%s)', self._folder, reason
+            )
+            return None
 
 
 def read_curves(workdir: str | os.PathLike[str]) -> Curves:
     """Each curve's values by step, in the order of the steps.
 
-    What was measured twice, for a run that was killed did some steps again, counts as the last
-    time, whatever machine it was on.
+    Where a resumed run did a step again, the later value counts, on whatever machine it was made.
 
     Args:
       workdir: the run's folder, which may have no curves yet.
     """
     points: dict[str, dict[int, tuple[float, float]]] = {}
     for path in pathlib.Path(workdir).glob('*.tfevents.*'):
-        events = EventAccumulator(str(path), _ALL)
+        events = EventAccumulator(str(path), _ALL_SCALARS)
         events.Reload()
         for name in events.Tags()['scalars']:
             curve = points.setdefault(name, {})

@@ -1,20 +1,31 @@
-"""The device mesh, and where every array of training lives on it."""
+"""The device mesh, where the arrays of training live on it, and the agreement of its processes."""
 
 import collections
+import dataclasses
+import json
 import math
+import os
+import pathlib
+import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.settings import differences
+from m2l_jax.model.autoencoder import Params
 from m2l_jax.training.state import TrainState
 
 AXIS = 'data'
-REPLICATED = PartitionSpec()  # parameters, metrics; optimiser and EMA unless they are shared out
-ROWS = PartitionSpec(AXIS)  # batches: the first axis is cut
+REPLICATED = PartitionSpec()  # parameters, metrics; moments and average unless they are sharded
+ROWS = PartitionSpec(AXIS)  # batches: the first axis is divided
+
+_DELAY_SECONDS = 30  # until a network file system shows a new file
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
@@ -28,14 +39,14 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole."""
+    """The sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, REPLICATED)
 
 
 def connect(mesh: Mesh) -> None:
-    """Has all devices talk once, while all processes are at the same point.
+    """Connects all devices, while all processes are at the same point.
 
-    Connections between CPUs wait for each other for half a minute only, which compiling may exceed.
+    Connections between CPUs time out after half a minute, which compilation may exceed.
     """
     zeros = to_global_batch(np.zeros(len(mesh.local_devices)), mesh)
     jax.block_until_ready(jax.jit(jnp.sum, out_shardings=replicated(mesh))(zeros))
@@ -58,13 +69,13 @@ def shared_out(mesh: Mesh, shapes: Any) -> Any:
 
 
 def state_shardings(mesh: Mesh, state: TrainState, shard: bool) -> TrainState:
-    """Where a state's arrays live: each device holds them whole, or its part of moments and EMA.
+    """Shardings of a state: each device holds it whole, or its part of moments and average.
 
     After Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054), stage 1.
 
     Args:
       state: the arrays, or their shapes.
-      shard: whether moments and EMA are shared out over the devices.
+      shard: divide moments and average among the devices.
     """
     whole = jax.tree.map(lambda leaf: replicated(mesh), state)
     if not shard:
@@ -76,7 +87,7 @@ def state_shardings(mesh: Mesh, state: TrainState, shard: bool) -> TrainState:
 
 
 def laid_out(shapes: Any, shardings: Any) -> Any:
-    """The shapes of arrays that do not exist, with where each of them is to live."""
+    """Shapes of arrays that do not exist, with their shardings."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -92,17 +103,8 @@ def bytes_per_device(arrays: Any) -> int:
     )
 
 
-def gather(mesh: Mesh, arrays: Any) -> Any:
-    """The same arrays, whole on every device; to be called by all processes."""
-    return jax.jit(_identity, out_shardings=replicated(mesh))(arrays)
-
-
-def _identity(arrays: Any) -> Any:  # one function, for jit to know it again
-    return arrays
-
-
 def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
-    """Makes sure that the devices can share a batch, and each of them take its rows in parts.
+    """Checks that the devices can share a batch, and each take its rows in parts.
 
     Raises:
       InputError: naming the field to change.
@@ -111,7 +113,7 @@ def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
     if len(set(per_process.values())) > 1:
         raise InputError(
             f'the processes have different numbers of devices ({sorted(per_process.values())}): '
-            'give each of them as many'
+            'give each the same number'
         )
     if batch_size % mesh.size:
         nearest = max(1, round(batch_size / mesh.size)) * mesh.size
@@ -135,5 +137,82 @@ def local_rows(batch_size: int) -> range:
 
 
 def to_global_batch(local_batch: np.ndarray, mesh: Mesh) -> jax.Array:
-    """One array over the mesh out of the rows that each process feeds."""
+    """One array over the mesh, of the rows that each process feeds."""
     return jax.make_array_from_process_local_data(NamedSharding(mesh, ROWS), local_batch)
+
+
+def gather_json(value: Any) -> list[Any]:
+    """Every process's value, as JSON takes it, in the order of the processes."""
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = np.ravel(multihost_utils.process_allgather(np.int32(len(data))))
+    padded = np.zeros(lengths.max(), np.uint8)
+    padded[: len(data)] = data
+    rows = multihost_utils.process_allgather(padded).reshape(len(lengths), -1)
+    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+
+
+def check_started_alike(settings: Any, workdir: str | os.PathLike[str]) -> None:
+    """Checks that the settings, a dataclass, and workdir are the same in all processes.
+
+    Raises:
+      InputError: in all processes if they differ in any, naming it and the fields.
+    """
+    mine = dataclasses.asdict(settings), os.fspath(workdir)
+    first, *others = gather_json(mine)
+    for process, other in enumerate(others, 1):
+        if other != first:
+            changed = differences(first[0], other[0]) + differences(first[1], other[1], 'workdir')
+            raise InputError(
+                f'process {process} was started with another config than process 0 '
+                f'({"; ".join(changed)}): give all of them the same'
+            )
+
+
+def check_shared(folder: pathlib.Path) -> None:
+    """Checks that all processes see the same folder, by a file that process 0 writes.
+
+    Raises:
+      InputError: in all processes if any does not.
+    """
+    if jax.process_count() == 1:
+        return
+    token = folder / gather_json(f'.of-process-0-{time.time_ns()}')[0]
+    if jax.process_index() == 0:
+        token.touch()
+    multihost_utils.sync_global_devices('the file is there')
+    wait_until = time.monotonic() + _DELAY_SECONDS
+    while not token.exists() and time.monotonic() < wait_until:
+        os.listdir(folder)  # makes a network file system look again
+        time.sleep(0.1)
+    seen = gather_json(token.exists())
+    if jax.process_index() == 0:
+        token.unlink(missing_ok=True)
+    if not all(seen):
+        raise InputError(
+            f'process {seen.index(False)} does not see what process 0 writes into {folder}: '
+            '--workdir must be one folder for all, on a disk that they share'
+        )
+
+
+def read_once(read: Callable[[], Params | None], shapes: Params) -> Params | None:
+    """Parameters of the given shapes that process 0 reads, or None, in all processes.
+
+    Raises:
+      InputError: in all processes, if `read` does in process 0.
+    """
+    if jax.process_count() == 1:
+        return read()
+    params, error = None, ''
+    if jax.process_index() == 0:
+        try:
+            params = read()
+        except InputError as caught:
+            error = str(caught)
+    error, is_there = gather_json((error, params is not None))[0]
+    if error:
+        raise InputError(error)
+    if not is_there:
+        return None
+    if params is None:
+        params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return multihost_utils.broadcast_one_to_all(params)

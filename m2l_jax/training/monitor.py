@@ -1,7 +1,8 @@
-"""What a training run shows while it runs: curves, audio and pictures, and a progress bar."""
+"""Output of a training run while it runs: curves, audio and pictures, a progress bar, a profile."""
 
 import logging
 import os
+import re
 import sys
 import time
 
@@ -9,16 +10,19 @@ import jax
 import tqdm
 
 from m2l_jax.evaluation.held_out import Evaluation
-from m2l_jax.training.event_file import EventFile
+from m2l_jax.interface.errors import InputError
+from m2l_jax.training.curves import EventFile
 
 _logger = logging.getLogger(__name__)
 
+_WARMUP_STEPS = 10  # not profiled: they compile, and fill queues
+
 
 class Monitor:
-    """Writes metrics one step late, so that the device never waits for its numbers to be read.
+    """Writes metrics one step late, so that the device never waits until they are read.
 
-    On a terminal there is a progress bar; elsewhere (a log file, a cluster) a line an interval.
-    Only process 0 writes.
+    On a terminal it shows a progress bar; elsewhere (a log file, a cluster) it logs a line each
+    `log_every` steps. Only process 0 writes.
     """
 
     def __init__(
@@ -37,9 +41,8 @@ class Monitor:
         self._last_step, self._last_time = first_step, time.monotonic()
         self._is_writer = jax.process_index() == 0
         if self._is_writer:
-            # Its files' names tell seconds only: one that is there would be overwritten.
-            suffix = f'.{os.getpid()}.{first_step}'
-            self._events = EventFile(workdir, suffix)
+            # Names have seconds only: without this, a file could be overwritten.
+            self._events = EventFile(workdir, f'.{os.getpid()}.{first_step}')
         self._has_originals = False
         self._bar = tqdm.tqdm(
             initial=first_step,
@@ -50,8 +53,8 @@ class Monitor:
         )
 
     def after_step(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Called with the number of finished steps and the metrics of the last of them."""
-        # Steps are dispatched ahead of the device; by one, or batches would pile up in memory.
+        """Takes the number of finished steps and the metrics of the last of them."""
+        # The host runs ahead of the device by one step: by more, batches would pile up in memory.
         jax.block_until_ready(self._previous)
         self._previous = metrics
         self._write_pending()
@@ -62,7 +65,7 @@ class Monitor:
     def write_evaluation(self, step: int, evaluation: Evaluation) -> None:
         """Writes the figures, audio and pictures of an evaluation after `step` finished steps.
 
-        The originals are written once; the time that the evaluation took counts for no speed.
+        The originals are written once. The evaluation's time is not part of the training speed.
         """
         self._last_time += evaluation.seconds
         if not self._is_writer:
@@ -93,7 +96,7 @@ class Monitor:
         step, metrics = self._pending
         self._pending = None
         values = {name: float(value) for name, value in metrics.items()}
-        now = time.monotonic()  # the step is done, for its numbers are there
+        now = time.monotonic()  # after `float`, which waits for the step
         rate = (step - self._last_step) / (now - self._last_time)
         self._last_step, self._last_time = step, now
         hours_rate = rate * self._batch_hours
@@ -108,3 +111,48 @@ class Monitor:
             _logger.info(
                 'step %d/%d: %s, %.3g steps/s, %s left', step, self._steps, figures, rate, left
             )
+
+
+class Profiler:
+    """A `jax.profiler` trace of some steps of process 0, in `workdir/plugins/profile`.
+
+    Args:
+      workdir: the run's folder.
+      steps: a number of steps, after ten for warm-up; 'FIRST:LAST', as the log counts steps; or ''
+        for no trace.
+      first_step: finished steps at the start of this run.
+
+    Raises:
+      InputError: if `steps` is neither.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], steps: str, first_step: int = 0):
+        match = re.fullmatch(r'(?:(\d+):)?(\d+)|', steps)
+        if match is None:
+            raise InputError(f'--profile={steps} must be a number of steps, or FIRST:LAST')
+        first, last = match.groups()
+        begin = first_step + _WARMUP_STEPS if first is None else int(first) - 1
+        end = 0 if last is None else int(last) + (begin if first is None else 0)
+        if steps and not 0 <= begin < end:
+            raise InputError(f'--profile={steps} has no steps: use e.g. 20, or 101:120')
+        self._steps = range(begin, end if jax.process_index() == 0 else 0)
+        self._workdir, self._runs = os.fspath(workdir), False
+
+    def before_step(self, done: int) -> None:
+        """Starts the trace, where `done` steps before it are finished."""
+        if self._steps and done == self._steps.start:
+            jax.profiler.start_trace(self._workdir)
+            self._runs = True
+
+    def after_step(self, done: int, outputs: object) -> None:
+        """Ends the trace once its last step is finished."""
+        if self._runs and done == self._steps.stop:
+            jax.block_until_ready(outputs)
+            self.close()
+
+    def close(self) -> None:
+        """Ends a trace that is still running."""
+        if self._runs:
+            self._runs = False
+            jax.profiler.stop_trace()
+            _logger.info('profile written: tensorboard --logdir=%s', self._workdir)

@@ -20,7 +20,14 @@ from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
-from m2l_jax.training.state import TrainState, compute_once, create_state, start_from
+from m2l_jax.training.state import (
+    TrainState,
+    compute_once,
+    param_shapes,
+    start_from,
+    to_trees,
+    to_vectors,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -31,10 +38,21 @@ def state_shapes(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
 ) -> TrainState:
-    """The shapes of a state's arrays, spread over the mesh as the settings say."""
-    shapes = jax.eval_shape(lambda: create_state(model, optimizer, random_key(settings.seed)))
-    shardings = meshes.state_shardings(mesh, shapes, settings.train.shard_optimizer)
-    return meshes.laid_out(shapes, shardings)
+    """The shapes of a state's vectors, spread over the mesh as the settings say."""
+    shard, shapes = settings.train.shard_optimizer, param_shapes(model)
+    size = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    if shard:
+        size += -size % mesh.size
+    state = jax.eval_shape(lambda params: start_from(params, optimizer, size), shapes)
+    return meshes.laid_out(state, meshes.state_shardings(mesh, state, shard))
+
+
+def stored_shapes(settings: TrainingConfig, model: Music2Latent, shapes: TrainState) -> TrainState:
+    """The shapes of the same state as checkpoints hold it, in trees."""
+    trees = jax.eval_shape(lambda state: to_trees(state, param_shapes(model)), shapes)
+    mesh = shapes.step.sharding.mesh
+    shard = settings.train.shard_optimizer
+    return meshes.laid_out(trees, meshes.state_shardings(mesh, trees, shard))
 
 
 def read_initial(settings: TrainingConfig, workdir: str | os.PathLike[str]) -> Params | None:
@@ -76,20 +94,20 @@ def create_or_restore(
     Raises:
       InputError: if `workdir` holds a model of another size, or one without a state.
     """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     step = store.latest_step()
     if step is None:
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+        start = functools.partial(start_from, optimizer=optimizer, size=shapes.params.size)
         if initial is None:
             key = random_key(settings.seed)
-            state = compute_once(lambda: create_state(model, optimizer, key), shardings)
+            state = compute_once(lambda: start(model.init_params(key)), shardings)
         else:
-            start = functools.partial(start_from, optimizer=optimizer)
             state = jax.jit(start, out_shardings=shardings)(initial)
-        size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        devices = len(state.step.sharding.device_set)
-        origin = f' from {settings.init_from}' if initial is not None else ''
         _logger.info(
-            'starting a model of %s parameters%s on %d devices', f'{size:,}', origin, devices
+            'starting a model of %s parameters%s on %d devices',
+            f'{sum(leaf.size for leaf in jax.tree.leaves(param_shapes(model))):,}',
+            f' from {settings.init_from}' if initial is not None else '',
+            len(state.step.sharding.device_set),
         )
         return state
 
@@ -108,16 +126,16 @@ def create_or_restore(
         )
     _check_resumable(settings, saved, workdir)
     _logger.info('resuming %s at step %d', workdir, step)
-    without_ema, ema_params = store.restore(
-        step, shapes.replace(ema_params=None), shapes.ema_params
-    )
-    return without_ema.replace(ema_params=ema_params)
+    stored = stored_shapes(settings, model, shapes)
+    state, ema_params = store.restore(step, stored.replace(ema_params=None), stored.ema_params)
+    to_state = jax.jit(lambda trees: to_vectors(trees, shapes), out_shardings=shardings)
+    return to_state(state.replace(ema_params=ema_params))
 
 
 def _check_resumable(
     settings: TrainingConfig, saved: dict[str, Any], workdir: str | os.PathLike[str]
 ) -> None:
-    """Refuses to resume a model of another size; tells of other changed settings."""
+    """Refuses another model or optimiser, and warns of other changed settings."""
     model = build(ModelConfig, saved['model'], f'{workdir}: config.model')
     # How the same model is computed may change.
     model = dataclasses.replace(model, dtype=settings.model.dtype, remat=settings.model.remat)
@@ -128,5 +146,10 @@ def _check_resumable(
             'choose another folder, or the config that it was trained with'
         )
     old = build(TrainingConfig, saved, f'{workdir}: config')
+    if old.optimizer.name != settings.optimizer.name:
+        raise InputError(
+            f'{workdir} holds the state of config.optimizer.name={old.optimizer.name}, not of '
+            f'{settings.optimizer.name}: choose another folder, with --config.init_from={workdir}'
+        )
     for line in differences(old, settings):
         _logger.warning('resuming with another %s', line)

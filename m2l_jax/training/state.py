@@ -1,28 +1,36 @@
-"""What training carries from step to step, and how the optimiser and the average move it."""
+"""The state that training carries from step to step, its optimiser and its average."""
 
 import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from m2l_jax.interface.devices import compute_once as compute_once
+from m2l_jax.consistency.keys import random_key
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """RAdam with linear warm-up and cosine decay, and the parameters' moving average.
+    """RAdam (Liu et al. 2020), with warm-up, cosine decay and the parameters' moving average.
+
+    Other optimisers inherit its fields; `OPTIMIZERS` has their names.
 
     Attributes:
       learning_rate: at the end of the warm-up.
       final_learning_rate: at the end of the cosine decay, on the last step.
       warmup_steps: steps over which the rate rises linearly from 0.
-      b1, b2: RAdam's decay rates.
+      b1, b2: decay rates of the moments.
       ema_decay: of the moving average, once it has warmed up.
-      clip_norm: norm to which larger gradients are scaled down; 0 leaves them as they are.
+      clip_norm: norm to which larger gradients are scaled down; 0: no clipping.
     """
 
     learning_rate: float
@@ -32,6 +40,7 @@ class OptimizerConfig:
     b2: float
     ema_decay: float
     clip_norm: float
+    name: str = 'radam'
 
     def __post_init__(self):
         if self.clip_norm < 0:
@@ -42,20 +51,44 @@ class OptimizerConfig:
                     f'config.optimizer.{name}={getattr(self, name)} must be at least 0 and below 1'
                 )
 
+    def make(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """The optimiser proper, on one vector of all parameters."""
+        return optax.radam(rate, b1=self.b1, b2=self.b2)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamWConfig(OptimizerConfig):
+    """AdamW (Loshchilov & Hutter 2019): Adam with weight decay, of all parameters."""
+
+    name: str = 'adamw'
+    weight_decay: float = 1e-2
+
+    def make(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """The optimiser proper, on one vector of all parameters."""
+        return optax.adamw(rate, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay)
+
+
+OPTIMIZERS: Mapping[str, type[OptimizerConfig]] = MappingProxyType(
+    {'radam': OptimizerConfig, 'adamw': AdamWConfig}
+)
+
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything a checkpoint needs for training to go on as if it had not stopped.
+    """All that a checkpoint needs for training to go on as if it had not stopped.
 
-    `step` counts batches. Those whose loss, gradient or update was not finite changed nothing but
-    the counts: `skipped` has all of them, `skipped_in_row` those since the last update.
+    Parameters, average and each of the optimiser's moments are one vector, which costs a compiler
+    and a GPU far less than hundreds of arrays. Checkpoints hold them as trees: see `to_trees`.
+
+    `step` counts batches. Those whose losses, gradient or update were not finite changed only the
+    counts: `skipped` counts all of them, `skipped_in_row` those since the last update.
     """
 
     step: jax.Array
     skipped: jax.Array
     skipped_in_row: jax.Array
-    params: Params
-    ema_params: Params
+    params: Any
+    ema_params: Any
     opt_state: optax.OptState
 
 
@@ -80,11 +113,10 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """RAdam without weight decay, behind the clipping of the gradient."""
-    # The same structure with and without, so that a run may go on with another setting.
+    """The config's optimiser, behind the clipping of the gradient."""
+    # The same structure with and without clipping, so that a run may resume with another setting.
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    radam = optax.radam(learning_rate_schedule(config, steps), b1=config.b1, b2=config.b2)
-    return optax.chain(clip, radam)
+    return optax.chain(clip, config.make(learning_rate_schedule(config, steps)))
 
 
 def create_state(
@@ -94,22 +126,62 @@ def create_state(
     return start_from(model.init_params(key), optimizer)
 
 
-def start_from(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """A fresh state of the given parameters, at which the average starts too."""
+def start_from(
+    params: Params, optimizer: optax.GradientTransformation, size: int = 0
+) -> TrainState:
+    """A fresh state of the given parameters, at which the average starts too.
+
+    Zeros fill the vectors up to `size`, which the devices can then divide among them.
+    """
+    vector = ravel(params, size)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
         skipped_in_row=jnp.zeros((), jnp.int32),
-        params=params,
-        # A copy: the step donates its buffers, and two leaves must not share one.
-        ema_params=jax.tree.map(jnp.copy, params),
-        opt_state=optimizer.init(params),
+        params=vector,
+        # A copy: the step donates its buffers, and two arrays must not share one.
+        ema_params=jnp.copy(vector),
+        opt_state=optimizer.init(vector),
+    )
+
+
+@functools.cache
+def param_shapes(model: Music2Latent) -> Params:
+    """Shapes and types of a model's parameters."""
+    return jax.eval_shape(model.init_params, random_key(0))
+
+
+def ravel(tree: Any, size: int = 0) -> jax.Array:
+    """One vector of all elements of a tree, in the order of its leaves, then zeros up to `size`."""
+    vector = jax.lax.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)], 0)
+    return jnp.pad(vector, (0, max(size - vector.size, 0)))
+
+
+def unravel(vector: jax.Array, shapes: Any) -> Any:
+    """The inverse of `ravel`, as a tree of the given shapes."""
+    leaves, structure = jax.tree.flatten(shapes)
+    ends = np.cumsum([math.prod(leaf.shape) for leaf in leaves])
+    parts = jnp.split(vector[: ends[-1]], ends[:-1])
+    return structure.unflatten(
+        part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)
+    )
+
+
+def to_trees(state: TrainState, shapes: Params) -> TrainState:
+    """A state as checkpoints hold it: each vector as a tree of the given shapes."""
+    return jax.tree.map(lambda leaf: unravel(leaf, shapes) if leaf.ndim else leaf, state)
+
+
+def to_vectors(state: TrainState, like: TrainState) -> TrainState:
+    """The inverse of `to_trees`; `like` has the vectors' sizes."""
+    return jax.tree.map(
+        lambda leaf, part: ravel(part, leaf.size) if leaf.ndim else part, like, state
     )
 
 
 def ema_rate(updates: jax.Array, decay: float) -> jax.Array:
-    """1 - min(decay, (1 + n)/(10 + n)) after n updates: how far the average moves.
+    """1 - min(decay, (1 + n)/(10 + n)) after n updates: the step of the average.
 
-    The complement is formed exactly, for 1 - 0.9999 in float32 is off by 2e-4 of itself.
+    The complement is formed exactly: 1 - 0.9999 in float32 has an error of 2e-4 of itself.
     """
     return jnp.maximum(1 - decay, 9 / (10 + updates))

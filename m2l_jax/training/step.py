@@ -1,6 +1,7 @@
 """One training step: from a batch to new parameters, on every device at once."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,10 @@ from m2l_jax.evaluation.noise_bins import latent_moments, latent_spread
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.training.mesh import AXIS, REPLICATED, ROWS, replicated, shared_out, state_shardings
-from m2l_jax.training.state import TrainState, ema_rate
+from m2l_jax.training.state import TrainState, ema_rate, param_shapes, ravel, unravel
+
+# The metrics that must be finite for an update; the second only where its loss is used.
+CHECKED = ('loss', 'auxiliary_loss', 'gradient_norm', 'update_norm')
 
 Metrics = dict[str, jax.Array]
 Fetch = Callable[[Any, jax.Array], jax.Array]  # (data, step) -> this device's rows
@@ -164,51 +168,52 @@ def make_train_step(
 ) -> TrainStep:
     """Compiles (state, data) -> (state, metrics) for the mesh; the state's buffers are donated.
 
-    The state lives where `state_shardings` says, the metrics on every device. Where loss,
-    gradient or update are not finite, the state keeps all but its counts.
+    The state lives where `state_shardings` says, the metrics on every device. Where a loss, the
+    gradient or the update is not finite, the state keeps all but its counts.
 
     Args:
       accumulate: parts in which each device takes its rows, one after another, to save memory; the
         gradient is their mean.
       data_specs: how the data lie on the mesh.
-      fetch: what makes of them, on each device, its rows of the batch: `[b, F, T, 2]` spectrograms
-        or `[b, N]` waveforms.
-      shard_optimizer: whether each device keeps, and moves, its part only of moments and EMA.
+      fetch: makes of them, on each device, its rows of the batch: `[b, F, T, 2]` spectrograms or
+        `[b, N]` waveforms.
+      shard_optimizer: each device keeps and updates only its part of moments and average.
     """
-
     mean_over_mesh = _make_mean_over_mesh(
         model, consistency, steps, seed, mesh, accumulate, data_specs, fetch
     )
 
     def step(state: TrainState, data: Any) -> tuple[TrainState, Metrics]:
         mean = mean_over_mesh(state.params, state.step, data)
-        updates = state.step - state.skipped
-        total = sum(mean['losses'].values())
-        gradient_norm = _norm(mean['gradient'])
-
-        def move(state: TrainState) -> tuple[Params, optax.OptState]:
-            moved, opt_state = optimizer.update(mean['gradient'], state.opt_state, state.params)
-            if shard_optimizer:
-                # Else moments would be gathered rather than the move, which is half of them.
-                moved = jax.lax.with_sharding_constraint(moved, shared_out(mesh, moved))
-            return moved, opt_state
-
-        def update(state: TrainState) -> TrainState:
-            return _apply(state, *move(state), ema_rate(updates, ema_decay))
-
-        # Whether there is an update waits for its norm, and so for all that reads the old moments:
-        # else XLA copies them before new ones take their place.
-        update_norm = _norm(move(state)[0])
-        finite = jnp.all(jnp.isfinite(jnp.stack([total, gradient_norm, update_norm])))
-        after = jax.lax.cond(finite, update, _skip, state)
-        metrics = {
+        count = state.step - state.skipped
+        updates, opt_state = optimizer.update(mean['gradient'], state.opt_state, state.params)
+        if shard_optimizer:
+            # Else moments would be gathered rather than the updates, which are half of them.
+            updates = jax.lax.with_sharding_constraint(updates, shared_out(mesh, updates))
+        checked = {
             **mean['losses'],
-            'learning_rate': learning_rate(updates),
+            'gradient_norm': optax.tree.norm(mean['gradient']),
+            'update_norm': optax.tree.norm(updates),
+        }
+        finite = jnp.all(jnp.isfinite(jnp.stack(list(checked.values()))))
+        params = optax.apply_updates(state.params, updates)
+        updated = state.replace(
+            skipped_in_row=jnp.zeros_like(state.skipped_in_row),
+            params=params,
+            ema_params=optax.incremental_update(
+                params, state.ema_params, ema_rate(count, ema_decay)
+            ),
+            opt_state=opt_state,
+        )
+        kept = state.replace(skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1)
+        after = jax.tree.map(functools.partial(jnp.where, finite), updated, kept)
+        after = after.replace(step=state.step + 1)
+        metrics = {
+            **checked,
+            'learning_rate': learning_rate(count),
             'delta': consistency.schedule.delta(state.step / steps),
             'skipped_updates': after.skipped,
             'skipped_in_row': after.skipped_in_row,
-            'gradient_norm': gradient_norm,
-            'update_norm': jnp.where(finite, update_norm, 0.0),
             **latent_spread(mean['moments']),
         }
         return jax.lax.with_sharding_constraint(
@@ -228,19 +233,18 @@ def _make_mean_over_mesh(
     accumulate: int,
     data_specs: Any,
     fetch: Fetch,
-) -> Callable[[Params, jax.Array, Any], dict[str, Any]]:
+) -> Callable[[jax.Array, jax.Array, Any], dict[str, Any]]:
     """(params, step, data) -> mean losses, moments of the latents, and gradient, of all rows."""
 
-    def mean_on_each_device(params: Params, step: jax.Array, data: Any) -> dict[str, Any]:
+    def mean_on_each_device(params: jax.Array, step: jax.Array, data: Any) -> dict[str, Any]:
         batch = fetch(data, step)
         rows = jax.lax.axis_index(AXIS) * batch.shape[0] + jnp.arange(batch.shape[0])
         key = step_key(seed, step)
-        progress = step / steps
-        # Told to differ from device to device, parameters get each device's own gradient: it is
-        # averaged once, below, and not for each part.
+        # Marked as different on each device, so that the gradient is averaged once, below, and not
+        # in each part.
         params = jax.lax.pcast(params, AXIS, to='varying')
         local = mean_over_parts(
-            lambda *part: _part_gradient(params, model, consistency, progress, key, *part),
+            lambda *part: _part_gradient(params, model, consistency, step / steps, key, *part),
             accumulate,
             (batch, rows),
         )
@@ -255,7 +259,7 @@ def _make_mean_over_mesh(
 
 
 def _part_gradient(
-    params: Params,
+    params: jax.Array,
     model: Music2Latent,
     consistency: ConsistencyConfig,
     progress: jax.Array,
@@ -284,8 +288,10 @@ def _part_gradient(
             total += auxiliary.weight * share * means['auxiliary_loss']
         return total, (means, latent_moments(latents))
 
-    (_, (losses, moments)), gradient = jax.value_and_grad(total_loss, has_aux=True)(params)
-    return {'losses': losses, 'moments': moments, 'gradient': gradient}
+    (_, (losses, moments)), gradient = jax.value_and_grad(total_loss, has_aux=True)(
+        unravel(params, param_shapes(model))
+    )
+    return {'losses': losses, 'moments': moments, 'gradient': ravel(gradient, params.size)}
 
 
 def mean_over_parts(function: Callable[..., Any], parts: int, arrays: tuple[jax.Array, ...]) -> Any:
@@ -306,38 +312,3 @@ def mean_over_parts(function: Callable[..., Any], parts: int, arrays: tuple[jax.
 
     total, _ = jax.lax.scan(add, zeros, split)
     return jax.tree.map(lambda leaf: leaf / parts, total)
-
-
-def _apply(
-    state: TrainState, moved: Params, opt_state: optax.OptState, rate: jax.Array
-) -> TrainState:
-    """The state after one more update; its average moves towards the parameters by `rate`."""
-    params = optax.apply_updates(state.params, moved)
-    return state.replace(
-        step=state.step + 1,
-        skipped_in_row=jnp.zeros_like(state.skipped_in_row),
-        params=params,
-        ema_params=optax.incremental_update(params, state.ema_params, rate),
-        opt_state=opt_state,
-    )
-
-
-def _skip(state: TrainState) -> TrainState:
-    """The state after an update that was left out."""
-    return state.replace(
-        step=state.step + 1,
-        skipped=state.skipped + 1,
-        skipped_in_row=state.skipped_in_row + 1,
-    )
-
-
-def _norm(tree: Params) -> jax.Array:
-    """The norm of all leaves together.
-
-    The many short ones are joined before they are summed up, and sums of the others are joined
-    after all axes but one: each sum by itself would cost a CPU's compiler as much as the update.
-    """
-    leaves = jax.tree.leaves(tree)
-    short = [jnp.ravel(leaf) for leaf in leaves if leaf.ndim <= 1]
-    sums = [jnp.sum(leaf**2, axis=range(leaf.ndim - 1)) for leaf in leaves if leaf.ndim > 1]
-    return jnp.sqrt(jnp.sum(jnp.concatenate(short) ** 2) + jnp.sum(jnp.concatenate(sums)))

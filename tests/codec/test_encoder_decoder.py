@@ -17,9 +17,9 @@ from m2l_jax.codec.chunks import Chunk, Chunking
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.rows import decoding_noise, waveform_samples
 from m2l_jax.compilation.collectives import find_collectives
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
-from m2l_jax.training.state import compute_once
 from tests.conftest import make_music
 from tests.model.test_layers import perturbed
 

@@ -10,10 +10,10 @@ from benchmarks import small_model
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.clips import Clip, cut_crops
 from m2l_jax.evaluation.held_out import EvaluationConfig, HeldOutClips, read_clips
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
-from m2l_jax.training.state import compute_once
 from tests.conftest import make_music
 
 RATE = 44_100

@@ -7,9 +7,9 @@ from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.loss import add_noise
 from m2l_jax.consistency.noise import NoiseLevels
 from m2l_jax.evaluation.noise_bins import BINS, bin_indices, make_measure, name_figures
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.unet import preconditioning
-from m2l_jax.training.state import compute_once
 from tests.conftest import make_music
 
 HUBER_SCALE, DELTA = 0.00054, 0.01

@@ -10,7 +10,7 @@ import pytest
 from m2l_jax.evaluation.metrics import METRICS
 from m2l_jax.evaluation.pictures import draw_comparison, draw_curves, save_picture, to_pixels
 from m2l_jax.interface.errors import InputError
-from m2l_jax.training.event_file import EventFile
+from m2l_jax.training.curves import EventFile
 from tests.conftest import largest_file
 
 REPOSITORY = pathlib.Path(__file__).parents[2]

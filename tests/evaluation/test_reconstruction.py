@@ -7,9 +7,9 @@ from benchmarks import small_model
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.metrics import METRICS
 from m2l_jax.evaluation.reconstruction import reconstruct_file
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
-from m2l_jax.training.state import compute_once
 from tests.conftest import make_music
 
 

@@ -43,11 +43,11 @@ def killed_after(last):
 
 
 def first_state(config, workdir, monkeypatch):
-    """The state that a training starts or goes on from."""
+    """The state that a training starts or goes on from, as checkpoints hold it."""
     states = []
 
     def go_on(run, state):
-        states.append(state)
+        states.append(run.trees(state))
         return state
 
     monkeypatch.setattr(loop._Run, 'go_on', go_on)

@@ -1,13 +1,12 @@
 import contextlib
 
-from m2l_jax.training import event_file
-from m2l_jax.training.curves import read_curves
-from m2l_jax.training.event_file import EventFile
+from m2l_jax.training import curves as curve_files
+from m2l_jax.training.curves import EventFile, read_curves
 
 
 def test_what_was_done_again_counts_as_the_last_time(tmp_path, monkeypatch):
     clock = iter(range(1000))
-    monkeypatch.setattr(event_file.time, 'time', lambda: float(next(clock)))
+    monkeypatch.setattr(curve_files.time, 'time', lambda: float(next(clock)))
     # The file that sorts first was written last: on another machine, say.
     for suffix, points in (
         ('.z', {1: 4.0, 2: 3.0, 3: 2.5}),

@@ -97,7 +97,8 @@ def test_a_diverged_training_is_told_and_never_saved(config, corpus, tmp_path):
         config.optimizer.update(learning_rate=1e30, warmup_steps=0)
         config.train.stop_after_skipped = 2
     message = (
-        r'2 updates in a row were skipped, .* up to step 2 \(loss [\d.]+, sigma [\d.]+ to [\d.]+, '
+        r'2 updates in a row were skipped, up to step 2: not all of loss [\d.]+, '
+        r'gradient_norm [\d.]+, update_norm (inf|nan) are finite \(sigma [\d.]+ to [\d.]+, '
         rf'batch from {corpus}/.*\): training has diverged'
     )
     with pytest.raises(InputError, match=message):

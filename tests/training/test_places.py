@@ -10,6 +10,7 @@ MPI = {
     'OMPI_COMM_WORLD_RANK': '5',
     'OMPI_COMM_WORLD_LOCAL_RANK': '1',
 }
+TPU = {'TPU_WORKER_HOSTNAMES': 't0,t1', 'TPU_WORKER_ID': '1'}
 ADDRESS = {'JAX_COORDINATOR_ADDRESS': 'n1:1234'}
 
 
@@ -17,9 +18,9 @@ ADDRESS = {'JAX_COORDINATOR_ADDRESS': 'n1:1234'}
     ('flags', 'environment', 'place'),
     [
         ((None, None, None), {}, None),
-        (('n1:1234', 2, 1), {}, Place('n1:1234', 2, 1, is_told=True)),
-        (('n1:1234', 2, 0), SLURM, Place('n1:1234', 2, 0, is_told=True)),
-        ((None, 2, 1), ADDRESS, Place('n1:1234', 2, 1, is_told=True)),
+        (('n1:1234', 2, 1), {}, Place('n1:1234', 2, 1)),
+        (('n1:1234', 2, 0), SLURM, Place('n1:1234', 2, 0)),
+        ((None, 2, 1), ADDRESS, Place('n1:1234', 2, 1)),
         # One process only, whatever the launcher says.
         ((None, 1, None), SLURM, None),
         ((None, None, None), SLURM, Place(None, 8, 3)),
@@ -27,12 +28,18 @@ ADDRESS = {'JAX_COORDINATOR_ADDRESS': 'n1:1234'}
         # A batch script's own shell, which is not a step.
         ((None, None, None), {'SLURM_NTASKS': '8', 'SLURM_PROCID': '0'}, None),
         (('n1:1234', None, None), SLURM, Place('n1:1234', 8, 3)),
-        ((None, None, None), {**MPI, 'OMPI_MCA_orte_hnp_uri': '1.0;tcp://n1:9'}, Place(None, 8, 5)),
+        (
+            (None, None, None),
+            {**MPI, 'OMPI_MCA_orte_hnp_uri': '1.0;tcp://n1:9'},
+            Place(None, 8, 5, 1),
+        ),
         (('n1:1234', None, None), MPI, Place('n1:1234', 8, 5, local_device=1)),
         ((None, None, None), {**MPI, **ADDRESS}, Place('n1:1234', 8, 5, local_device=1)),
         (('n1:1', None, None), {**MPI, 'JAX_LOCAL_DEVICE_IDS': '0'}, Place('n1:1', 8, 5)),
         ((None, None, None), {'OMPI_COMM_WORLD_SIZE': '1'}, None),
         ((None, None, None), {'TPU_WORKER_HOSTNAMES': 't0,t1'}, Place()),
+        ((None, None, None), TPU, Place(None, 2, 1)),
+        (('n1:1234', None, None), {'PMI_SIZE': '4', 'PMI_RANK': '2'}, Place('n1:1234', 4, 2)),
         ((None, None, None), {'TPU_WORKER_HOSTNAMES': 't0'}, None),
         ((None, None, None), {'TPU_WORKER_HOSTNAMES': 't0', 'MEGASCALE_NUM_SLICES': '2'}, Place()),
         ((None, None, None), {'TPU_WORKER_HOSTNAMES': 't0,t1', 'JAX_PLATFORMS': 'cpu'}, None),
@@ -55,8 +62,8 @@ def test_the_place_is_that_of_the_flags_or_else_of_the_launcher(flags, environme
         (('n1', 2, 0), {}, r'^--coordinator=n1 must be HOST:PORT'),
         ((':1234', 2, 0), {}, r'^--coordinator=:1234 must be HOST:PORT'),
         (('n1:99999', 2, 0), {}, r'^--coordinator=n1:99999 must be HOST:PORT'),
-        ((None, None, None), {'PMI_SIZE': '4', 'PMI_RANK': '1'}, r'^this MPI does not tell'),
-        ((None, None, None), MPI, r'^this Open MPI does not tell .* pass --coordinator=HOST:PORT'),
+        ((None, None, None), {'PMI_SIZE': '4', 'PMI_RANK': '1'}, r'^this launcher does not say'),
+        ((None, None, None), MPI, r'^this launcher does not say .* pass --coordinator=HOST:PORT'),
     ],
 )
 def test_flags_that_do_not_add_up_are_told(flags, environment, message):
@@ -67,9 +74,6 @@ def test_flags_that_do_not_add_up_are_told(flags, environment, message):
 def test_alone_no_process_waits_for_others():
     with pytest.raises(KeyError), processes.joined(None, 1):
         raise KeyError
-
-
-TPU = {'TPU_WORKER_HOSTNAMES': 't0,t1', 'TPU_WORKER_ID': '1'}
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,16 @@ import pytest
 
 from m2l_jax.interface.errors import InputError
 from m2l_jax.training.state import (
+    OPTIMIZERS,
     OptimizerConfig,
     ema_rate,
     learning_rate_schedule,
     make_optimizer,
+    ravel,
+    start_from,
+    to_trees,
+    to_vectors,
+    unravel,
 )
 
 CONFIG = OptimizerConfig(
@@ -80,3 +86,49 @@ def test_clipping_scales_a_large_gradient_down_and_changes_no_structure():
     moved, _ = clipped.update(large, clipped.init(params), params)
     expected, _ = plain.update(scaled, plain.init(params), params)
     np.testing.assert_allclose(moved, expected, rtol=1e-5)
+
+
+TREE = {'a': np.arange(6.0, dtype=np.float32).reshape(2, 3), 'b': {'c': np.float32([[7.0]])}}
+
+
+def test_a_vector_holds_the_leaves_in_their_order():
+    vector = ravel(TREE, 9)
+    np.testing.assert_array_equal(vector, [0, 1, 2, 3, 4, 5, 7, 0, 0])
+    for ours, leaf in zip(*map(jax.tree.leaves, (unravel(vector, TREE), TREE)), strict=True):
+        np.testing.assert_array_equal(ours, leaf)
+    assert ravel(TREE).shape == (7,)
+
+
+@pytest.mark.parametrize('name', OPTIMIZERS)
+def test_a_vectors_updates_are_those_of_the_leaves(name):
+    """So that checkpoints hold trees, with moments as an optimiser of trees has them."""
+    config = OPTIMIZERS[name](0.1, 0.01, 2, 0.9, 0.99, 0.99, 3.0)
+    assert config.name == name
+    optimizer = make_optimizer(config, 20)
+    params, state = TREE, start_from(TREE, optimizer, 10)
+    opt_state = optimizer.init(params)
+    for step in range(8):
+        gradient = jax.tree.map(lambda leaf: np.cos(leaf + step), TREE)  # noqa: B023
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        updates, vectors = optimizer.update(ravel(gradient, 10), state.opt_state, state.params)
+        moved = optax.apply_updates(state.params, updates)
+        state = state.replace(params=moved, opt_state=vectors)
+    np.testing.assert_array_equal(state.params[7:], 0)
+    trees = to_trees(state, TREE)
+    assert jax.tree.structure(trees.opt_state) == jax.tree.structure(opt_state)
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-5),
+        (trees.params, trees.opt_state),
+        (params, opt_state),
+    )
+    again = to_vectors(trees, state)
+    jax.tree.map(np.testing.assert_array_equal, again, state)
+
+
+def test_weight_decay_is_adamws():
+    config = OPTIMIZERS['adamw'](0.1, 0.1, 0, 0.9, 0.99, 0.99, 0.0, weight_decay=0.5)
+    optimizer = make_optimizer(config, 100)
+    params = jnp.array([2.0, -4.0])
+    updates, _ = optimizer.update(jnp.array([3.0, 0.0]), optimizer.init(params), params)
+    np.testing.assert_allclose(updates, [-0.1 * (1 + 0.5 * 2), 0.1 * 0.5 * 4], rtol=1e-5)

@@ -12,10 +12,11 @@ from benchmarks import small_model
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.consistency.auxiliary import AuxiliarySchedule, auxiliary_loss
 from m2l_jax.consistency.noise import IndexDensity, StepSchedule
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
-from m2l_jax.training.state import compute_once, create_state
+from m2l_jax.training.state import create_state, param_shapes, ravel, to_trees
 from m2l_jax.training.step import ConsistencyConfig, compute_loss, draw, make_train_step
 from tests.conftest import make_music
 from tests.model.test_layers import perturbed
@@ -33,7 +34,7 @@ def model():
 def state(model):
     """A state whose zero-initialised layers are not zero, or their gradients would be hidden."""
     make = lambda: create_state(model, optax.sgd(1.0), jax.random.key(0))  # noqa: E731
-    state = compute_once(make)
+    state = to_trees(compute_once(make), param_shapes(model))
     params = perturbed(state.params, 0.1)
     return state.replace(params=params, ema_params=params, step=jnp.asarray(3))
 
@@ -54,8 +55,10 @@ def make_step(model, mesh, accumulate, consistency):
 def run_step(model, state, batch, devices, accumulate=1, consistency=CONSISTENCY):
     mesh = meshes.make_mesh(jax.devices()[:devices])
     step = make_step(model, mesh, accumulate, consistency)
+    state = state.replace(params=ravel(state.params), ema_params=ravel(state.ema_params))
     state = jax.device_put(jax.tree.map(np.asarray, state), meshes.replicated(mesh))
-    return jax.tree.map(np.asarray, step(state, meshes.to_global_batch(batch, mesh)))
+    after, metrics = step(state, meshes.to_global_batch(batch, mesh))
+    return jax.tree.map(np.asarray, (to_trees(after, param_shapes(model)), metrics))
 
 
 @pytest.fixture(scope='module')
