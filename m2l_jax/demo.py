@@ -48,7 +48,7 @@ def run_demo(config, output: pathlib.Path) -> dict:
     """
     from m2l_jax.audio import files
     from m2l_jax.checkpoint.store import load_model
-    from m2l_jax.codec.packaged import is_packaged, packaged_path
+    from m2l_jax.codec.weights import is_packaged, packaged_path
     from m2l_jax.evaluation.clips import Clip
     from m2l_jax.evaluation.quality import measure_noise_levels
     from m2l_jax.interface.json_files import write_json

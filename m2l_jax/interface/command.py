@@ -13,7 +13,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from m2l_jax.interface.errors import InputError, Interrupted
-from m2l_jax.interface.logs import hush_closed_loops
+from m2l_jax.interface.logs import hush_closed_loops, is_news
 from m2l_jax.interface.settings import LARGEST_SEED
 
 absl_flags.disclaim_key_flags()  # so that --help shows --config among the command's own
@@ -109,6 +109,7 @@ def _configure_logging() -> None:
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
     absl_logging.get_absl_handler().setFormatter(logging.Formatter('%(asctime)s %(message)s', '%T'))
+    absl_logging.get_absl_handler().addFilter(is_news)
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger('m2l_jax').setLevel(logging.INFO)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import pathlib
 import sys
 from collections.abc import Iterator
 
@@ -20,6 +21,11 @@ def root_logger_kept() -> Iterator[None]:
         yield
     finally:
         logging.root.removeHandler(logging.lastResort)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """False for a stack trace of Orbax, which raises the same error: a filter for a command."""
+    return record.exc_info is None or 'orbax' not in pathlib.Path(record.pathname).parts
 
 
 def hush_closed_loops() -> None:

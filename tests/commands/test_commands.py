@@ -55,10 +55,10 @@ def test_importing_the_package_loads_nothing_heavy():
 DEMO_WITHOUT_MODELS = """
 import pathlib
 from m2l_jax import demo
-from m2l_jax.codec import packaged
+from m2l_jax.codec import weights
 from m2l_jax.interface import command
 
-packaged._FOLDER = pathlib.Path('nowhere')
+weights._FOLDER = pathlib.Path('nowhere')
 command.run(demo.main)
 """
 
@@ -217,14 +217,6 @@ def test_evaluate_leaves_no_folder_of_a_diverged_model(tmp_path):
     result = run('evaluate', *flags, '--seconds=0.4', f'--output={tmp_path / "deep" / "out"}')
     assert_told(result, 'the model gives NaN: its training diverged')
     assert not (tmp_path / 'deep').exists()
-
-
-def test_carry_writes_into_no_bucket(tmp_path):
-    result = run('carry', f'--from={tmp_path}', '--to=gs://bucket/parts')
-    assert_told(result, 'gs://bucket/parts is no folder: mount the bucket')
-    result = run('carry', f'--from={tmp_path}', f'--to={tmp_path / "parts"}')
-    assert_told(result, f'{tmp_path} holds no checkpoints')
-    assert not (tmp_path / 'parts').exists()
 
 
 def test_convert_there_and_back_is_exact(converted, tmp_path):

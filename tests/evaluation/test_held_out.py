@@ -83,8 +83,8 @@ def test_the_same_parameters_give_the_same_figures_wherever_they_live(held_out, 
     changed = held_out.evaluate(jax.tree.map(lambda leaf: 1.1 * leaf, params))
     by_error = {f'evaluation/{name}' for name in FIGURES - GAINS - {'latents_saturated'}}
     assert all(changed.scalars[name] != first.scalars[name] for name in by_error)
-    runner = held_out._codec._runner
-    compiled = (*held_out._measure_bins.programs, runner.encode_program, runner.decode_program)
+    codec = held_out._codec
+    compiled = (*held_out._measure_bins.programs, codec._encode_program, codec._decode_program)
     assert [function._cache_size() for function in compiled] == [1, 1, 1, 1]
 
 
