@@ -33,7 +33,7 @@ from m2l_jax.interface.json_files import to_json, write_json
 from m2l_jax.interface.paths import new_folder, replaced_file
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
-from m2l_jax.torch_weights.halving import to_float16
+from m2l_jax.torch_weights.conversion import to_float16
 from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.curves import read_curves
 from m2l_jax.training.event_file import EventFile
@@ -101,7 +101,7 @@ def pack(workdir: str | os.PathLike[str], form: str) -> tuple[bytes, dict[str, A
     kept = _named(_kept(without_average.replace(ema_params=average), form))
     if form == 'light':
         large = {name: kept[name] for name in kept if name.startswith(_AVERAGE)}
-        kept |= to_float16(large, mend='pack the run in the form exact')
+        kept |= to_float16(large, remedy='pack the run in the form exact')
     kept[_CURVES] = np.frombuffer(to_json(read_curves(folder), None).encode(), np.uint8)
     return safetensors.numpy.save(kept), {'form': form, 'step': step, 'config': config}
 
