@@ -13,10 +13,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from m2l_jax.audio import channel_order
-from m2l_jax.audio.containers import truncated
-from m2l_jax.audio.decoding import OpenAudio, PathLike, decode, opened
+from m2l_jax.audio.decoding import OpenAudio, channel_order, decode, opened
 from m2l_jax.audio.levels import Levels, log_once
+from m2l_jax.audio.parts import PathLike, truncated
 from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, UNREAD_SUFFIXES, LeftOut, left_out
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.listing import list_files, readable_name, split_inputs
@@ -240,7 +239,7 @@ def write_blocks(
     with replaced_file(path) as partial, _Target(partial, 'w+') as target:
         try:
             with soundfile.SoundFile(target, 'w', *format_) as file:
-                order = channel_order.when_written(file)
+                order = np.argsort(np.arange(len(first))[channel_order(file)])
                 for block in itertools.chain([first], blocks):
                     for begin in range(0, block.shape[1], _WRITE_BLOCK):
                         file.write(block[order, begin : begin + _WRITE_BLOCK].T)
