@@ -172,17 +172,9 @@ def _find_end(
 ) -> tuple[int, int, int]:
     """The end of the audio, bytes after it that may be audio, and bytes before it not stated.
 
-    Args:
-      part: the file.
-      kind: its container.
-      begin: place of the audio.
-      size: its bytes, as stated.
-      outer: the bytes of all, as stated; None if they are not.
-      wraps: true of sizes of 32 bits.
-      is_unknown: true of a size that says nothing.
-
-    Raises:
-      InputError: if the file ends before the audio, or after it in a way that leaves its end open.
+    `size` and `outer` are the stated bytes of the audio that starts at `begin` and of the whole;
+    they have 32 bits if it `wraps`. Raises an InputError for a file that ends before the audio, or
+    after it in a way that leaves its end open.
     """
     is_empty, stated = size <= kind.inner, begin + max(0, size)
     if stated > part.size:

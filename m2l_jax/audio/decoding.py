@@ -240,7 +240,7 @@ def _open_frames(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio | Non
     layout = mpeg.find(path)
     if layout is None or not layout.runs:
         return None
-    if layout.is_joined:
+    if len({run.kind for run in layout.runs}) > 1:
         raise joined(path, is_converted=True)
     if layout.promised > layout.samples:
         raise truncated(path, layout.samples, layout.promised)

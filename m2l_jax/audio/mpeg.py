@@ -83,15 +83,15 @@ class Run(NamedTuple):
 
 
 class LengthTag(NamedTuple):
-    """A first frame that states how many follow it.
+    """A first frame that states the number of those that follow it.
 
     Attributes:
       content: the frame.
       frames: that follow, as stated; 0 if it does not say.
       bytes: of these and itself, as stated; 0 if it does not say.
-      frames_at: place in the frame of the number of frames; None if libsndfile does not read it.
+      frames_at: place in `content` of the number of frames; None if libsndfile does not read it.
       bytes_at: place of the number of bytes.
-      padding_at: place of what the encoder says it added at the end, 12 bits; None without.
+      padding_at: place of the encoder's padding at the end, 12 bits; None without.
     """
 
     content: bytes
@@ -124,11 +124,6 @@ class Layout(NamedTuple):
 
     tag: LengthTag | None
     runs: tuple[Run, ...] = ()
-
-    @property
-    def is_joined(self) -> bool:
-        """True if frames of another kind follow the first."""
-        return any(run.kind != self.runs[0].kind for run in self.runs)
 
     @property
     def frames(self) -> int:
