@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from m2l_jax.corpus import latent_dataset
 from m2l_jax.corpus.store import StoredLatents
 from m2l_jax.corpus.summary import Output, ShardSummary, describe_output
-from m2l_jax.data.record_dataset import RecordFormat, ShardWriter
+from m2l_jax.data.tfds import RecordFormat, ShardWriter
 from m2l_jax.interface.paths import replaced_file
 
 

@@ -13,7 +13,7 @@ from m2l_jax.corpus import store
 from m2l_jax.corpus.claim import is_claimed
 from m2l_jax.corpus.plan import Item
 from m2l_jax.corpus.sources import is_latent_shard
-from m2l_jax.data.audio_dataset import AudioRecords, is_dataset, split_of
+from m2l_jax.data.tfds import AudioRecords, is_dataset, split_of
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.listing import (
     LIST_SUFFIX,

@@ -1,6 +1,6 @@
 """A TFDS dataset of latents: what a record holds, and a shard's files read back.
 
-Opened by plain TFDS, see `data.record_dataset`. A bfloat16 dataset needs TensorFlow, or
+Opened by plain TFDS, see `data.tfds`. A bfloat16 dataset needs TensorFlow, or
 `import ml_dtypes` (JAX does it) before it is opened: only then does NumPy know the type.
 """
 
@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
 from m2l_jax.corpus.store import StoredLatents, check
-from m2l_jax.data.record_dataset import SPLIT, RecordFormat, ShardWriter
+from m2l_jax.data.tfds import SPLIT, RecordFormat, ShardWriter
 from m2l_jax.interface.errors import InputError, first_line
 
 NAME = 'm2l_latents'

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from m2l_jax.corpus.summary import Output, ShardSummary
-from m2l_jax.data.audio_dataset import INFO
+from m2l_jax.data.tfds import INFO
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import replaced_file
 

@@ -11,7 +11,7 @@ from m2l_jax.audio import files
 from m2l_jax.audio.levels import Levels
 from m2l_jax.corpus.plan import Item
 from m2l_jax.corpus.store import StoredLatents, read_any
-from m2l_jax.data.audio_dataset import AudioRecords
+from m2l_jax.data.tfds import AudioRecords
 
 
 class AudioSource(Protocol):

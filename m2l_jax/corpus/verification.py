@@ -15,8 +15,7 @@ from m2l_jax.corpus import latent_dataset, store
 from m2l_jax.corpus.sources import is_latent_shard
 from m2l_jax.corpus.store import StoredLatents
 from m2l_jax.corpus.summary import Output, digest_file
-from m2l_jax.data.audio_dataset import INFO
-from m2l_jax.data.record_dataset import RecordFormat
+from m2l_jax.data.tfds import INFO, RecordFormat
 from m2l_jax.interface.errors import InputError
 
 _THREADS = 8
