@@ -1,7 +1,9 @@
-"""Reading again all that a corpus job has written."""
+"""Verification: all that a corpus job has written is read again."""
 
 import concurrent.futures
+import contextlib
 import itertools
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
@@ -11,19 +13,49 @@ import numpy as np
 from m2l_jax.audio import files
 from m2l_jax.audio.levels import Levels
 from m2l_jax.audio.suffixes import AUDIO_SUFFIXES
-from m2l_jax.corpus import latent_dataset, store
-from m2l_jax.corpus.sources import is_latent_shard
+from m2l_jax.corpus import formats, store
+from m2l_jax.corpus.formats import is_latent_shard
+from m2l_jax.corpus.ledger import Ledger, read_manifest
+from m2l_jax.corpus.plan import Output, digest_file
 from m2l_jax.corpus.store import StoredLatents
-from m2l_jax.corpus.summary import Output, digest_file
 from m2l_jax.data.audio_dataset import INFO
 from m2l_jax.data.record_dataset import RecordFormat
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.progress import ProgressBar
+
+_logger = logging.getLogger(__name__)
 
 _THREADS = 8
 _BLOCK = 256  # outputs that are handed to the threads at once: there may be millions
 _AUDIO_SAMPLES = 1 << 20
 
 Problem = tuple[str, str]
+
+
+def verify_job(folder: str | os.PathLike[str]) -> str:
+    """Reads again all that a complete job has written; returns a line to print.
+
+    Raises:
+      InputError: if it is not complete, or something is not as it was written.
+    """
+    totals, outputs, shard_of = read_manifest(folder)
+    bar = ProgressBar(totals['bytes'], 'B')
+    with contextlib.closing(bar):
+        problems = verify(folder, outputs, lambda size: bar.advance(size, 'verified'))
+    for name, reason in problems:
+        _logger.warning('%s %s', name, reason)
+    if problems:
+        numbers = sorted({shard_of[name] for name, _ in problems if name in shard_of})
+        summaries = ' '.join(Ledger(folder).summary_name(number) for number in numbers)
+        raise InputError(
+            f'{len(problems)} of {len(outputs)} files in {folder} are not as they were written: '
+            f'have them done again by `cd {folder} && rm -f manifest.json {summaries}` and the '
+            'command that wrote them'
+        )
+    return (
+        f'{len(outputs)} files with the latents or the audio of {totals["files"]} inputs are as '
+        f'they were written; {totals["failures"]} inputs failed'
+    )
 
 
 def verify(
@@ -64,7 +96,7 @@ def _read_format(
     if not os.path.isfile(os.path.join(folder, INFO)):
         return None, []
     try:
-        return latent_dataset.read_format(folder), []
+        return formats.read_format(folder), []
     except InputError as error:
         return None, [(INFO, str(error))]
 
@@ -78,7 +110,7 @@ def _compare_lengths(
     if record_format is None:
         without = lengths and not os.path.exists(os.path.join(folder, INFO))
         return [(INFO, 'is missing, and so no shard can be opened')] if without else []
-    described = latent_dataset.shard_lengths(folder)
+    described = formats.shard_lengths(folder)
     told = {os.path.relpath(path, folder): records for path, records in described.items()}
     return [
         (INFO, f'tells of {told.get(name, "no")} records in {name}, not {records}')
@@ -130,7 +162,7 @@ def _count_records(path: pathlib.Path, record_format: RecordFormat | None) -> in
 
 def _count_in_shard(path: pathlib.Path, record_format: RecordFormat) -> int:
     records = 0
-    for source, stored in latent_dataset.read_shard(path, record_format):
+    for source, stored in formats.read_shard(path, record_format):
         _check_values(f'{path}: {source}', stored)
         records += len(stored.latents)
     return records

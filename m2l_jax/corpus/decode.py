@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -16,15 +16,13 @@ from m2l_jax.audio import files
 from m2l_jax.codec.batches import LatentRow, latent_rows
 from m2l_jax.codec.chunks import Chunk
 from m2l_jax.codec.encoder_decoder import EncoderDecoder, check_decoded
-from m2l_jax.corpus.audio_chunks import unmix
 from m2l_jax.corpus.foreign import check_decodable, fit_latents
-from m2l_jax.corpus.inputs import mirrored_name
+from m2l_jax.corpus.formats import check_name, mirrored_name
+from m2l_jax.corpus.inputs import read_latent_item
 from m2l_jax.corpus.models import check_chunks, chunking_of, load_same_codec, rows_at_once
-from m2l_jax.corpus.outputs import check_name
-from m2l_jax.corpus.plan import Item, Shard
-from m2l_jax.corpus.sources import read_latent_item
+from m2l_jax.corpus.plan import Item, Output, Shard, ShardSummary, describe_output
+from m2l_jax.corpus.reading import unmix
 from m2l_jax.corpus.store import SUFFIXES, StoredLatents
-from m2l_jax.corpus.summary import Output, ShardSummary, describe_output
 from m2l_jax.interface.errors import InputError
 
 _logger = logging.getLogger(__name__)
@@ -67,39 +65,44 @@ class DecodeSettings:
 
 @dataclasses.dataclass(frozen=True)
 class DecodeJob:
-    """Decoding of shards into a folder.
+    """The decoding of shards into a folder.
 
     Attributes:
-      checkpoint: of the model, or None for the released one.
+      checkpoint: the model's, or None for the released one.
       folder: for the audio, which all workers see.
-      settings: how.
-      batch_size: chunks that a device decodes at once, or None for what it has room for; of
+      settings: all that the audio depends on.
+      batch_size: chunks that a device decodes at once, or None for as many as its memory holds; of
         shorter audio, on accelerators, more.
+      codec: the model where it is loaded already; None for a job that travels.
     """
 
     checkpoint: str | None
     folder: str
     settings: DecodeSettings
     batch_size: int | None
+    codec: EncoderDecoder | None = None
 
     def open(self) -> 'DecodeWorker':
         """Loads the model on all of this process's devices."""
-        return DecodeWorker(self, load_same_codec(self.checkpoint, self.settings))
+        return DecodeWorker(self, self.codec or load_same_codec(self.checkpoint, self.settings))
+
+    def complete(self, summaries: Iterable[ShardSummary]) -> None:
+        """Does nothing: the files are complete."""
 
 
 class DecodeWorker:
     """Decodes shards, with a model that is loaded."""
 
     def __init__(self, job: DecodeJob, codec: EncoderDecoder):
-        self._folder = pathlib.Path(job.folder)
+        self._folder = pathlib.Path(job.folder).absolute()
         self._settings = job.settings
-        self._batch_size = job.batch_size
         self._codec = codec
         self._chunking = chunking_of(codec, job.settings, codec.config.spectrogram.sample_rate)
-        self._unnamed = threading.Lock()  # held for good once one such file has been told
+        self._batch_rows = rows_at_once(codec, self._chunking, job.batch_size)
+        self._unnamed = threading.Lock()  # held for good once one such file has been logged
 
     def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
-        """Decodes a shard; see `job.Worker`."""
+        """Decodes a shard; see `run.Worker`."""
         failures: dict[str, str] = {}
         outputs: list[Output] = []
         warnings: list[tuple[str, str]] = []
@@ -108,7 +111,7 @@ class DecodeWorker:
         decoded = self._codec.decode_rows(
             self._rows(shard, under_way, failures, warnings),
             self._chunking,
-            rows_at_once(self._codec, self._chunking, self._batch_size),
+            self._batch_rows,
             self._settings.denoising_steps,
             self._settings.seed,
         )

@@ -1,6 +1,6 @@
-"""Working on the shards of a job on a Ray cluster, of which any node may be lost at any time.
+"""The run of a job on a Ray cluster, of which any node may be lost at any time.
 
-Each accelerator, or else each set of cores, has an actor that opens the job once and works on two
+Each accelerator, or else each set of cores, has an actor that opens the job once and works on a few
 shards at a time. This process hands out shards, and gives those of a lost actor to others.
 """
 
@@ -16,11 +16,10 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from m2l_jax.corpus.job import SHARDS_AT_ONCE, Job, complete, stopped
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.plan import Shard
+from m2l_jax.corpus.plan import Shard, ShardSummary
 from m2l_jax.corpus.progress import Progress
-from m2l_jax.corpus.summary import ShardSummary
+from m2l_jax.corpus.run import Job, RayOptions, check_not_stopped, work_and_commit
 from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.signals import StopRequest
 
@@ -34,41 +33,26 @@ _DROP_SECONDS = 10.0
 _CONNECT_SECONDS = 10.0
 
 
-@dataclasses.dataclass(frozen=True)
-class RayOptions:
-    """Which cluster, and how much of it an actor takes.
-
-    Attributes:
-      address: of the cluster, `auto` for the one that this machine is part of.
-      cpus: cores of an actor, beside its accelerator.
-    """
-
-    address: str = 'auto'
-    cpus: int = 4
-
-    def __post_init__(self):
-        if self.cpus < 1:
-            raise InputError(f'--ray_cpus={self.cpus} must be at least 1')
-
-
 def run_ray(
     job: Job,
     shards: Sequence[Shard],
-    folder: str | os.PathLike[str],
+    ledger: Ledger,
     progress: Progress,
     options: RayOptions,
+    threads: int = 2,
 ) -> None:
-    """Works on those of the shards that are not done, on all of a cluster.
+    """Works on all of a cluster on those of the shards that are not done.
+
+    All nodes see the ledger's folder, and the input, under the same name.
 
     Args:
-      folder: the output folder, claimed; all nodes see it, and the input, under the same name.
+      threads: shards that an actor works on at once.
 
     Raises:
       InputError: if there is no such cluster, at the first error that is not one file's, or if a
         shard has ended several processes. What is complete is kept.
       Interrupted: after SIGTERM or Ctrl-C; the shards under way are dropped.
     """
-    ledger = Ledger(folder)
     missing = ledger.missing(shards)
     stop = StopRequest()
     progress.start(missing)
@@ -76,12 +60,10 @@ def run_ray(
         with (
             _connected(options.address) as ray,
             stop.watched('dropping the shards under way, then stopping'),
-            contextlib.closing(_Crew(ray, job, ledger, progress, options)) as crew,
+            contextlib.closing(_Crew(ray, job, ledger, progress, options, threads)) as crew,
         ):
             crew.work_on(missing, stop)
-    left = ledger.missing(missing)
-    if stop and left:
-        raise stopped(len(left), len(shards))
+    check_not_stopped(stop, ledger.missing(missing), shards)
 
 
 @contextlib.contextmanager
@@ -140,7 +122,7 @@ class _Actor:
 
     def work(self, shard: Shard) -> ShardSummary:
         """Completes a shard; what it has written is in the ledger, and is not returned."""
-        summary = complete(
+        summary = work_and_commit(
             self._worker, shard, self._ledger, lambda seconds: None, self._stop.is_set
         )
         return dataclasses.replace(summary, outputs=())
@@ -174,14 +156,21 @@ class _Crew:
     """The actors, and who works on what."""
 
     def __init__(
-        self, ray: ModuleType, job: Job, ledger: Ledger, progress: Progress, options: RayOptions
+        self,
+        ray: ModuleType,
+        job: Job,
+        ledger: Ledger,
+        progress: Progress,
+        options: RayOptions,
+        threads: int,
     ):
         self._ray = ray
+        self._threads = threads
         self._job = ray.put(job)
         self._ledger = ledger
         self._progress = progress
         self._cpus = options.cpus
-        self._accelerator = _find_accelerator(ray)
+        self._accelerator = _find_accelerator(ray) if options.accelerators else None
         if not self._count_places():
             what = 'cores' if self._accelerator is None else f'cores and a {self._accelerator}'
             raise InputError(
@@ -240,7 +229,7 @@ class _Crew:
             num_gpus=int(self._accelerator == 'GPU'),
             resources=resources,
             max_restarts=0,
-            max_concurrency=SHARDS_AT_ONCE + 1,  # and `stop`
+            max_concurrency=self._threads + 1,  # and `stop`
         )(_Actor)
         while len(self._members) < places:
             member = _Member(remote.remote())
@@ -261,7 +250,7 @@ class _Crew:
     def _assign(self) -> None:
         """Gives shards to those who are ready, evenly."""
         ready = [member for member in self._members if member.node is not None]
-        for busy in range(SHARDS_AT_ONCE):
+        for busy in range(self._threads):
             for member in ready:
                 if member.busy == busy and self._queue:
                     self._give(member, self._queue.popleft())
