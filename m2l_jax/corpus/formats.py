@@ -1,9 +1,8 @@
 """The formats that latents are written in, and reading datasets of latents.
 
 `FORMATS` names them; a new one is a class here and an entry there. A dataset is opened by plain
-TFDS, see `data.record_dataset`. One in bfloat16 needs TensorFlow, or `import ml_dtypes` (JAX does
-it) before it is opened: only then does NumPy know the type. TFDS itself takes seconds to import,
-and so is imported where it is used.
+TFDS, see `data.tfds`. One in bfloat16 needs TensorFlow, or `import ml_dtypes` (JAX does
+it) before it is opened: only then does NumPy know the type.
 """
 
 import contextlib
@@ -12,22 +11,19 @@ import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_dtypes  # noqa: F401 -- after which NumPy, and so TFDS, knows 'bfloat16' by name
 import numpy as np
 
 from m2l_jax.corpus.plan import Output, ShardSummary, describe_output
 from m2l_jax.corpus.store import StoredLatents, check, write_latents, written_paths
+from m2l_jax.data.tfds import SPLIT, RecordFormat, ShardWriter
 from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.paths import replaced_file
 
-if TYPE_CHECKING:
-    from m2l_jax.data.record_dataset import RecordFormat, ShardWriter
-
 DATASET = 'm2l_latents'
 _VERSION = '1.0.0'
-_SPLIT = 'train'
 
 _LONGEST_NAME = 255  # bytes that file systems give to one
 # A record is a protocol buffer, which holds 2 GiB at most, the other fields too.
@@ -104,8 +100,6 @@ class DatasetFormat(contextlib.AbstractContextManager):
     """
 
     def __init__(self, target: Target, number: int):
-        from m2l_jax.data.record_dataset import ShardWriter
-
         self.outputs: list[Output] = []
         self._records = 0
         record_format = latent_records(target.width, target.dtype)
@@ -161,11 +155,9 @@ def check_name(path: pathlib.Path) -> None:
         )
 
 
-def latent_records(width: int, dtype: str) -> 'RecordFormat':
+def latent_records(width: int, dtype: str) -> RecordFormat:
     """Returns the format of records that each hold one channel of a file; see `Target`."""
-    import tensorflow_datasets as tfds
-
-    from m2l_jax.data.record_dataset import RecordFormat
+    import tensorflow_datasets as tfds  # takes seconds
 
     tensor, raw = tfds.features.Tensor, tfds.features.Encoding.BYTES
     features = tfds.features.FeaturesDict(
@@ -200,7 +192,7 @@ def describe(dtype: str) -> str:
     return f'{text} Opened without TensorFlow it needs `import ml_dtypes` (JAX does it) before.'
 
 
-def write_records(writer: 'ShardWriter', source: str, stored: StoredLatents) -> int:
+def write_records(writer: ShardWriter, source: str, stored: StoredLatents) -> int:
     """Appends a record for each channel of a file, and returns their number.
 
     Args:
@@ -230,7 +222,7 @@ def write_records(writer: 'ShardWriter', source: str, stored: StoredLatents) -> 
     return len(stored.latents)
 
 
-def read_format(folder: str | os.PathLike[str]) -> 'RecordFormat':
+def read_format(folder: str | os.PathLike[str]) -> RecordFormat:
     """Reads the format of the dataset in a folder.
 
     Raises:
@@ -240,7 +232,7 @@ def read_format(folder: str | os.PathLike[str]) -> 'RecordFormat':
     return latent_records(feature.shape[1], np.dtype(feature.np_dtype).name)
 
 
-def shard_lengths(folder: str | os.PathLike[str], split: str = _SPLIT) -> dict[str, int]:
+def shard_lengths(folder: str | os.PathLike[str], split: str = SPLIT) -> dict[str, int]:
     """Reads the number of records in each shard of the dataset in a folder, by the shard's path.
 
     Raises:
@@ -248,7 +240,7 @@ def shard_lengths(folder: str | os.PathLike[str], split: str = _SPLIT) -> dict[s
     """
     builder = _open_builder(folder)
     if split not in builder.info.splits:
-        raise InputError(f'{folder} has no split {split!r}, only {_SPLIT!r}')
+        raise InputError(f'{folder} has no split {split!r}, only {SPLIT!r}')
     found = builder.info.splits[split]
     return dict(zip(map(os.fspath, found.filepaths), found.shard_lengths, strict=True))
 
@@ -259,7 +251,7 @@ def is_latent_shard(path: str) -> bool:
 
 
 def read_shard(
-    path: str | os.PathLike[str], record_format: 'RecordFormat'
+    path: str | os.PathLike[str], record_format: RecordFormat
 ) -> Iterator[tuple[str, StoredLatents]]:
     """Yields each file of a shard, its channels put together again, with its source.
 
@@ -279,7 +271,7 @@ def read_shard(
 
 
 def read_records(
-    path: str | os.PathLike[str], record_format: 'RecordFormat'
+    path: str | os.PathLike[str], record_format: RecordFormat
 ) -> Iterator[Mapping[str, Any]]:
     """Yields the records of a shard; raises any exception at damage."""
     from array_record.python.array_record_module import ArrayRecordReader

@@ -18,7 +18,7 @@ from m2l_jax.corpus import formats, store
 from m2l_jax.corpus.formats import is_latent_shard, mirrored_name
 from m2l_jax.corpus.ledger import MANIFEST, is_claimed
 from m2l_jax.corpus.plan import Item
-from m2l_jax.data.audio_dataset import AudioRecords, is_dataset, split_of
+from m2l_jax.data.tfds import AudioRecords, is_dataset, split_of
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.listing import (
     LIST_SUFFIX,

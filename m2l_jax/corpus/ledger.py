@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from m2l_jax.corpus.plan import Item, Output, Shard, ShardSummary, parse_summary
-from m2l_jax.data.audio_dataset import INFO
+from m2l_jax.data.tfds import INFO
 from m2l_jax.interface import settings as compared
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.json_files import to_json

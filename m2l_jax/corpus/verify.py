@@ -18,8 +18,7 @@ from m2l_jax.corpus.formats import is_latent_shard
 from m2l_jax.corpus.ledger import Ledger, read_manifest
 from m2l_jax.corpus.plan import Output, digest_file
 from m2l_jax.corpus.store import StoredLatents
-from m2l_jax.data.audio_dataset import INFO
-from m2l_jax.data.record_dataset import RecordFormat
+from m2l_jax.data.tfds import INFO, RecordFormat
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.progress import ProgressBar
 

@@ -5,7 +5,7 @@ import dataclasses
 import os
 
 from m2l_jax.audio import files
-from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, UNREAD_SUFFIXES, LeftOut, left_out
+from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, UNREAD_SUFFIXES, LeftOut, left_out, no_audio
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.listing import find_files, readable_name, split_inputs
 
@@ -53,15 +53,6 @@ def list_audio(
     with concurrent.futures.ThreadPoolExecutor() as threads:
         listed = threads.map(lambda path: _read_file(path, root, sample_rate, shortest), paths)
         return tuple(sorted(listed, key=lambda file: file.source)), not_read
-
-
-def no_audio(inputs: str, not_read: LeftOut, name: str) -> InputError:
-    """Says that there is no audio to be read in `inputs`, the value of the flag or field `name`."""
-    kinds = ', '.join(sorted({'.wav', '.flac', '.ogg', '.mp3'} & AUDIO_SUFFIXES))
-    unread_too = f' ({not_read.describe()})' if not_read.files else ''
-    return InputError(
-        f'no audio files in {inputs}{unread_too}: put some there ({kinds}, …) or correct {name}'
-    )
 
 
 def _read_file(path: str, root: str, sample_rate: int, shortest: int) -> AudioFile:

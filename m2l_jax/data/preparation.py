@@ -14,12 +14,12 @@ from collections.abc import Sequence
 
 from m2l_jax.audio.pcm import FULL_SCALE
 from m2l_jax.audio.suffixes import LeftOut
-from m2l_jax.data import record_dataset, runners
+from m2l_jax.data import runners
 from m2l_jax.data.inputs import AudioFile, list_audio
 from m2l_jax.data.report import Report, make_report
 from m2l_jax.data.segments import PREPARATION, SegmentConfig, plan_shards
 from m2l_jax.data.shards import ShardJob, read_summary
-from m2l_jax.data.tfds_audio import SEGMENTS
+from m2l_jax.data.tfds import INFO, segment_format
 from m2l_jax.interface import settings
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.json_files import to_json, write_json
@@ -70,7 +70,7 @@ def prepare(
                 'another --output'
             )
         missing = [job for job in jobs if read_summary(job) is None]
-        if missing or not record_dataset.has_metadata(folder):
+        if missing or not (folder / INFO).is_file():
             _reopen(folder)
             _run(jobs, missing, workers, beam_options)
             return _finish(folder, inputs, files, left_out, jobs, config)
@@ -114,7 +114,7 @@ def _claim(folder: pathlib.Path, config: SegmentConfig, files: Sequence[AudioFil
 
 def _reopen(folder: pathlib.Path) -> None:
     """Removes what tells of a complete dataset, and what a killed run had not finished."""
-    record_dataset.remove_metadata(folder)
+    (folder / INFO).unlink(missing_ok=True)
     (folder / _REPORT).unlink(missing_ok=True)
     remove_leftovers(folder, deep=True)
 
@@ -142,7 +142,7 @@ def _finish(
         _discard(folder, jobs)
         raise _nothing_usable(inputs, files, next(iter(report.skipped.values())))
     write_json(folder / _REPORT, dataclasses.asdict(report))
-    SEGMENTS.write_metadata(
+    segment_format().write_metadata(
         folder, [summary.segments for summary in summaries], report.bytes, _describe(config)
     )
     return report
@@ -159,7 +159,7 @@ def _plan_jobs(
     shards = plan_shards(usable, config)
     return [
         ShardJob(
-            str(SEGMENTS.shard_path(folder, number, len(shards))),
+            str(segment_format().shard_path(folder, number, len(shards))),
             str(folder / _SUMMARIES / f'{number:05d}.json'),
             pieces,
             config,

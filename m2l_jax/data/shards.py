@@ -10,9 +10,8 @@ import numpy as np
 from m2l_jax.audio import files
 from m2l_jax.audio.levels import Levels
 from m2l_jax.audio.pcm import to_int16
-from m2l_jax.data.record_dataset import ShardWriter
 from m2l_jax.data.segments import Piece, SegmentConfig
-from m2l_jax.data.tfds_audio import SEGMENTS
+from m2l_jax.data.tfds import ShardWriter, segment_format
 from m2l_jax.interface import settings
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.json_files import write_json
@@ -64,7 +63,7 @@ def write_shard(job: ShardJob) -> None:
     """
     tally = _Tally()
     with replaced_file(job.path) as partial:
-        with ShardWriter(partial, SEGMENTS.features) as writer:
+        with ShardWriter(partial, segment_format().features) as writer:
             for piece in job.pieces:
                 levels = Levels()
                 for offset, segment in _read_segments(piece, job.config, tally, levels):

@@ -12,8 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from m2l_jax.data import resident
 from m2l_jax.data.config import Collection
-from m2l_jax.data.crops import CropReader, open_collections
-from m2l_jax.data.sources import Source
+from m2l_jax.data.crops import CropReader, Source, open_collections
 from m2l_jax.interface.errors import InputError
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig

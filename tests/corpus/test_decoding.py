@@ -13,7 +13,7 @@ from m2l_jax.corpus.decode import DecodeJob, DecodeSettings
 from m2l_jax.corpus.inputs import latent_items
 from m2l_jax.corpus.plan import Item, Shard
 from m2l_jax.corpus.store import StoredLatents, write_latents
-from m2l_jax.data.record_dataset import ShardWriter
+from m2l_jax.data.tfds import ShardWriter
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 

@@ -15,9 +15,7 @@ from m2l_jax.corpus.encode import EncodeJob, EncodeSettings
 from m2l_jax.corpus.inputs import find_audio, latent_items, read_latent_item
 from m2l_jax.corpus.plan import Item, Shard
 from m2l_jax.corpus.run import run_single
-from m2l_jax.data.audio_dataset import AudioRecords
-from m2l_jax.data.record_dataset import ShardWriter
-from m2l_jax.data.tfds_audio import SEGMENTS
+from m2l_jax.data.tfds import AudioRecords, ShardWriter, segment_format
 from m2l_jax.model.autoencoder import Music2Latent
 from tests.conftest import make_music
 from tests.data.test_tfds_audio import make_record
@@ -184,12 +182,12 @@ def test_company_changes_nothing(codec, music, tmp_path):
 def test_records_of_a_dataset_are_encoded_like_files(codec, tmp_path):
     folder = tmp_path / 'audio'
     folder.mkdir()
-    path = SEGMENTS.shard_path(folder, 0, 1)
+    path = segment_format().shard_path(folder, 0, 1)
     audio = (make_music(1) * 32767).astype(np.int16)[0]
-    with ShardWriter(path, SEGMENTS.features) as writer:
+    with ShardWriter(path, segment_format().features) as writer:
         for length in (44_100, 10_000, 100):
             writer.write({**make_record(0), 'audio': audio[:length]})
-    SEGMENTS.write_metadata(folder, [3], 1234, 'for a test')
+    segment_format().write_metadata(folder, [3], 1234, 'for a test')
     items = find_audio(str(folder), tmp_path / 'out')[0]
     summary, stored = encode(codec, tmp_path / 'out', items, format='tfds')
     assert summary.files == 2

@@ -17,7 +17,7 @@ from m2l_jax.corpus import formats
 from m2l_jax.corpus.inputs import latent_items
 from m2l_jax.corpus.plan import Item
 from m2l_jax.corpus.store import read_latents, write_latents
-from m2l_jax.data.record_dataset import ShardWriter
+from m2l_jax.data.tfds import ShardWriter
 from m2l_jax.interface.errors import InputError
 from tests.corpus.test_decoding import REACH, STEP, assert_near, decode, make_codec, make_latents
 

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from m2l_jax.corpus import formats
 from m2l_jax.corpus.store import StoredLatents
-from m2l_jax.data.record_dataset import ShardWriter
+from m2l_jax.data.tfds import ShardWriter
 from m2l_jax.interface.errors import InputError
 from tests.data.test_tfds_audio import READ_WITHOUT_TENSORFLOW
 

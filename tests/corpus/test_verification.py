@@ -9,7 +9,7 @@ from m2l_jax.corpus import formats
 from m2l_jax.corpus.plan import Output, describe_output, digest_file
 from m2l_jax.corpus.store import StoredLatents, write_latents, written_paths
 from m2l_jax.corpus.verify import verify
-from m2l_jax.data.record_dataset import ShardWriter, remove_metadata
+from m2l_jax.data.tfds import INFO, ShardWriter
 from tests.conftest import make_music
 from tests.corpus.test_latent_dataset import make_file, write_dataset
 
@@ -97,7 +97,7 @@ def test_shards_are_counted_and_compared_with_the_dataset(tmp_path, shards):
         (first.name, 'holds 3 records, 2 were written'),
         ('dataset_info.json', f'tells of 3 records in {first.name}, not 2'),
     ]
-    remove_metadata(tmp_path)
+    (tmp_path / INFO).unlink()
     assert verify(tmp_path, shards) == [
         ('dataset_info.json', 'is missing, and so no shard can be opened')
     ]

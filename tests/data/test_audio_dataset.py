@@ -5,9 +5,8 @@ import soxr
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from m2l_jax.data import audio_dataset
 from m2l_jax.data.config import Collection
-from m2l_jax.data.crops import CropReader, open_collections
+from m2l_jax.data.crops import AudioDataset, CropReader, open_collections
 from m2l_jax.data.preparation import prepare
 from m2l_jax.data.segments import SegmentConfig
 from m2l_jax.interface.errors import InputError
@@ -161,7 +160,7 @@ def test_what_is_no_audio_dataset_is_told(tmp_path, prepared):
 
 
 def test_items_are_whole_records(prepared):
-    source = audio_dataset.AudioDataset(str(prepared), 44_100, CROP)
+    source = AudioDataset(str(prepared), 44_100, CROP)
     items = dict(source.items())
     assert len(items) == len(source._records)
     assert {len(waveform) for waveform in items.values()} == {1}

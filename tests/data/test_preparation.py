@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from m2l_jax.audio import files
 from m2l_jax.audio.pcm import FULL_SCALE
-from m2l_jax.data import preparation, record_dataset, shards
+from m2l_jax.data import preparation, shards
 from m2l_jax.data.preparation import prepare
 from m2l_jax.data.segments import SegmentConfig
 from m2l_jax.interface.errors import InputError
@@ -203,7 +203,7 @@ def test_a_rerun_completes_what_was_killed(mixed_folder, tmp_path, monkeypatch):
         patch.setattr(preparation.runners, 'write_shard', write_two)
         with pytest.raises(Killed):
             prepare(str(mixed_folder), folder, CONFIG)
-    assert not record_dataset.has_metadata(folder)
+    assert not (folder / 'dataset_info.json').exists()
     times = {path: (folder / path).stat().st_mtime_ns for path in written}
     assert len(times) == 2
     prepare(str(mixed_folder), folder, CONFIG)
