@@ -69,15 +69,22 @@ def define_sharing() -> None:
     flags.DEFINE_integer('ray_cpus', 4, 'Cores of each Ray actor, beside its accelerator.')
 
 
-def run_options(accelerators: bool = True) -> 'RunOptions':
-    """Returns the division of the work by the flags."""
+def run_options(workers: int | None = None) -> 'RunOptions':
+    """Returns the division of the work by the flags.
+
+    Args:
+      workers: shards that are worked on at once in this process, without any accelerator; by
+        default two, and on a cluster each actor has an accelerator.
+    """
     from m2l_jax.corpus.run import RayOptions, RunOptions
 
     values = flags.FLAGS
     ray = None
     if values.runner == 'ray':
-        ray = RayOptions(values.ray_address, values.ray_cpus, accelerators)
-    return RunOptions(values.share, ray, values.retry_failures)
+        ray = RayOptions(values.ray_address, values.ray_cpus, accelerators=workers is None)
+        workers = workers and values.ray_cpus
+    threads = 2 if workers is None else workers
+    return RunOptions(values.share, ray, values.retry_failures, threads)
 
 
 def plan(items: 'Sequence[Item]') -> 'tuple[tuple[Shard, ...], dict[str, Any]]':
@@ -88,11 +95,15 @@ def plan(items: 'Sequence[Item]') -> 'tuple[tuple[Shard, ...], dict[str, Any]]':
     return plan_shards(items, *cut.values()), cut
 
 
-def run(work: Callable[[str, str], None]) -> None:
+def run(work: Callable[[str, str], None], devices: bool = True) -> None:
     """Calls `work` with --input and --output, or with --verify reads the output again.
 
     Each process of those that a launcher has started together takes its share by the launcher's
     variables, unless --share is passed; only where the variables are missing, processes join.
+
+    Args:
+      work: takes an input and an output.
+      devices: whether it uses JAX's devices; without them processes don't join.
 
     Raises:
       InputError: if a flag is missing, the output is damaged, or the work cannot be done.
@@ -111,8 +122,13 @@ def run(work: Callable[[str, str], None]) -> None:
     share = None if alone else processes.find_share(os.environ)
     if share is not None:
         values.share = f'{share.index}/{share.count}'
-        processes.take_own_devices(share, os.environ)
         _logger.info('the launcher started several processes: this one takes %s', values.share)
+    if not devices:
+        values.share = values.share or '0/1'
+        work(source, output)
+        return
+    if share is not None:
+        processes.take_own_devices(share, os.environ)
     alone |= share is not None
     try:
         place = None if alone else processes.find_place(None, None, None, os.environ)

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_dtypes  # noqa: F401 -- after which NumPy, and so TFDS, knows 'bfloat16' by name
@@ -18,7 +18,7 @@ import numpy as np
 
 from m2l_jax.corpus.plan import Output, ShardSummary, describe_output
 from m2l_jax.corpus.store import StoredLatents, check, write_latents, written_paths
-from m2l_jax.data.tfds import SPLIT, RecordFormat, ShardWriter
+from m2l_jax.data.tfds import SPLIT, RecordFormat, ShardWriter, segment_format
 from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.paths import replaced_file
 
@@ -222,72 +222,97 @@ def write_records(writer: ShardWriter, source: str, stored: StoredLatents) -> in
     return len(stored.latents)
 
 
-def read_format(folder: str | os.PathLike[str]) -> RecordFormat:
+def read_format(
+    folder: str | os.PathLike[str], kinds: Collection[str] = (DATASET,)
+) -> RecordFormat:
     """Reads the format of the dataset in a folder.
 
     Raises:
-      InputError: if there is none, or it is not one of latents.
+      InputError: if there is none, or its name is not among `kinds`.
     """
-    feature = _open_builder(folder).info.features['latents']
+    info = _open_builder(folder, kinds).info
+    if info.name != DATASET:
+        return segment_format()
+    feature = info.features['latents']
     return latent_records(feature.shape[1], np.dtype(feature.np_dtype).name)
 
 
-def shard_lengths(folder: str | os.PathLike[str], split: str = SPLIT) -> dict[str, int]:
+def shard_lengths(
+    folder: str | os.PathLike[str], split: str = SPLIT, kinds: Collection[str] = (DATASET,)
+) -> dict[str, int]:
     """Reads the number of records in each shard of the dataset in a folder, by the shard's path.
 
     Raises:
       InputError: as `read_format` does, or if there is no such split.
     """
-    builder = _open_builder(folder)
+    builder = _open_builder(folder, kinds)
     if split not in builder.info.splits:
         raise InputError(f'{folder} has no split {split!r}, only {SPLIT!r}')
     found = builder.info.splits[split]
     return dict(zip(map(os.fspath, found.filepaths), found.shard_lengths, strict=True))
 
 
-def is_latent_shard(path: str) -> bool:
-    """True for a shard of a dataset, and not for a file of latents."""
+def is_shard(path: str) -> bool:
+    """True for a shard of a dataset."""
     return '.array_record-' in os.path.basename(path)
 
 
 def read_shard(
     path: str | os.PathLike[str], record_format: RecordFormat
 ) -> Iterator[tuple[str, StoredLatents]]:
-    """Yields each file of a shard, its channels put together again, with its source.
+    """Yields each file of a shard of latents, its channels joined, with its source.
 
     Raises:
       InputError: if the shard cannot be read, or lacks channels of a file.
     """
-    try:
-        records = read_records(path, record_format)
+    records = read_records(path, record_format)
+    with _damage_named(path, record_format):
         for source, channels in itertools.groupby(records, key=lambda record: record['source']):
             yield source.decode(), _join(list(channels))
-    except FileNotFoundError:
-        raise InputError(f'{path} does not exist: check the path') from None
-    except Exception as error:  # whatever array_record, TFDS or protobuf make of damage
-        raise InputError(
-            f'{path} is damaged or no shard of latents ({first_line(error)}): encode it again'
-        ) from None
 
 
 def read_records(
     path: str | os.PathLike[str], record_format: RecordFormat
 ) -> Iterator[Mapping[str, Any]]:
-    """Yields the records of a shard; raises any exception at damage."""
+    """Yields the records of a shard of any dataset.
+
+    Raises:
+      InputError: if it cannot be read.
+    """
     from array_record.python.array_record_module import ArrayRecordReader
 
-    os.stat(path)  # array_record's own error does not say that a file is missing
-    reader = ArrayRecordReader(os.fspath(path))
+    with _damage_named(path, record_format):
+        os.stat(path)  # array_record's own error does not say that a file is missing
+        reader = ArrayRecordReader(os.fspath(path))
+        try:
+            if not reader.ok():  # it raises nothing, and shows no records
+                raise ValueError('no array_record file, or one cut short')
+            for number in range(reader.num_records()):
+                yield record_format.features.deserialize_example_np(reader.read([number])[0])
+        finally:
+            reader.close()
+
+
+@contextlib.contextmanager
+def _damage_named(path: str | os.PathLike[str], record_format: RecordFormat) -> Iterator[None]:
+    """Raises an InputError with the path for any error of array_record, TFDS or protobuf."""
+    what, remedy = 'latents', 'encode'
+    if record_format.name != DATASET:
+        what, remedy = 'audio', 'prepare'
     try:
-        if not reader.ok():  # it raises nothing, and shows no records
-            raise ValueError('no array_record file, or one cut short')
-        for number in range(reader.num_records()):
-            yield record_format.features.deserialize_example_np(reader.read([number])[0])
-    finally:
-        reader.close()
+        yield
+    except FileNotFoundError:
+        raise InputError(f'{path} does not exist: check the path') from None
+    except InputError:
+        raise
+    except Exception as error:
+        reason = first_line(error)
+        raise InputError(
+            f'{path} is damaged or no shard of {what} ({reason}): {remedy} it again'
+        ) from None
 
 
-def _open_builder(folder: str | os.PathLike[str]) -> Any:
+def _open_builder(folder: str | os.PathLike[str], kinds: Collection[str]) -> Any:
     import tensorflow_datasets as tfds
 
     try:
@@ -296,7 +321,7 @@ def _open_builder(folder: str | os.PathLike[str]) -> Any:
         raise InputError(
             f'{folder} is no dataset that TFDS can open ({first_line(error)})'
         ) from None
-    if builder.info.name != DATASET:
+    if builder.info.name not in kinds:
         raise InputError(f'{folder} is a dataset {builder.info.name!r}, not of latents')
     return builder
 

@@ -15,7 +15,7 @@ from m2l_jax.audio import files
 from m2l_jax.audio.levels import Levels
 from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, FFMPEG, UNREAD_SUFFIXES, LeftOut, left_out
 from m2l_jax.corpus import formats, store
-from m2l_jax.corpus.formats import is_latent_shard, mirrored_name
+from m2l_jax.corpus.formats import is_shard, mirrored_name
 from m2l_jax.corpus.ledger import MANIFEST, is_claimed
 from m2l_jax.corpus.plan import Item
 from m2l_jax.data.tfds import AudioRecords, is_dataset, split_of
@@ -96,7 +96,7 @@ def check_mirrored(items: Iterable[Item], suffix: str, instead: str = '') -> Non
     taken: dict[str, Item] = {}
     pairs = []
     for item in items:
-        if is_latent_shard(item.path):
+        if is_shard(item.path):
             continue
         other = taken.setdefault(mirrored_name(item.source, suffix), item)
         if other is not item:
@@ -169,7 +169,7 @@ def read_latent_item(item: Item) -> Iterator[tuple[str, store.StoredLatents]]:
     Raises:
       InputError: if it cannot be read.
     """
-    if not is_latent_shard(item.path):
+    if not is_shard(item.path):
         yield item.source, store.read_any(item.path)
         return
     yield from formats.read_shard(item.path, formats.read_format(os.path.dirname(item.path)))

@@ -1,17 +1,21 @@
 """The ledger of a job: what its output folder was begun with, and which shards are done.
 
 In the folder, beside the results: `job.json`, the settings and a digest of the input; `items.tsv`,
-the input, a line of bytes and name each; `shards/`, a summary of each shard that is done; and once
+the input, a line of size and name each; `shards/`, a summary of each shard that is done; and once
 all are, `failures.csv`, `warnings.csv` if there are any, and `manifest.json`.
 """
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
+import itertools
 import json
+import operator
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +39,7 @@ _FAILURES = 'failures.csv'
 _WARNINGS = 'warnings.csv'
 _SUMMARIES = 'shards'
 _IN_A_FOLDER = 1000  # summaries
+_source = operator.attrgetter('source')
 
 # Characters that would break a line or cannot be written, and the one that marks them.
 _UNWRITABLE = re.compile('[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff\\\\]')
@@ -56,12 +61,13 @@ class Ledger:
 
         Args:
           settings: all that the output depends on beside the input, as JSON can hold it.
-          items: the input, in any order.
+          items: the input, in any order; parts of one file count once.
 
         Raises:
           InputError: if the folder was begun otherwise, contains other files, or cannot be written.
         """
-        items = sorted(items, key=lambda item: item.source)
+        by_source = itertools.groupby(sorted(items, key=_source), key=_source)
+        items = [next(parts) for _, parts in by_source]
         job = {'settings': json.loads(to_json(settings)), 'input': _describe(items)}
         path = make_folder(self.folder) / JOB
         if not path.exists():
@@ -159,6 +165,17 @@ class Ledger:
             return False
         remove_leftovers(self.folder, deep=True)
         return True
+
+    def discard(self, summaries: Iterable[ShardSummary]) -> None:
+        """Removes all that the job has written, and the folder if nothing else is in it."""
+        for summary in summaries:
+            for output in summary.outputs:
+                (self.folder / output.name).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / _SUMMARIES, ignore_errors=True)
+        for path in (*self.folder.glob('report*.json'), self.folder / _ITEMS, self.folder / JOB):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def summary_name(self, number: int) -> str:
         """Path of a shard's summary below the folder."""
@@ -277,7 +294,7 @@ def _describe(items: Sequence[Item]) -> dict[str, Any]:
 def _lines(items: Sequence[Item]) -> Iterator[str]:
     for item in items:
         source = _UNWRITABLE.sub(lambda match: f'\\u{ord(match[0]):04x}', item.source)
-        yield f'{item.bytes}\t{source}\n'
+        yield f'{item.state}\t{source}\n'
 
 
 def _name_changes(path: pathlib.Path, items: Sequence[Item]) -> str:

@@ -31,6 +31,11 @@ class Item:
     bytes: int
     record: int | None = None
 
+    @property
+    def state(self) -> str:
+        """Content as far as it is compared when a job goes on: the size."""
+        return str(self.bytes)
+
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
@@ -43,6 +48,11 @@ class Shard:
     def bytes(self) -> int:
         """Size of all items."""
         return sum(item.bytes for item in self.items)
+
+    @property
+    def files(self) -> int:
+        """Number of items."""
+        return len(self.items)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,7 +85,7 @@ class Progress:
         self._lock = threading.Lock()
         self._done_seconds = 0.0  # of audio
         self._under_way: dict[int, float] = {}  # seconds of audio, of shards that are not done
-        self._files = sum(len(shard.items) for shard in self._share)
+        self._files = sum(shard.files for shard in self._share)
         self._files_past = 0
         self._begin = time.monotonic()
         self._bar: ProgressBar | None = None
@@ -94,7 +94,7 @@ class Progress:
         """Starts the clock; all shards but these were done before."""
         total, left = (sum(shard.bytes for shard in part) for part in (self._share, missing))
         self._report.shards_before = len(self._share) - len(missing)
-        self._files_past = self._files - sum(len(shard.items) for shard in missing)
+        self._files_past = self._files - sum(shard.files for shard in missing)
         self._begin = time.monotonic()
         self._bar = ProgressBar(total, 'B', total - left)
 
@@ -128,7 +128,7 @@ class Progress:
             self._report.warnings += len(summary.warnings)
             self._report.latents += summary.latents
             self._done_seconds += summary.seconds
-            self._files_past += len(shard.items)
+            self._files_past += shard.files
             self._show(shard.bytes)
 
     def close(self) -> RunReport:

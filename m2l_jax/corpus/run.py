@@ -90,6 +90,10 @@ class RunOptions:
     retry_failures: bool = False
     threads: int = 2
 
+    def __post_init__(self):
+        if self.threads < 1:
+            raise InputError(f'--workers={self.threads} must be at least 1')
+
     @property
     def is_shared(self) -> bool:
         """True if other processes are to work too."""

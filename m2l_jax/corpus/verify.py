@@ -14,7 +14,7 @@ from m2l_jax.audio import files
 from m2l_jax.audio.levels import Levels
 from m2l_jax.audio.suffixes import AUDIO_SUFFIXES
 from m2l_jax.corpus import formats, store
-from m2l_jax.corpus.formats import is_latent_shard
+from m2l_jax.corpus.formats import is_shard
 from m2l_jax.corpus.ledger import Ledger, read_manifest
 from m2l_jax.corpus.plan import Output, digest_file
 from m2l_jax.corpus.store import StoredLatents
@@ -27,6 +27,7 @@ _logger = logging.getLogger(__name__)
 _THREADS = 8
 _BLOCK = 256  # outputs that are handed to the threads at once: there may be millions
 _AUDIO_SAMPLES = 1 << 20
+_KINDS = (formats.DATASET, 'm2l_audio')
 
 Problem = tuple[str, str]
 
@@ -83,19 +84,17 @@ def verify(
             for output, reason in zip(block, reasons, strict=True):
                 problems += [(output.name, reason)] if reason else []
                 tell(output.bytes)
-            shards = [output for output in block if is_latent_shard(output.name)]
+            shards = [output for output in block if is_shard(output.name)]
             lengths |= {output.name: output.records for output in shards}
     return problems + _compare_lengths(folder, record_format, lengths)
 
 
-def _read_format(
-    folder: str | os.PathLike[str],
-) -> tuple[RecordFormat | None, list[Problem]]:
-    """The format of the dataset of latents in a folder, if there is one, or what is wrong."""
+def _read_format(folder: str | os.PathLike[str]) -> tuple[RecordFormat | None, list[Problem]]:
+    """Reads the format of the dataset in a folder, if there is one, or returns its problem."""
     if not os.path.isfile(os.path.join(folder, INFO)):
         return None, []
     try:
-        return formats.read_format(folder), []
+        return formats.read_format(folder, _KINDS), []
     except InputError as error:
         return None, [(INFO, str(error))]
 
@@ -105,11 +104,11 @@ def _compare_lengths(
     record_format: RecordFormat | None,
     lengths: Mapping[str, int],
 ) -> list[Problem]:
-    """Which shards the dataset's own description has otherwise than the outputs."""
+    """Compares the records of each shard with the dataset's own description."""
     if record_format is None:
         without = lengths and not os.path.exists(os.path.join(folder, INFO))
         return [(INFO, 'is missing, and so no shard can be opened')] if without else []
-    described = formats.shard_lengths(folder)
+    described = formats.shard_lengths(folder, kinds=_KINDS)
     told = {os.path.relpath(path, folder): records for path, records in described.items()}
     return [
         (INFO, f'tells of {told.get(name, "no")} records in {name}, not {records}')
@@ -119,7 +118,7 @@ def _compare_lengths(
 
 
 def _find_problem(path: pathlib.Path, output: Output, record_format: RecordFormat | None) -> str:
-    """Why an output is not as it was written, or nothing."""
+    """Returns why an output is not as it was written, or ''."""
     try:
         size = path.stat().st_size
         if size != output.bytes:
@@ -139,7 +138,7 @@ def _find_problem(path: pathlib.Path, output: Output, record_format: RecordForma
 
 
 def _count_records(path: pathlib.Path, record_format: RecordFormat | None) -> int | None:
-    """Records in a file, all of which are read, or None of a file that nothing more is known of.
+    """Counts the records in a file, all of which are read; None for a file of an unknown kind.
 
     Raises:
       InputError: if one of them is damaged, or not finite.
@@ -148,18 +147,20 @@ def _count_records(path: pathlib.Path, record_format: RecordFormat | None) -> in
     if suffix in store.SUFFIXES:
         _check_values(path, store.read_latents(path))
         return 1
-    if is_latent_shard(path.name):
+    if is_shard(path.name):
         return None if record_format is None else _count_in_shard(path, record_format)
     if suffix not in AUDIO_SUFFIXES:
         return None
     rate = files.read_info(path).sample_rate
-    # It refuses what is not finite; what is odd, the input may have been.
+    # It refuses numbers that are not finite; other oddities may come from the input.
     for _ in files.read_blocks(path, rate, _AUDIO_SAMPLES, levels=Levels()):
         pass
     return 1
 
 
 def _count_in_shard(path: pathlib.Path, record_format: RecordFormat) -> int:
+    if record_format.name != formats.DATASET:  # of integers, which are finite
+        return sum(1 for _ in formats.read_records(path, record_format))
     records = 0
     for source, stored in formats.read_shard(path, record_format):
         _check_values(f'{path}: {source}', stored)
@@ -168,7 +169,7 @@ def _count_in_shard(path: pathlib.Path, record_format: RecordFormat) -> int:
 
 
 def _check_values(name: str | os.PathLike[str], stored: StoredLatents) -> None:
-    """Raises an InputError for what no encoder gives."""
+    """Raises an InputError for latents that no encoder writes."""
     frames = stored.latents.shape[2]
     if stored.chunk_offsets[-1] > max(0, frames - 1):
         raise InputError(f'{name} has {frames} frames, and a chunk at {stored.chunk_offsets[-1]}')
