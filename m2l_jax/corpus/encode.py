@@ -111,8 +111,8 @@ class EncodeWorker:
     def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
         """Encodes a shard; see `run.Worker`.
 
-        The longest files come first, so that what shares a batch is of like length. What they
-        give depends on nothing beyond the shard.
+        The longest files come first, so that files of like length share a batch. The latents
+        depend on nothing beyond the shard.
         """
         failures: dict[str, str] = {}
         warnings: list[tuple[str, str]] = []
@@ -146,7 +146,7 @@ class EncodeWorker:
         )
 
     def _described(self, sources: Sequence[AudioSource], failures: dict[str, str]) -> list['_File']:
-        """Those that can be encoded as far as their headers tell, the longest first."""
+        """Selects the files whose headers allow it, the longest first."""
 
         def describe(source: AudioSource) -> _File | InputError:
             try:
@@ -167,7 +167,7 @@ class EncodeWorker:
     def _encode(
         self, files: Sequence['_File'], failures: dict[str, str], tell: Callable[[float], None]
     ) -> Iterator[tuple['_File', StoredLatents]]:
-        """The latents of each file that can be read to its end, in the order of `files`."""
+        """Yields the latents of each file that can be read to its end, in the order of `files`."""
         settings = self._settings
         under_way: collections.deque[_File] = collections.deque()  # the file of each row
         results = self._codec.encode_rows(
@@ -190,7 +190,7 @@ class EncodeWorker:
         under_way: collections.deque['_File'],
         failures: dict[str, str],
     ) -> Iterator[AudioRow]:
-        """The rows of all files; each one's file is appended to `under_way`."""
+        """Yields the rows of all files, and appends the file of each to `under_way`."""
         readers = [functools.partial(self._read, file) for file in files]
         with contextlib.closing(read_ahead(readers, _READERS, _CHUNKS_AHEAD)) as streams:
             for file, stream in zip(files, streams, strict=True):
@@ -202,7 +202,7 @@ class EncodeWorker:
                     failures[file.source.name] = _reason(error)
 
     def _read(self, file: '_File') -> Iterator[list[AudioRow]]:
-        """The rows of each chunk of a file."""
+        """Returns the rows of each chunk of a file."""
         settings = self._settings
         block = _BLOCK_SECONDS * settings.sample_rate
         blocks = file.source.blocks(settings.sample_rate, block, file.levels)
@@ -232,13 +232,13 @@ class _File:
     """A file that is being encoded.
 
     Attributes:
-      source: where it is read.
-      samples: of a channel, at the rate that it is encoded at.
-      chunks: of it.
-      rows: of all channels of all chunks.
-      warning: what its header has otherwise than it is, or nothing.
-      levels: of what has been read.
-      encoded: what has come of the rows so far.
+      source: the audio.
+      samples: samples of a channel, at the rate of the encoding.
+      chunks: chunks of a channel.
+      rows: number of rows, of all channels and chunks.
+      warning: a mistake in its header, or ''.
+      levels: levels of the audio read so far.
+      encoded: rows encoded so far.
     """
 
     source: AudioSource
@@ -250,12 +250,12 @@ class _File:
     encoded: list[np.ndarray] = dataclasses.field(default_factory=list)
 
     def oddities(self) -> list[str]:
-        """Lines on what is odd about it, once all of it has been read."""
+        """Returns warnings, once all of it has been read."""
         return [reason for reason in (self.warning, self.levels.oddity()) if reason]
 
 
 def _reason(error: InputError | OSError) -> str:
-    """Why a file cannot be encoded: it is no audio, or the disk or network fails."""
+    """Returns why a file cannot be encoded: it is no audio, or the disk or network fails."""
     if isinstance(error, OSError):
         return f'{error.filename or "it"} cannot be read ({error.strerror or error})'
     return str(error)

@@ -17,7 +17,14 @@ import ml_dtypes  # noqa: F401 -- after which NumPy, and so TFDS, knows 'bfloat1
 import numpy as np
 
 from m2l_jax.corpus.plan import Output, ShardSummary, describe_output
-from m2l_jax.corpus.store import StoredLatents, check, write_latents, written_paths
+from m2l_jax.corpus.store import (
+    StoredLatents,
+    check_name,
+    join_records,
+    mirrored_name,
+    write_latents,
+    written_paths,
+)
 from m2l_jax.data.tfds import SPLIT, RecordFormat, ShardWriter, segment_format
 from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.paths import replaced_file
@@ -25,7 +32,6 @@ from m2l_jax.interface.paths import replaced_file
 DATASET = 'm2l_latents'
 _VERSION = '1.0.0'
 
-_LONGEST_NAME = 255  # bytes that file systems give to one
 # A record is a protocol buffer, which holds 2 GiB at most, the other fields too.
 _MOST_BYTES = (1 << 31) - (1 << 20)
 
@@ -82,8 +88,7 @@ class FileFormat(contextlib.AbstractContextManager):
             name = written.relative_to(self._folder).as_posix()
             self.outputs.append(describe_output(self._folder, name, int(written == path)))
 
-    def __exit__(self, *_: object) -> None:
-        pass
+    def __exit__(self, *_: object) -> None: ...
 
     @staticmethod
     def complete(target: Target, summaries: Iterable[ShardSummary]) -> None:
@@ -142,19 +147,6 @@ class DatasetFormat(contextlib.AbstractContextManager):
 FORMATS = {'npz': FileFormat, 'npy': FileFormat, 'tfds': DatasetFormat}
 
 
-def mirrored_name(source: str, suffix: str) -> str:
-    """Name of an input's output file: the inputs' tree, with another suffix."""
-    return os.path.splitext(source)[0] + suffix
-
-
-def check_name(path: pathlib.Path) -> None:
-    """Raises an InputError if the name is too long for a file."""
-    if len(os.fsencode(path.name)) > _LONGEST_NAME:
-        raise InputError(
-            f'{path.name} is too long for the name of a file: shorten that of its source'
-        )
-
-
 def latent_records(width: int, dtype: str) -> RecordFormat:
     """Returns the format of records that each hold one channel of a file; see `Target`."""
     import tensorflow_datasets as tfds  # takes seconds
@@ -187,22 +179,12 @@ def describe(dtype: str) -> str:
         "Latents of audio files, [frames, width], a record a channel. The model's own are "
         'latents * scale. The channels of a file are consecutive records.'
     )
-    if dtype != 'bfloat16':
-        return text
-    return f'{text} Opened without TensorFlow it needs `import ml_dtypes` (JAX does it) before.'
+    note = ' Opened without TensorFlow it needs `import ml_dtypes` (JAX does it) before.'
+    return text + note if dtype == 'bfloat16' else text
 
 
 def write_records(writer: ShardWriter, source: str, stored: StoredLatents) -> int:
-    """Appends a record for each channel of a file, and returns their number.
-
-    Args:
-      writer: of a shard with the features of `latent_records`.
-      source: the file's name, which no other file of the dataset has.
-      stored: latents in the dtype of the format.
-
-    Raises:
-      OSError: if the shard cannot be written.
-    """
+    """Appends a record for each channel of a file, and returns their number; raises an OSError."""
     for channel, latents in enumerate(stored.latents):
         writer.write(
             {
@@ -268,7 +250,7 @@ def read_shard(
     records = read_records(path, record_format)
     with _damage_named(path, record_format):
         for source, channels in itertools.groupby(records, key=lambda record: record['source']):
-            yield source.decode(), _join(list(channels))
+            yield source.decode(), join_records(list(channels))
 
 
 def read_records(
@@ -324,24 +306,3 @@ def _open_builder(folder: str | os.PathLike[str], kinds: Collection[str]) -> Any
     if builder.info.name not in kinds:
         raise InputError(f'{folder} is a dataset {builder.info.name!r}, not of latents')
     return builder
-
-
-def _join(records: list[Mapping[str, Any]]) -> StoredLatents:
-    """Joins the channels of a file, as they were before `write_records`."""
-    first = records[0]
-    numbers = [record['channel'] for record in records]
-    if numbers != list(range(first['channels'])):
-        raise ValueError(f'{first["source"].decode()} has channels {numbers}')
-    latents = np.stack([record['latents'].T for record in records])  # [channels, width, frames]
-    return check(
-        StoredLatents(
-            latents,
-            first['sample_rate'],
-            first['samples'],
-            float(first['scale']),
-            first['model'].decode(),
-            first['channel_mode'].decode(),
-            tuple(first['chunk_offsets'].tolist()),
-            first['kind'].decode(),
-        )
-    )

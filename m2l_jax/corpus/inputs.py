@@ -15,9 +15,10 @@ from m2l_jax.audio import files
 from m2l_jax.audio.levels import Levels
 from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, FFMPEG, UNREAD_SUFFIXES, LeftOut, left_out
 from m2l_jax.corpus import formats, store
-from m2l_jax.corpus.formats import is_shard, mirrored_name
+from m2l_jax.corpus.formats import is_shard
 from m2l_jax.corpus.ledger import MANIFEST, is_claimed
 from m2l_jax.corpus.plan import Item
+from m2l_jax.corpus.store import mirrored_name
 from m2l_jax.data.tfds import AudioRecords, is_dataset, split_of
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.listing import (

@@ -12,6 +12,7 @@ import pathlib
 import re
 from collections.abc import Iterable, Sequence
 
+from m2l_jax.audio.files import AudioInfo
 from m2l_jax.interface.errors import InputError
 
 
@@ -53,6 +54,42 @@ class Shard:
     def files(self) -> int:
         """Number of items."""
         return len(self.items)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Piece(Item):
+    """Consecutive segments of a file, from number `first` to before `stop`.
+
+    Attributes:
+      info: the file's header, or None where it cannot be read.
+      problem: why the file cannot be used, or ''.
+    """
+
+    info: AudioInfo | None = None
+    problem: str = ''
+    first: int = 0
+    stop: int = 0
+
+    @property
+    def state(self) -> str:
+        """The file's size and header, on which the plan depends."""
+        info = self.info
+        header = () if info is None else (info.sample_rate, info.channels, info.samples)
+        return ' '.join(map(str, (self.bytes, *header)))
+
+
+class SegmentShard(Shard):
+    """Pieces that are worked on together; each file counts where it begins."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the files that begin here."""
+        return sum(piece.bytes for piece in self.items if piece.first == 0)
+
+    @property
+    def files(self) -> int:
+        """Number of files that begin here."""
+        return sum(piece.first == 0 for piece in self.items)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,15 @@ from m2l_jax.audio.levels import Levels
 from m2l_jax.audio.pcm import FULL_SCALE, to_int16
 from m2l_jax.corpus.inputs import find_audio
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.plan import Item, Shard, ShardSummary, describe_output, shuffled
+from m2l_jax.corpus.plan import (
+    Item,
+    Piece,
+    SegmentShard,
+    Shard,
+    ShardSummary,
+    describe_output,
+    shuffled,
+)
 from m2l_jax.corpus.progress import RunReport
 from m2l_jax.corpus.run import RunOptions, run_job
 from m2l_jax.data.segments import SegmentConfig
@@ -30,42 +38,6 @@ _BYTES_PER_SAMPLE = 2
 # Float32 values read at a time, over all channels, 64 MB: some three minutes of stereo. Resampling
 # needs a few times as much.
 _BLOCK_VALUES = 1 << 24
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Piece(Item):
-    """Consecutive segments of a file, from number `first` to before `stop`.
-
-    Attributes:
-      info: the file's header, or None where it cannot be read.
-      problem: why the file cannot be used, or ''.
-    """
-
-    info: files.AudioInfo | None = None
-    problem: str = ''
-    first: int = 0
-    stop: int = 0
-
-    @property
-    def state(self) -> str:
-        """The file's size and header, on which the plan depends."""
-        info = self.info
-        header = () if info is None else (info.sample_rate, info.channels, info.samples)
-        return ' '.join(map(str, (self.bytes, *header)))
-
-
-class SegmentShard(Shard):
-    """Pieces that are worked on together; each file counts where it begins."""
-
-    @property
-    def bytes(self) -> int:
-        """Size of the files that begin here."""
-        return sum(piece.bytes for piece in self.items if piece.first == 0)
-
-    @property
-    def files(self) -> int:
-        """Number of files that begin here."""
-        return sum(piece.first == 0 for piece in self.items)
 
 
 def prepare(

@@ -28,9 +28,7 @@ _logger = logging.getLogger(__name__)
 _MOST_DEATHS = 3  # of actors at one shard, or in a row before they were ready
 _ACCELERATORS = ('GPU', 'TPU')  # as Ray names them
 _WAIT_SECONDS = 1.0
-_RECOUNT_SECONDS = 10.0  # of the nodes, for some may be new
-_DROP_SECONDS = 10.0
-_CONNECT_SECONDS = 10.0
+_PATIENCE_SECONDS = 10.0  # to connect, to drop shards, and between counts of the nodes
 
 
 def run_ray(
@@ -94,16 +92,16 @@ def _connected(address: str) -> Iterator[ModuleType]:
 
 
 def _check_address(address: str) -> None:
-    """Tries to connect: Ray itself would try for more than a minute, and end the process."""
+    """Tries to connect; Ray itself would try for more than a minute, and end the process."""
     if '://' in address:
         raise ValueError("this is for Ray's client: run on a node of the cluster")
     host, _, port = address.rpartition(':')
     if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=_PATIENCE_SECONDS).close()
 
 
 class _Actor:
-    """What is in each actor's process."""
+    """An actor's process."""
 
     def __init__(self):
         self._stop = threading.Event()
@@ -121,14 +119,13 @@ class _Actor:
         return ray.get_runtime_context().get_node_id()
 
     def work(self, shard: Shard) -> ShardSummary:
-        """Completes a shard; what it has written is in the ledger, and is not returned."""
-        summary = work_and_commit(
-            self._worker, shard, self._ledger, lambda seconds: None, self._stop.is_set
-        )
+        """Completes a shard; its outputs are in the ledger, and are not returned."""
+        arguments = (self._worker, shard, self._ledger, lambda seconds: None, self._stop.is_set)
+        summary = work_and_commit(*arguments)
         return dataclasses.replace(summary, outputs=())
 
     def stop(self) -> None:
-        """Has the shards under way dropped."""
+        """Drops the shards under way."""
         self._stop.set()
 
 
@@ -153,7 +150,7 @@ class _Member:
 
 
 class _Crew:
-    """The actors, and who works on what."""
+    """The actors, and the shards that each works on."""
 
     def __init__(
         self,
@@ -199,17 +196,17 @@ class _Crew:
             self._progress.show()
 
     def close(self) -> None:
-        """Has shards under way dropped, and ends the actors."""
+        """Drops the shards under way, and ends the actors."""
         under_way = [task for task, (_, shard) in self._tasks.items() if shard is not None]
         if under_way:
             stops = [member.actor.stop.remote() for member in self._members]
-            self._wait([*stops, *under_way], _DROP_SECONDS, number=len(stops) + len(under_way))
+            self._wait([*stops, *under_way], _PATIENCE_SECONDS, number=len(stops) + len(under_way))
         for member in self._members:
             self._ray.kill(member.actor)
 
     def _count_left(self) -> int:
-        under_way = sum(shard is not None for _, shard in self._tasks.values())
-        return len(self._queue) + len(self._suspects) + under_way
+        under_way = [shard for _, shard in self._tasks.values() if shard is not None]
+        return len(self._queue) + len(self._suspects) + len(under_way)
 
     def _wait(self, tasks: list[Any], seconds: float, number: int = 1) -> list[Any]:
         if not tasks:
@@ -218,8 +215,8 @@ class _Crew:
         return self._ray.wait(tasks, num_returns=number, timeout=seconds)[0]
 
     def _hire(self) -> None:
-        """Makes actors, of which the cluster starts as many as it has free places."""
-        self._recount_time = time.monotonic() + _RECOUNT_SECONDS
+        """Makes actors; the cluster starts as many as it has free places."""
+        self._recount_time = time.monotonic() + _PATIENCE_SECONDS
         places = min(self._count_places(), self._count_left())
         if not places:
             _logger.warning('no node of the Ray cluster is left: waiting for one')
@@ -239,16 +236,14 @@ class _Crew:
 
     def _count_places(self) -> int:
         """Actors for which the nodes that are alive have room."""
-        count = 0
-        for resources in _live_resources(self._ray):
-            places = int(resources.get('CPU', 0) // self._cpus)
-            if self._accelerator is not None:
-                places = min(places, int(resources.get(self._accelerator, 0)))
-            count += places
-        return count
+        needed = {'CPU': self._cpus} | ({self._accelerator: 1} if self._accelerator else {})
+        return sum(
+            min(int(resources.get(name, 0) // amount) for name, amount in needed.items())
+            for resources in _live_resources(self._ray)
+        )
 
     def _assign(self) -> None:
-        """Gives shards to those who are ready, evenly."""
+        """Gives shards to actors that are ready, evenly."""
         ready = [member for member in self._members if member.node is not None]
         for busy in range(self._threads):
             for member in ready:
@@ -263,7 +258,7 @@ class _Crew:
         self._tasks[member.actor.work.remote(shard)] = (member, shard)
 
     def _take(self, task: Any) -> None:
-        """Notes how a task has ended."""
+        """Notes the end of a task."""
         errors = self._ray.exceptions
         member, shard = self._tasks[task]
         try:
@@ -282,7 +277,7 @@ class _Crew:
             self._progress.after(shard, result)
 
     def _lose(self, member: _Member, error: Exception) -> None:
-        """Goes on without an actor, with what it worked on."""
+        """Goes on without an actor, and queues its shards again."""
         _logger.warning('an actor was lost: %s', first_line(error))
         self._members.remove(member)
         self._recount_time = 0.0
@@ -316,10 +311,9 @@ class _Crew:
 
 
 def _find_accelerator(ray: ModuleType) -> str | None:
-    """The kind that the cluster has, if any."""
+    """Returns the kind that the cluster has, if any."""
     nodes = list(_live_resources(ray))
-    found = (kind for kind in _ACCELERATORS if any(node.get(kind, 0) >= 1 for node in nodes))
-    return next(found, None)
+    return next((k for k in _ACCELERATORS if any(node.get(k, 0) >= 1 for node in nodes)), None)
 
 
 def _live_resources(ray: ModuleType) -> Iterator[dict[str, float]]:

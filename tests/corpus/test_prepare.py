@@ -17,7 +17,8 @@ import tensorflow_datasets as tfds
 from m2l_jax.audio import files
 from m2l_jax.audio.pcm import FULL_SCALE
 from m2l_jax.corpus import prepare as prepare_module
-from m2l_jax.corpus.prepare import Piece, plan_segments, prepare
+from m2l_jax.corpus.plan import Piece
+from m2l_jax.corpus.prepare import plan_segments, prepare
 from m2l_jax.corpus.run import RunOptions
 from m2l_jax.corpus.verify import verify_job
 from m2l_jax.data.segments import SegmentConfig
