@@ -1,4 +1,4 @@
-"""Typed, frozen settings out of the loose mappings that configs and checkpoints are made of."""
+"""Typed, frozen settings from the mappings of configs and checkpoints."""
 
 import dataclasses
 import difflib
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from m2l_jax.interface.errors import InputError
 
-LARGEST_SEED = (1 << 32) - 1  # JAX's keys take no more bits
+LARGEST_SEED = (1 << 32) - 1  # the bits that JAX's keys take
 
 Settings = TypeVar('Settings')
 
@@ -18,7 +18,7 @@ def build(cls: type[Settings], mapping: Mapping[str, Any], where: str = 'config'
 
     Args:
       cls: a frozen dataclass of numbers, strings, booleans, tuples and such dataclasses.
-      mapping: field names to values; lists are taken for tuples and whole numbers for floats.
+      mapping: field names to values; lists become tuples, and whole numbers floats.
       where: the mapping's name in error messages, e.g. `config.model`.
 
     Raises:
@@ -44,13 +44,10 @@ def differences(old: Any, new: Any, where: str = 'config') -> list[str]:
     Both are of one dataclass, or mappings of names to values, where a missing one is None.
     """
     if dataclasses.is_dataclass(old):
-        return [
-            line
-            for field in dataclasses.fields(old)
-            for line in differences(
-                getattr(old, field.name), getattr(new, field.name), f'{where}.{field.name}'
-            )
-        ]
+        old, new = (
+            {field.name: getattr(each, field.name) for field in dataclasses.fields(each)}
+            for each in (old, new)
+        )
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return [
             line

@@ -1,14 +1,13 @@
 """What training carries from step to step, and how the optimiser and the average move it."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
+from m2l_jax.interface.devices import compute_once as compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
@@ -86,15 +85,6 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     radam = optax.radam(learning_rate_schedule(config, steps), b1=config.b1, b2=config.b2)
     return optax.chain(clip, radam)
-
-
-def compute_once(function: Callable[[], Any], sharding: Any = None) -> Any:
-    """Runs a function of hundreds of small random draws, such as an initialisation, jitted.
-
-    On a CPU, XLA would take twice as long to optimise them as to compile them as they are.
-    """
-    options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}
-    return jax.jit(function, out_shardings=sharding, compiler_options=options)()
 
 
 def create_state(

@@ -14,7 +14,7 @@ from m2l_jax.consistency.auxiliary import AuxiliarySchedule, auxiliary_loss
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.loss import consistency_loss
 from m2l_jax.consistency.noise import IndexDensity, StepSchedule, teacher_index
-from m2l_jax.evaluation.latent_spread import latent_moments, latent_spread
+from m2l_jax.evaluation.noise_bins import latent_moments, latent_spread
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.training.mesh import AXIS, REPLICATED, ROWS, replicated, shared_out, state_shardings
