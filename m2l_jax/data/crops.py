@@ -20,7 +20,7 @@ from m2l_jax.audio.levels import Levels, check_loudness, log_once
 from m2l_jax.audio.suffixes import no_audio
 from m2l_jax.data import tfds
 from m2l_jax.data.config import Collection
-from m2l_jax.data.segments import PREPARATION, check_crop
+from m2l_jax.data.segments import check_crop, read_config
 from m2l_jax.interface.errors import InputError
 
 _logger = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ def open_source(path: str, sample_rate: int, crop_samples: int) -> Source:
     """
     if tfds.is_dataset(path):
         return AudioDataset(path, sample_rate, crop_samples)
-    if os.path.exists(os.path.join(tfds.split_of(path)[0], PREPARATION)):
+    if read_config(tfds.split_of(path)[0]) is not None:
         raise InputError(f'{path} is no complete dataset: run `prepare` to its end first')
     return AudioFolder(path, sample_rate, crop_samples)
 

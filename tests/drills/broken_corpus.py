@@ -36,8 +36,7 @@ from absl import logging as absl_logging
 
 from benchmarks import report, small_model
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.corpus.inputs import latent_items
-from m2l_jax.corpus.sources import read_latent_item
+from m2l_jax.corpus.inputs import latent_items, read_latent_item
 from tests.drills import mutated_audio, odd_audio
 
 _BROKEN = flags.DEFINE_integer('broken', 1000, 'Broken files.')
