@@ -17,7 +17,7 @@ demo: $(INSTALLED)
 test: $(TORCH_INSTALLED)
 	$(RUN) -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-# Small: whether the benchmarks run, not how fast the model is.
+# Small: a test that the benchmarks run, not of speed.
 bench: $(TORCH_INSTALLED)
 	$(RUN) -m benchmarks.codec --model=small --seconds=2 --pieces=2 --batches=1,2 --styles=eager,compiled --output=build/bench/codec.json
 	$(RUN) -m benchmarks.training --model=small --styles=eager --output=build/bench/training.json

@@ -4,12 +4,12 @@
     python -m benchmarks.codec --directions=encode --seconds=10 --channels=1 --pieces=1
     python -m benchmarks.codec --device=cuda --dtypes=float32,bfloat16 --batches=1,4,16
 
-For 10 and 60 s, mono and stereo, one piece and several: first, every way of either side is tried
-once, in each size of batch; then this project's fastest, the package as it comes, and the package
-in its fastest way take turns, warm. Weights are random in all layers. Before, both encode the same
-sounds, and it ends there if the latents differ. Ratios are times as fast, each of one round. Our
-float32 is the true one on a GPU too. The package's convolutions are in TensorFloat-32 there, and
-where it is tuned its products as well; with autocast, as it comes, both are in float16.
+For 10 and 60 s, mono and stereo, one piece and several: tries every way of either side once, in
+each batch size; then this project's fastest, the package as it comes, and the package's fastest
+take turns, warm. Weights are random in all layers. Stops before timing if the latents of both
+differ. Ratios are times as fast, each of one round. On a GPU our float32 is full precision; the
+package's convolutions are in TensorFloat-32, when tuned its products too; with autocast, as it
+comes, both are in float16.
 """
 
 import dataclasses
@@ -21,49 +21,44 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import contest, package, report, rounds
-from benchmarks.choices import numbers, precisions, words
+from benchmarks import contest, options, report, timing
 from benchmarks.contest import Contest, Way
 from benchmarks.remote import Remote, use_device
-from benchmarks.sizes import define_size, model_config
 from benchmarks.workload import Workload
 from m2l_jax.evaluation.parity import measure
 from m2l_jax.interface import command
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
 
-_DEVICE = flags.DEFINE_enum('device', 'cpu', ['cpu', 'cuda'], 'Of both sides.')
-_MODEL = define_size()
+_DEVICE = options.define_device()
+_MODEL = options.define_size()
 _DIRECTIONS = flags.DEFINE_list('directions', ['encode', 'decode'], 'One or both.')
 _SECONDS = flags.DEFINE_list('seconds', ['10', '60'], 'Of a piece.')
 _CHANNELS = flags.DEFINE_list('channels', ['1', '2'], 'Of a piece.')
-_PIECES = flags.DEFINE_list('pieces', ['1', '4'], 'That are encoded, or decoded, in one call.')
+_PIECES = flags.DEFINE_list('pieces', ['1', '4'], 'Encoded or decoded in one call.')
 _BATCHES = flags.DEFINE_list('batches', ['1', '2', '4'], 'Rows at once, to be tried.')
-_DTYPES = flags.DEFINE_list('dtypes', ['float32'], 'Of this project: float32, bfloat16.')
-_STYLES = package.define_styles()
+_DTYPES = options.define_dtypes()
+_STYLES = options.define_styles()
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Turns of each.', lower_bound=1)
-_BUDGET = flags.DEFINE_float('budget', 600, 'Seconds that a run may take on trial, compiling too.')
+_BUDGET = options.define_budget()
 _OUTPUT = report.define_output()
 
-# Between latents in float32: on a CPU what `m2l_jax.compare` asks for. Of a GPU's algorithms each
-# framework makes its own choice, and some of them (Winograd's) round more.
+# Between latents in float32. A GPU's libraries choose algorithms, some of which round more.
 _DECIBELS = {'cpu': 95, 'cuda': 80}
-_OURS = 'benchmarks.our_codec:OurCodec'
-_PACKAGE = 'benchmarks.package_codec:PackageCodec'
 
 
 def main() -> None:
     """Checks, tries, takes turns, and prints the figures."""
-    config = model_config(_MODEL.value)
-    directions = words(_DIRECTIONS, ('encode', 'decode'))
+    config = options.model_config(_MODEL.value)
+    directions = options.words(_DIRECTIONS, ('encode', 'decode'))
     workloads = _workloads(config)
-    precisions(_DTYPES)
-    batches = numbers(_BATCHES, int)
-    styles = package.chosen_styles(_STYLES.value, _DEVICE.value)
+    options.dtypes(_DTYPES)
+    batches = options.numbers(_BATCHES, int)
+    styles = options.chosen_styles(_STYLES.value, _DEVICE.value)
     use_device(_DEVICE.value)
     with tempfile.TemporaryDirectory() as folder:
         makers = _Makers(config, str(pathlib.Path(folder) / 'tensors.npz'))
-        makers.write_tensors()
+        Remote('benchmarks.package:RandomWeights', vars(makers)).close()
         figures = {
             'device': _DEVICE.value,
             'model': _MODEL.value,
@@ -79,72 +74,63 @@ def main() -> None:
                 case |= _contest(makers, direction, workload, batches, styles).hold(
                     _ROUNDS.value, _BUDGET.value
                 )
-            except InputError as error:  # the others are to be seen all the same
+            except InputError as error:  # the other cases still run
                 case['failed'] = str(error)
             figures['cases'].append(case)
-            report.write(figures, _OUTPUT.value)  # for who does not wait for the others
+            report.write(figures, _OUTPUT.value)
     ended = [case for case in figures['cases'] if 'failed' not in case]
     report.publish(figures, _rows(ended), _OUTPUT.value)
-    failed = [
-        f'{case["direction"]} {_told(case)}: {case["failed"]}'
-        for case in figures['cases']
-        if 'failed' in case
-    ]
+    failed = [f'{_name(case)}: {case["failed"]}' for case in figures['cases'] if 'failed' in case]
     if failed:
         raise InputError(f'not measured: {"; ".join(failed)}')
 
 
 def _workloads(config: ModelConfig) -> list[Workload]:
-    seconds = numbers(_SECONDS, float)
+    seconds = options.numbers(_SECONDS, float)
     least = (config.samples_per_latent + config.spectrogram.reach) / config.spectrogram.sample_rate
     if min(seconds) < least:
         raise InputError(f'--seconds has {min(seconds):g}: the model takes {least:.2f} s at least')
     return [
         Workload(pieces, channels, length)
         for length, channels, pieces in itertools.product(
-            seconds, numbers(_CHANNELS, int), numbers(_PIECES, int)
+            seconds, options.numbers(_CHANNELS, int), options.numbers(_PIECES, int)
         )
     ]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Makers:
-    """What makes each side's codec of the same weights."""
+    """Makes either side's ways of the same weights, which are in the file `path`."""
 
     config: ModelConfig
-    tensors: str
-
-    def write_tensors(self) -> None:
-        """In a process of its own: it takes PyTorch."""
-        arguments = {'config': self.config, 'path': self.tensors}
-        Remote('benchmarks.package_codec:RandomWeights', arguments).close()
+    path: str
 
     def ours(self, workload: Workload, dtype: str, *arguments: Any) -> Way:
-        options = {**self._shared(workload), 'dtype': dtype}
-        return Way(_named(f'ours {dtype}', arguments), _OURS, tuple(options.items()), arguments)
+        return self._way('ours:OurCodec', f'ours {dtype}', workload, arguments, dtype=dtype)
 
-    def package(self, workload: Workload, style: package.Style, *arguments: Any) -> Way:
-        options = {**self._shared(workload), 'device': _DEVICE.value, 'style': style}
-        name = _named(f'package {style.name}', arguments)
-        return Way(name, _PACKAGE, tuple(options.items()), arguments)
+    def package(self, workload: Workload, style: options.Style, *arguments: Any) -> Way:
+        more = {'device': _DEVICE.value, 'style': style}
+        return self._way(
+            'package:PackageCodec', f'package {style.name}', workload, arguments, **more
+        )
 
-    def _shared(self, workload: Workload) -> dict[str, Any]:
-        return {'config': self.config, 'tensors': self.tensors, 'workload': workload}
-
-
-def _named(name: str, arguments: Sequence[Any]) -> str:
-    return f'{name}, batch {arguments[-1]}' if arguments else name
+    def _way(
+        self, make: str, name: str, workload: Workload, arguments: Sequence[Any], **more: Any
+    ) -> Way:
+        name = f'{name}, batch {arguments[-1]}' if arguments else name
+        given = {'config': self.config, 'tensors': self.path, 'workload': workload, **more}
+        return Way(name, f'benchmarks.{make}', tuple(given.items()), tuple(arguments))
 
 
 def _check(makers: _Makers) -> dict[str, float]:
-    """Signal-to-noise ratios of our latents in dB, the package's in float32 being the signal.
+    """Signal-to-noise ratio of our latents in dB by dtype, against the package's in float32.
 
     Raises:
-      InputError: if those in float32 differ by more than rounding does.
+      InputError: if those in float32 differ by more than rounding.
     """
     least = _DECIBELS[_DEVICE.value]
     workload = Workload(pieces=1, channels=2, seconds_of_a_piece=2.0)
-    with makers.package(workload, package.Style()).start() as remote:
+    with makers.package(workload, options.Style()).start() as remote:
         expected = remote.call('encode')
     ratios = {}
     for dtype in dict.fromkeys(['float32', *_DTYPES.value]):
@@ -155,7 +141,7 @@ def _check(makers: _Makers) -> dict[str, float]:
                 f'the latents of both are {ratio:.1f} dB apart, not {least}: nothing is timed '
                 'before they agree'
             )
-        ratios[dtype] = rounds.rounded(ratio)
+        ratios[dtype] = timing.rounded(ratio)
     return ratios
 
 
@@ -164,10 +150,11 @@ def _contest(
     direction: str,
     workload: Workload,
     batches: Sequence[int],
-    styles: Sequence[package.Style],
+    styles: Sequence[options.Style],
 ) -> Contest:
-    """Each way with each size of batch."""
+    """Each way with each batch size."""
     batches = sorted({min(batch, workload.rows) for batch in batches})
+    default = options.default_style(_DEVICE.value)
     return Contest(
         ours={
             f'ours {dtype}': [makers.ours(workload, dtype, direction, batch) for batch in batches]
@@ -178,31 +165,26 @@ def _contest(
             for style in styles
             for batch in batches
         ],
-        default=makers.package(workload, package.default_style(_DEVICE.value), direction, 1),
+        default=makers.package(workload, default, direction, 1),
     )
 
 
 def _rows(cases: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """The table: a line for each who ran."""
+    """The table: a line for each entrant of each case."""
     rows = [('', 'way', 's', 'x real time', 'GB', 'over default', 'over best')]
     for case in cases:
-        rows.append((f'{case["direction"]} {_told(case)}', '', '', '', '', '', ''))
+        rows.append((_name(case), '', '', '', '', '', ''))
         for name, seconds in case['seconds'].items():
-            ratios = [
-                case['times_as_fast'].get(f'{name} over {other}', {'median': ''})['median']
-                for other in (contest.DEFAULT, contest.BEST)
-            ]
-            real_time = rounds.rounded(case['pieces'] * case['seconds_of_a_piece'] / seconds)
-            memory = rounds.rounded(case['facts'][name]['peak_memory_gb'])
+            real_time = timing.rounded(case['pieces'] * case['seconds_of_a_piece'] / seconds)
+            memory = timing.rounded(case['facts'][name]['peak_memory_gb'])
+            ratios = contest.ratios(case, name)
             rows.append((f'  {name}', case['ways'][name], seconds, real_time, memory, *ratios))
     return rows
 
 
-def _told(case: dict[str, Any]) -> str:
-    return (
-        f'{case["pieces"]} x {case["seconds_of_a_piece"]:g} s, '
-        f'{"mono" if case["channels"] == 1 else "stereo"}'
-    )
+def _name(case: dict[str, Any]) -> str:
+    channels = 'mono' if case['channels'] == 1 else 'stereo'
+    return f'{case["direction"]} {case["pieces"]} x {case["seconds_of_a_piece"]:g} s, {channels}'
 
 
 if __name__ == '__main__':

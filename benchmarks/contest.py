@@ -1,4 +1,4 @@
-"""Ways of doing the same, of which each side's fastest is found and compared with the other's."""
+"""Finds each side's fastest way of doing the same, and has the fastest ways take turns."""
 
 import contextlib
 import dataclasses
@@ -7,25 +7,25 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks import rounds
+from benchmarks import timing
 from benchmarks.remote import Failed, Remote
 from m2l_jax.interface.errors import InputError
 
 DEFAULT = 'package default'
 BEST = 'package best'
 
-_SLOW = 10.0  # seconds of a run on trial that is not repeated
+_SLOW = 10.0  # seconds of a trial run that is not repeated
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """One way of doing it: an object in a process of its own.
+    """One way of doing it: an object in its own process.
 
-    Its `run(*arguments)` does it and returns the seconds; `forget_peak()` and `facts()` are called
-    before and after the rounds, the latter for what else is to be told: the peak of memory, say.
+    Its `run(*arguments)` returns the seconds that it took. `forget_peak()` is called before the
+    rounds; `facts()` after them returns further figures, such as the peak of memory.
 
     Attributes:
-      name: as it is told.
+      name: in tables and JSON.
       make: see `Remote`.
       options: arguments of the object, by name.
       arguments: of `run`.
@@ -41,12 +41,12 @@ class Way:
         return Remote(self.make, dict(self.options), budget)
 
     def run(self, remote: Remote) -> float:
-        """Does it once, and returns the seconds."""
+        """Runs once and returns the seconds."""
         return remote.call('run', *self.arguments)
 
     def turn(self, remote: Remote) -> float:
-        """Does it for long enough, and returns the mean seconds."""
-        return rounds.lasting(lambda: self.run(remote))
+        """Runs for at least a second and returns the mean seconds."""
+        return timing.lasting(lambda: self.run(remote))
 
 
 Trials = dict[Way, float | str]
@@ -55,12 +55,12 @@ Facts = dict[Way, dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Contest:
-    """Who runs against whom.
+    """The entrants.
 
     Attributes:
-      ours: this project's ways, in groups of which the fastest of each runs.
-      package: the package's ways, of which the fastest runs.
-      default: the package's way that its user meets, which runs as well.
+      ours: this project's ways in groups; the fastest of each group takes part.
+      package: the package's ways; the fastest takes part.
+      default: the package's way that its user gets; it takes part too.
     """
 
     ours: Mapping[str, Sequence[Way]]
@@ -68,26 +68,26 @@ class Contest:
     default: Way
 
     def hold(self, turns: int, budget: float | None) -> dict[str, Any]:
-        """Tries every way, but where there is no choice, and has the fastest take turns.
+        """Tries the ways of each group with a choice, and has the fastest take turns.
 
-        Where none of the package's comes to an end, its default stands for the best.
+        If every way of the package fails on trial, its default counts as its best.
 
         Args:
-          turns: of each.
-          budget: seconds that each run of a way may take on trial; None for no end.
+          turns: of each entrant.
+          budget: seconds for each trial run; None for no limit.
 
         Returns:
-          What can be written as JSON: `tried`, seconds or a failure of each way; and of those that
-          ran, by their group, `DEFAULT` or `BEST`: `ways`, median `seconds`, `seconds_by_round`,
-          `facts`, and `times_as_fast` of ours over both of the package's.
+          Figures for JSON: `tried` has seconds or a failure by way; `ways`, median `seconds`,
+          `seconds_by_round` and `facts` are by group, `DEFAULT` or `BEST`; `times_as_fast` has our
+          groups over both of the package's.
 
         Raises:
-          InputError: if no way of a group of ours comes to an end, or the default does not.
+          InputError: if all ways of one of our groups fail, or the default does.
         """
-        chosen_among = [ways for ways in self.ours.values() if len(ways) > 1]
+        with_choice = [ways for ways in self.ours.values() if len(ways) > 1]
         if list(self.package) != [self.default]:
-            chosen_among.insert(0, self.package)
-        trials = try_out([way for ways in chosen_among for way in ways], budget)
+            with_choice.insert(0, self.package)
+        trials = try_out([way for ways in with_choice for way in ways], budget)
         entrants = {name: self._fastest(name, ways, trials) for name, ways in self.ours.items()}
         entrants[DEFAULT] = self.default
         finished = [way for way in self.package if isinstance(trials.get(way), float)]
@@ -96,14 +96,14 @@ class Contest:
         return {
             'tried': {way.name: outcome for way, outcome in trials.items()},
             'ways': {name: way.name for name, way in entrants.items()},
-            'seconds': rounds.medians(seconds),
+            'seconds': timing.medians(seconds),
             'seconds_by_round': {
-                name: [rounds.rounded(value) for value in values]
+                name: [timing.rounded(value) for value in values]
                 for name, values in seconds.items()
             },
             'facts': facts,
             'times_as_fast': {
-                f'{name} over {other}': rounds.times_as_fast(seconds, name, other)
+                f'{name} over {other}': timing.times_as_fast(seconds, name, other)
                 for name in self.ours
                 for other in (DEFAULT, BEST)
             },
@@ -120,8 +120,14 @@ class Contest:
         return min(finished, key=trials.get)
 
 
+def ratios(figures: Mapping[str, Any], name: str) -> list[float | str]:
+    """Median times as fast over `DEFAULT` and `BEST`, for a table; '' for the package itself."""
+    over = [f'{name} over {other}' for other in (DEFAULT, BEST)]
+    return [figures['times_as_fast'].get(each, {'median': ''})['median'] for each in over]
+
+
 def try_out(ways: Iterable[Way], budget: float | None) -> Trials:
-    """Seconds of each way, once warm, or why there are none.
+    """Warm seconds of each way, or the reason of its failure.
 
     Ways that differ in the arguments of `run` alone share a process.
     """
@@ -131,7 +137,7 @@ def try_out(ways: Iterable[Way], budget: float | None) -> Trials:
     trials: Trials = {}
     for group in groups.values():
         remaining = list(group)
-        while remaining:  # one that fails may have ended the process that it shares
+        while remaining:  # a failure may have ended the shared process
             try:
                 with remaining[0].start(budget) as remote:
                     while remaining:
@@ -150,20 +156,20 @@ def _shortest_run(way: Way, remote: Remote) -> float:
 
 def _note(trials: Trials, way: Way, outcome: float | str) -> None:
     trials[way] = outcome
-    told = outcome if isinstance(outcome, str) else f'{outcome:.4g} s'
-    print(f'tried {way.name}: {told}', file=sys.stderr, flush=True)
+    text = outcome if isinstance(outcome, str) else f'{outcome:.4g} s'
+    print(f'tried {way.name}: {text}', file=sys.stderr, flush=True)
 
 
 def compete(
     entrants: Mapping[str, Way], turns: int
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, Any]]]:
-    """Seconds of each entrant's turns, and its facts; a way that stands there twice runs once.
+    """Seconds by turn, and facts, of each entrant; a way that enters twice runs once.
 
-    All wait in memory for their turns; where they cannot, on a GPU that is too small, each turn is
-    of a process of its own.
+    All entrants stay in memory; if they do not fit, as on a small GPU, each turn has its own
+    process.
 
     Raises:
-      InputError: if one fails by itself too.
+      InputError: if one fails in its own process too.
     """
     ways = dict.fromkeys(entrants.values())
     try:
@@ -186,7 +192,7 @@ def _side_by_side(ways: Iterable[Way], turns: int) -> tuple[dict[Way, list[float
         remotes = {way: stack.enter_context(way.start()) for way in ways}
         first = {way: _warm_up(way, remote) for way, remote in remotes.items()}
         runs = {way: functools.partial(way.turn, remote) for way, remote in remotes.items()}
-        seconds = rounds.alternate(runs, turns)
+        seconds = timing.alternate(runs, turns)
         return seconds, {way: first[way] | remote.call('facts') for way, remote in remotes.items()}
 
 
@@ -200,7 +206,7 @@ def _one_at_a_time(ways: Iterable[Way], turns: int) -> tuple[dict[Way, list[floa
             facts[way] = first | remote.call('facts') | {'alone': True}
         return seconds
 
-    return rounds.alternate({way: functools.partial(run_alone, way) for way in ways}, turns), facts
+    return timing.alternate({way: functools.partial(run_alone, way) for way in ways}, turns), facts
 
 
 def _warm_up(way: Way, remote: Remote) -> dict[str, float]:

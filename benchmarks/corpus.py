@@ -3,11 +3,10 @@
     python -m benchmarks.corpus --input=/data/music --files=16 --seconds=10
     python -m benchmarks.corpus --input=/data/music --files=16 --seconds=5,40 --output=corpus.json
 
-Cuts files from recordings, bundled ones if none are given, of one length or of random ones between
-two, and encodes them in turns: by a corpus job, from files on disk to shards on disk; by the jitted
-model alone, each length compiled for itself, from audio in memory; and by the PyTorch package, file
-by file, from disk, as it comes. All with fresh weights, warm. Tells times real time, medians over
-the rounds, and how many times as fast the job is, each of one round.
+Cuts files from recordings, by default the bundled ones, of one length or of random lengths between
+two. Three ways take turns, warm, with fresh weights: a corpus job, from files to shards; the jitted
+model alone, compiled for each length, on audio in memory; and the PyTorch package as it comes, file
+by file from disk. Prints times real time, and how many times as fast the job is.
 """
 
 import contextlib
@@ -23,8 +22,7 @@ import numpy as np
 import soundfile
 from absl import flags
 
-from benchmarks import package, report, rounds
-from benchmarks.sizes import define_size, model_config
+from benchmarks import options, report, timing
 from m2l_jax.audio import files
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.codec.compile_cache import use_compile_cache
@@ -33,13 +31,13 @@ from m2l_jax.corpus.encoding import EncodeJob, EncodeSettings, EncodeWorker
 from m2l_jax.corpus.execution import RunOptions, run_job
 from m2l_jax.corpus.inputs import find_audio
 from m2l_jax.interface import command
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.torch_weights.reference import reference_network
-from m2l_jax.training.state import compute_once
 
 _INPUT = flags.DEFINE_string('input', 'm2l_jax/assets/train', 'Folder of recordings.')
-_MODEL = define_size()
+_MODEL = options.define_size()
 _FILES = flags.DEFINE_integer('files', 16, 'To encode.')
 _SECONDS = flags.DEFINE_list('seconds', ['10'], 'Of each, or the least and the most.')
 _ROUNDS = flags.DEFINE_integer('rounds', 3, '')
@@ -60,14 +58,14 @@ def main() -> None:
         ways = _ways(pathlib.Path(folder), stack)
         for run in ways.values():
             run()  # compiles
-        timed = {name: rounds.times(run) for name, run in ways.items()}
-        runs = rounds.alternate(timed, _ROUNDS.value)
+        timed = {name: timing.timed(run) for name, run in ways.items()}
+        runs = timing.alternate(timed, _ROUNDS.value)
     figures = _figures(seconds, runs)
     report.publish(figures, _rows(figures), _OUTPUT.value)
 
 
 def _ways(folder: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Callable[[], None]]:
-    config = model_config(_MODEL.value)
+    config = options.model_config(_MODEL.value)
     model = Music2Latent(dataclasses.replace(config, dtype=_DTYPE.value))
     params = compute_once(lambda: model.init_params(jax.random.key(0)))
     codec = EncoderDecoder.from_params(
@@ -148,6 +146,7 @@ def _bare(model: Music2Latent, params, source: pathlib.Path) -> Callable[[], Non
 
 def _package(network: Any, source: pathlib.Path) -> Callable[[], None]:
     """One file after another, as it comes."""
+    from benchmarks import package
 
     def run() -> None:
         for path in sorted(source.iterdir()):
@@ -159,7 +158,7 @@ def _package(network: Any, source: pathlib.Path) -> Callable[[], None]:
 
 def _figures(seconds: float, runs: dict[str, list[float]]) -> dict[str, Any]:
     real_time = {
-        name: [rounds.rounded(seconds / run) for run in by_round] for name, by_round in runs.items()
+        name: [timing.rounded(seconds / run) for run in by_round] for name, by_round in runs.items()
     }
     return {
         'device': f'{jax.device_count()} {jax.devices()[0].device_kind}',
@@ -168,9 +167,9 @@ def _figures(seconds: float, runs: dict[str, list[float]]) -> dict[str, Any]:
         'audio_seconds': round(seconds, 1),
         'dtype': _DTYPE.value,
         'format': _FORMAT.value,
-        'times_real_time': rounds.medians(real_time),
+        'times_real_time': timing.medians(real_time),
         'times_as_fast': {
-            f'corpus over {name}': rounds.times_as_fast(runs, 'corpus', name)
+            f'corpus over {name}': timing.times_as_fast(runs, 'corpus', name)
             for name in runs
             if name != 'corpus'
         },

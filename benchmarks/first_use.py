@@ -3,13 +3,12 @@
     python -m benchmarks.first_use --rounds=3 --output=first_use.json
     python -m benchmarks.first_use --checkpoints=/runs/first,model.pt --audio=song.flac
 
-For each kind of checkpoint, in turns: a process with an empty compile cache, and one that finds
-there what the first has left; from Python, where the parts are timed, and by the command. Prints a
-table of medians over the rounds, in seconds. `start-up` is the interpreter and the imports,
-`loading` the weights, with Orbax or PyTorch where it takes them, `compiling` tracing and compiling,
-or with a warm cache loading what was compiled, and `computing` what encoding takes when it is done
-again; `command` is the whole of `m2l_jax.encode`, to the process's end. Without --checkpoints the
-weights are random, at full size.
+For each checkpoint, in turns: a process with an empty compile cache, and one with a filled
+cache; from Python, where the parts are timed, and by the command. Prints medians in seconds:
+`start-up` of the interpreter and imports, `loading` the weights, `compiling` (tracing, then
+compiling or reading the cache), `computing` (encoding once more), and `command`, all of
+`m2l_jax.encode`.
+Without --checkpoints the weights are random, at full size.
 """
 
 import json
@@ -28,15 +27,7 @@ from absl import app, flags
 from benchmarks import report
 from m2l_jax.audio import files
 
-_CHECKPOINTS = flags.DEFINE_list('checkpoints', [], 'Folders or files; random weights if none.')
-_KINDS = flags.DEFINE_list(
-    'kinds', ['folder', 'safetensors', 'pt'], 'Of random weights; pt needs PyTorch.'
-)
-flags.register_validator(
-    _KINDS,
-    lambda kinds: set(kinds) <= {'folder', 'safetensors', 'pt'},
-    'must be among folder, safetensors and pt',
-)
+_CHECKPOINTS = flags.DEFINE_list('checkpoints', [], 'Folders or files; random weights by default.')
 _AUDIO = flags.DEFINE_string('audio', 'm2l_jax/assets/heldout/greensleeves.ogg', 'Recording.')
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Of the recording, mono; repeated if need be.')
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Processes of each sort.', lower_bound=1)
@@ -44,6 +35,22 @@ _OUTPUT = report.define_output()
 
 _SAMPLE_RATE = 44_100
 _PARTS = ('start-up', 'loading', 'compiling', 'computing', 'command')
+
+# Prints the times at which start-up, loading, and encoding once and twice have ended.
+_PROCESS = """
+import json, sys, time, jax
+from m2l_jax import EncoderDecoder, use_compile_cache
+
+use_compile_cache()
+ends = [time.time()]
+codec = EncoderDecoder(sys.argv[1])
+jax.block_until_ready(codec.params)
+ends.append(time.time())
+for _ in range(2):
+    codec.encode(sys.argv[2])
+    ends.append(time.time())
+print(json.dumps(ends))
+"""
 
 Seconds = dict[str, float]
 
@@ -53,7 +60,7 @@ def main(_):
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         clip = _cut_clip(folder)
-        checkpoints = _CHECKPOINTS.value or _make_checkpoints(folder)
+        checkpoints = _CHECKPOINTS.value or [_make_checkpoint(folder)]
         result = {'audio_seconds': _SECONDS.value, 'seconds': {}}
         for checkpoint in checkpoints:
             rounds = [_measure(checkpoint, clip, folder) for _ in range(_ROUNDS.value)]
@@ -74,21 +81,19 @@ def _cut_clip(folder: pathlib.Path) -> pathlib.Path:
     return folder / 'clip.wav'
 
 
-def _make_checkpoints(folder: pathlib.Path) -> list[str]:
-    """Random weights at full size, in a file or folder of each kind."""
-    paths = [folder / ('model' if kind == 'folder' else f'model.{kind}') for kind in _KINDS.value]
-    # In a process of its own, for this one is to hold no memory that the others need.
+def _make_checkpoint(folder: pathlib.Path) -> str:
+    """Random weights at full size, as `m2l_jax.convert` keeps them."""
+    # In its own process, so that this one holds no memory that the others need.
     code = (
         'import sys, jax; from m2l_jax import ModelConfig, Music2Latent; '
         'from m2l_jax.checkpoint.store import save_model; '
-        'from m2l_jax.torch_weights.conversion import save_torch_model; '
         'model = Music2Latent(ModelConfig()); '
         'params = jax.jit(model.init_params)(jax.random.key(0)); '
-        '[(save_torch_model if "." in path.rsplit("/")[-1] else save_model)'
-        '(path, model.config, params) for path in sys.argv[1:]]'
+        'save_model(sys.argv[1], model.config, params)'
     )
-    subprocess.run([sys.executable, '-c', code, *map(str, paths)], check=True)
-    return [str(path) for path in paths]
+    path = str(folder / 'model')
+    subprocess.run([sys.executable, '-c', code, path], check=True)
+    return path
 
 
 def _measure(checkpoint: str, clip: pathlib.Path, folder: pathlib.Path) -> dict[str, Seconds]:
@@ -102,7 +107,7 @@ def _measure(checkpoint: str, clip: pathlib.Path, folder: pathlib.Path) -> dict[
 
 def _time_parts(checkpoint: str, clip: pathlib.Path, cache: str) -> Seconds:
     begin = time.time()
-    ends = json.loads(_run(cache, 'benchmarks.first_use_process', checkpoint, str(clip)))
+    ends = json.loads(_run(cache, '-c', _PROCESS, checkpoint, str(clip)))
     start, loading, first, second = np.diff([begin, *ends])
     return {
         'start-up': start,
@@ -115,16 +120,16 @@ def _time_parts(checkpoint: str, clip: pathlib.Path, cache: str) -> Seconds:
 def _time_command(checkpoint: str, clip: pathlib.Path, cache: str) -> Seconds:
     flags_ = (f'--checkpoint={checkpoint}', f'--input={clip}', f'--output={cache}/latents')
     begin = time.time()
-    _run(cache, 'm2l_jax.encode', *flags_)
+    _run(cache, '-m', 'm2l_jax.encode', *flags_)
     return {'command': time.time() - begin}
 
 
-def _run(cache: str, module: str, *arguments: str) -> str:
-    """What a new process prints, whose compile cache is in a folder of our own."""
+def _run(cache: str, *arguments: str) -> str:
+    """The output of a Python process with its compile cache in a folder."""
     environment = {**os.environ, 'M2L_JAX_CACHE': cache}
     environment.pop('JAX_COMPILATION_CACHE_DIR', None)
     return subprocess.run(
-        [sys.executable, '-m', module, *arguments],
+        [sys.executable, *arguments],
         env=environment,
         check=True,
         stdout=subprocess.PIPE,

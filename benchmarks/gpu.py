@@ -1,16 +1,15 @@
-"""All that is to be known of one GPU, in one command: numbers, then speed.
+"""How right and how fast is everything on one GPU? Numbers, then speed, in one command.
 
     python -m benchmarks.gpu
     python -m benchmarks.gpu --parts=codec --codec='--seconds=10 --styles="eager autocast"'
 
 Compares the numbers with the PyTorch package's, stage by stage, and bfloat16 with float32; then
-runs `benchmarks.training` and `benchmarks.codec`, in float32 and bfloat16 both. What has come to an
-end is in the file at once: a part, a case of the codec. A part that fails, or takes longer than
-`--minutes`, is told there, and at the end; the others run. Where all is killed, the cases of its
-part are beside the file, in one whose name ends in `.part.json`. Beside JAX, Flax and Optax it
-needs ml_collections, soundfile, soxr, orbax-checkpoint, torch and music2latent, but not TensorFlow.
-Compiling everything that the package can be takes the most of the time: `--codec` and `--training`
-pass flags on, such as fewer `--styles`.
+runs `benchmarks.training` and `benchmarks.codec` in both precisions. Each finished part is written
+at once. A part that fails or exceeds `--minutes` is reported at the end; the others run. If all is
+killed, the codec's cases so far are in a file beside it that ends in `.part.json`. Most of the time
+goes into compiling the package's styles: pass fewer `--styles` with `--codec` and `--training`.
+Needs jax, flax, optax, ml_collections, soundfile, soxr, orbax-checkpoint, torch and music2latent,
+but not TensorFlow.
 """
 
 import contextlib
@@ -25,15 +24,13 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import report
-from benchmarks.choices import words
+from benchmarks import options, report
 from benchmarks.remote import Remote, use_device
-from benchmarks.sizes import define_size, model_config
 from m2l_jax.interface import command
 from m2l_jax.interface.errors import InputError
 
 _DEVICE = flags.DEFINE_enum('device', 'cuda', ['cpu', 'cuda'], "'cpu' tries the command out.")
-_MODEL = define_size()
+_MODEL = options.define_size()
 _PARTS = flags.DEFINE_list('parts', ['numbers', 'training', 'codec'], 'Which, and in what order.')
 _SECONDS = flags.DEFINE_float('seconds', 3.0, 'Of the audio that the numbers are compared on.')
 _MINUTES = command.define_finite_float('minutes', None, 'That each part may take.')
@@ -51,7 +48,7 @@ _FLAGS = {
 def main() -> None:
     """Runs the parts, one after another."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # parts end with it
-    parts = words(_PARTS, ('numbers', *_FLAGS))
+    parts = options.words(_PARTS, ('numbers', *_FLAGS))
     use_device(_DEVICE.value)
     passed_on = {'codec': _CODEC.value, 'training': _TRAINING.value}
     figures = {}
@@ -67,7 +64,7 @@ def main() -> None:
 
 
 def _numbers() -> dict[str, Any]:
-    arguments = {'config': model_config(_MODEL.value), 'seconds': _SECONDS.value}
+    arguments = {'config': options.model_config(_MODEL.value), 'seconds': _SECONDS.value}
     try:
         with Remote('benchmarks.numbers:Numbers', arguments, _budget()) as remote:
             numbers = remote.call('compare')
@@ -94,7 +91,7 @@ def _print_numbers(numbers: dict[str, Any]) -> None:
 
 
 def _benchmark(part: str, more: list[str]) -> dict[str, Any]:
-    """Runs a benchmark, and returns what it writes, and why it failed if it did."""
+    """Runs a benchmark, and returns its figures, or `failed` with the reason."""
     output = pathlib.Path(_OUTPUT.value).with_suffix('.part.json')
     output.unlink(missing_ok=True)
     own = [f'--device={_DEVICE.value}', f'--model={_MODEL.value}', f'--output={output}']
@@ -102,11 +99,11 @@ def _benchmark(part: str, more: list[str]) -> dict[str, Any]:
     failed = _run(arguments)
     figures = json.loads(output.read_text()) if output.exists() else {}
     output.unlink(missing_ok=True)
-    return failed | figures  # it may know the reason better
+    return failed | figures  # the benchmark's own reason is better
 
 
 def _run(arguments: list[str]) -> dict[str, str]:
-    """Runs a command, ends with it all that it started, and tells under `failed` why it failed."""
+    """Runs a command, ends all that it started, and returns `failed` if it failed."""
     process = subprocess.Popen(arguments, start_new_session=True)
     try:
         code = process.wait(_budget())
@@ -114,13 +111,13 @@ def _run(arguments: list[str]) -> dict[str, str]:
         return {'failed': f'took more than {_MINUTES.value:g} minutes'}
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what goes on computing would hold the GPU
+            os.killpg(process.pid, signal.SIGKILL)  # a child would keep the GPU
         process.wait()
     return {'failed': f'exit code {code}'} if code else {}
 
 
 def _budget() -> float | None:
-    """Seconds that a part may take."""
+    """The longest time of a part in seconds."""
     return None if _MINUTES.value is None else 60 * _MINUTES.value
 
 

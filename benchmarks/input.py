@@ -3,9 +3,8 @@
     python -m benchmarks.input --path=/data/music_tfds --representations=waveform
     python -m benchmarks.input --batches=50
 
-Reads batches as training does, with nothing else running, bundled music if no path is given. Tells
-of crops a second the median over windows of batches, and resident memory after the first and the
-last of them.
+Reads batches as training does, by default of the bundled music. Prints the median crops a second
+over windows of batches, and resident memory after the first and the last window.
 """
 
 import itertools
@@ -15,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import memory, report
+from benchmarks import report, timing
 from m2l_jax.audio.spectrogram import SpectrogramConfig
 from m2l_jax.data.config import DataConfig
 from m2l_jax.data.crops import CropReader, open_collections
@@ -73,7 +72,7 @@ def _measure(representation: str) -> dict[str, Any]:
         begin = time.monotonic()
         _skip(batches, window)
         rates.append(window * config.batch_size / (time.monotonic() - begin))
-        resident.append(memory.resident_bytes() // 10**6)
+        resident.append(timing.resident_bytes() // 10**6)
     return {
         'representation': representation,
         'batches': window * _WINDOWS,

@@ -1,22 +1,22 @@
-"""How near the numbers of an accelerator are to PyTorch's on a CPU, and bfloat16's to float32's."""
+"""Compares an accelerator's numbers with PyTorch's on a CPU, and bfloat16 with float32."""
 
 import jax
 import numpy as np
 
-from benchmarks.our_codec import device_name
+from benchmarks.ours import device_name
 from benchmarks.workload import Workload
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.metrics import si_sdr
 from m2l_jax.evaluation.parity import compare_with_reference, measure
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.torch_weights.reference import random_tensors
 from m2l_jax.torch_weights.state_dict import from_state_dict
-from m2l_jax.training.state import compute_once
 
 
 class Numbers:
-    """Compares; a `Remote` makes it in a process of its own.
+    """Compares; made by a `Remote` in its own process.
 
     Args:
       config: the model's.
@@ -28,9 +28,9 @@ class Numbers:
         self._audio = Workload(pieces=1, channels=2, seconds_of_a_piece=seconds).audio(config)
 
     def compare(self) -> dict:
-        """Stages against the package's in float32, and what bfloat16 makes of two sets of weights.
+        """Each stage against the package's in float32, and bfloat16 against float32, in dB.
 
-        The latter in dB; waveforms are of the latents that float32 gives.
+        Both precisions decode the latents that float32 gives.
         """
         tensors = random_tensors(self._config)
         stages = compare_with_reference(self._config, tensors, self._audio)

@@ -1,7 +1,7 @@
-"""How many multiplications the model takes, counted from its sizes.
+"""The multiplications of the model's definition, counted from its sizes.
 
-They are those of its definition: an implementation that finds a way round some of them is faster,
-and does not do less. Norms, activations and additions are left out.
+An implementation that avoids some of them is faster by this count, not smaller. Norms, activations
+and additions are not counted.
 """
 
 import math
@@ -10,7 +10,7 @@ from m2l_jax.model.config import ModelConfig
 
 
 def forward(config: ModelConfig, frames: int) -> dict[str, int]:
-    """Multiply-adds of one row of `frames` spectrogram frames, forward, of each of the three parts.
+    """Multiply-adds of each of the three parts, forward, for one row of spectrogram frames.
 
     Args:
       config: the sizes.
@@ -31,7 +31,7 @@ def training_step(config: ModelConfig, frames: int) -> int:
 
 
 class _Counts:
-    """Multiply-adds of layers of a model of the given sizes, of a row of so many frames."""
+    """Multiply-adds of layers for one row."""
 
     def __init__(self, config: ModelConfig, frames: int):
         self._config = config

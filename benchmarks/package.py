@@ -1,161 +1,284 @@
-"""The PyTorch package's network in the ways in which it may run fastest."""
+"""The PyTorch package's codec, training step and matrix products, to be timed by `contest`."""
 
-import dataclasses
-import itertools
+import contextlib
+import time
 import types
-from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
-from absl import flags
+import torch
+from music2latent import hparams, inference, utils
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from benchmarks import memory
+from benchmarks import timing
+from benchmarks.options import Style
+from benchmarks.workload import Workload
+from configs import default
 from m2l_jax.interface.errors import InputError
+from m2l_jax.model.config import ModelConfig
+from m2l_jax.torch_weights.reference import random_tensors, reference_network
 
 _CHUNK_SECONDS = 60  # the package's default
+_GRID = 1024  # points of the density of noise levels
 
 
-@dataclasses.dataclass(frozen=True)
-class Style:
-    """How PyTorch runs the network.
-
-    Attributes:
-      compiled: by `torch.compile`, for the very shapes.
-      channels_last: whether its weights, and so what it computes, lie channels last.
-      autocast: whether a GPU computes in the precision that is mixed in: float16 in the package's
-        codec, by its own choice; bfloat16 in training.
-      tuned: whether cuDNN tries its algorithms, and products of matrices in float32 are in
-        TensorFloat-32 on a GPU, as its convolutions are anyway.
-    """
-
-    compiled: bool = False
-    channels_last: bool = False
-    autocast: bool = False
-    tuned: bool = False
-
-    @property
-    def name(self) -> str:
-        """As it is told."""
-        words = ['compiled' if self.compiled else 'eager']
-        words += ['channels last'] if self.channels_last else []
-        words += ['autocast'] if self.autocast else []
-        words += ['tuned'] if self.tuned else []
-        return ' '.join(words)
-
-
-def define_styles() -> flags.FlagHolder:
-    """The flag `--styles` of those that are to be tried."""
-    return flags.DEFINE_list(
-        'styles',
-        None,
-        'Of the package, to be tried: eager, "compiled channels last", …; on a GPU "eager '
-        'autocast", "compiled autocast tuned", …; or all.',
-    )
-
-
-def default_style(device: str) -> Style:
-    """What a user of the package meets on a 'cpu' or 'cuda' device."""
-    return Style(autocast=device == 'cuda')
-
-
-def chosen_styles(names: Sequence[str] | None, device: str) -> list[Style]:
-    """Those of the given names, or all of a 'cpu' or 'cuda' device; what compiles nothing first.
+class Gpu:
+    """Checks for a GPU.
 
     Raises:
-      InputError: for a name that is none of them.
+      InputError: if JAX or PyTorch finds none; JAX would silently compute on the CPU.
     """
-    either = (False, True)
-    if device == 'cuda':
-        tuned = [Style(*values, tuned=True) for values in itertools.product(either, repeat=3)]
-        every = [default_style(device), *tuned]
-    else:
-        every = [Style(*values) for values in itertools.product(either, repeat=2)]
-    known = {style.name: style for style in every}
-    for name in names or ():
-        if name not in known:
-            raise InputError(f'--styles has {name!r}: on {device} there are {", ".join(known)}')
-    return [known[name] for name in names] if names else every
+
+    def __init__(self):
+        if jax.default_backend() != 'gpu':
+            raise InputError("--device=cuda: JAX finds no GPU: pip install -e '.[cuda]'")
+        if not torch.cuda.is_available():
+            raise InputError('--device=cuda: PyTorch finds no GPU; is its CUDA build installed?')
 
 
-def encode(network: Any, audio: np.ndarray, batch: int, device: str) -> Any:
+class RandomWeights:
+    """Writes random weights in all layers.
+
+    Args:
+      config: the model's.
+      path: `.npz` file to write.
+    """
+
+    def __init__(self, config: ModelConfig, path: str):
+        np.savez(path, **random_tensors(config))
+
+
+class _Package:
+    """The network on a device, laid out by a style; tuning holds for the whole process."""
+
+    def __init__(self, config: ModelConfig, tensors: str, device: str, style: Style, mixed: bool):
+        self._device, self._style = device, style
+        self._while_it_runs = contextlib.ExitStack()  # the package rereads its sizes
+        with np.load(tensors) as arrays:
+            network = self._while_it_runs.enter_context(
+                reference_network(config, dict(arrays), mixed_precision=mixed)
+            )
+        if style.tuned:
+            torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision('high')
+        network = network.to(device)
+        if style.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        self.network = network
+
+    def close(self) -> None:
+        """Restores the package's own sizes."""
+        self._while_it_runs.close()
+
+    def forget_peak(self) -> None:
+        """Restarts the peak of the GPU's memory, or of this process's."""
+        if torch.cuda.is_initialized():
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            timing.forget_peak()
+
+    def facts(self) -> dict[str, Any]:
+        """Device, peak of memory in GB, and use of TensorFloat-32."""
+        on_gpu = self._device == 'cuda'
+        in_gpu = torch.cuda.is_initialized()
+        peak = torch.cuda.max_memory_allocated() if in_gpu else timing.peak_bytes()
+        return {
+            'device': torch.cuda.get_device_name() if on_gpu else self._device,
+            'peak_memory_gb': peak / 1e9,
+            'tensor_float_32': {
+                'convolutions': on_gpu and torch.backends.cudnn.allow_tf32,
+                'products': on_gpu and torch.backends.cuda.matmul.allow_tf32,
+            },
+        }
+
+
+class PackageCodec(_Package):
+    """Encodes and decodes a workload as the package's `EncoderDecoder` does.
+
+    Args:
+      config: the model's.
+      tensors: `.npz` file of the weights.
+      workload: the audio to encode, and the number of latents to decode.
+      device: 'cpu' or 'cuda'.
+      style: see `Style`.
+    """
+
+    def __init__(
+        self, config: ModelConfig, tensors: str, workload: Workload, device: str, style: Style
+    ):
+        super().__init__(config, tensors, device, style, mixed=style.autocast)
+        if style.compiled:
+            self.network.encoder.compile(dynamic=False)
+            self.network.compile(dynamic=False)
+        self._audio, self._latents = workload.audio(config), workload.latents(config)
+
+    def run(self, direction: str, batch: int) -> float:
+        """Seconds of 'encode' or 'decode', from arrays in memory to arrays in memory."""
+        begin = time.perf_counter()
+        if direction == 'encode':
+            encode(self.network, self._audio, batch, self._device).cpu()
+        else:
+            decode(self.network, self._latents, batch, self._device).cpu()
+        return time.perf_counter() - begin
+
+    def encode(self) -> np.ndarray:
+        """The latents of the audio, `[rows, 64, frames]`, without TensorFloat-32."""
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return encode(self.network, self._audio, 1, self._device).cpu().numpy()
+
+
+class PackageTraining(_Package):
+    """Consistency training of the package's network, by the paper's recipe.
+
+    Encoder and decoder run once a step; teacher and student share their pyramid, and the teacher is
+    not differentiated. Autocast is to bfloat16, with loss and parameters in float32.
+
+    Args:
+      config: the model's.
+      tensors: `.npz` file of the weights to start from.
+      batch: crops a step.
+      frames: of a crop.
+      device: 'cpu' or 'cuda'.
+      style: see `Style`.
+
+    Attributes:
+      network: the package's.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: str,
+        batch: int,
+        frames: int,
+        device: str,
+        style: Style,
+    ):
+        super().__init__(config, tensors, device, style, mixed=False)
+        self.network.train()
+        recipe = default.get_config()
+        self._parameters = list(self.network.parameters())
+        self._average = [parameter.detach().clone() for parameter in self._parameters]
+        optimizer, consistency = recipe.optimizer, recipe.consistency
+        self._ema_decay = optimizer.ema_decay
+        self._delta = 10.0**-consistency.schedule.start_exponent
+        self._huber_scale = consistency.huber_scale
+        self._optimizer = torch.optim.RAdam(
+            self._parameters, optimizer.learning_rate, betas=(optimizer.b1, optimizer.b2)
+        )
+        self._warm_up = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: min(1.0, step / optimizer.warmup_steps)
+        )
+        self._steps = 0
+        random = np.random.default_rng(0)
+        shape = (batch, 2, config.spectrogram.bins, frames)
+        self._crops = torch.from_numpy(0.5 * random.standard_normal(shape, np.float32)).to(device)
+        self._density = _index_density(consistency.density).to(device)
+        self._loss = (
+            torch.compile(self.mean_loss, dynamic=False) if style.compiled else self.mean_loss
+        )
+
+    def run(self, steps: int) -> float:
+        """Seconds of some steps in a row."""
+        begin = time.perf_counter()
+        for _ in range(steps):
+            self._step()
+        _synchronise(self._device)
+        return time.perf_counter() - begin
+
+    def mean_loss(
+        self, clean: torch.Tensor, index: torch.Tensor, noise: torch.Tensor
+    ) -> torch.Tensor:
+        """The consistency loss of Song & Dhariwal 2023 with Music2Latent's pairs of levels.
+
+        Args:
+          clean: crops, `[B, 2, F, T]`.
+          index: of the student's noise levels, `[B]`.
+          noise: as `clean`.
+        """
+        high = utils.get_sigma_continuous(index)
+        low = utils.get_sigma_continuous(torch.clamp(index - self._delta, min=0))
+        latents = self.network.encoder(clean)
+        pyramid = self.network.decoder(latents)
+        noisy = utils.add_noise(clean, noise, high)
+        student = self.network(latents, noisy, high, pyramid)
+        with torch.no_grad():
+            less_noisy = utils.add_noise(clean, noise, low)
+            teacher = self.network(latents, less_noisy, low, pyramid)
+        squared = ((student.float() - teacher.float()) ** 2).sum((1, 2, 3))
+        c = self._huber_scale * clean[0].numel() ** 0.5
+        return ((torch.sqrt(squared + c**2) - c) / (high - low)).mean()
+
+    def _step(self) -> None:
+        cell = torch.multinomial(self._density, len(self._crops), replacement=True)
+        index = cell / (_GRID - 1)
+        noise = torch.randn_like(self._crops)
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._style.autocast):
+            loss = self._loss(self._crops, index, noise)
+        loss.backward()
+        self._optimizer.step()
+        self._warm_up.step()
+        self._optimizer.zero_grad()
+        decay = min(self._ema_decay, (1 + self._steps) / (10 + self._steps))
+        with torch.no_grad():
+            get_ema_multi_avg_fn(decay)(self._average, self._parameters, self._steps)
+        self._steps += 1
+
+
+class PackageMatrixProducts:
+    """Products of matrices.
+
+    Args:
+      device: 'cpu' or 'cuda'.
+      dtype: of the matrices.
+    """
+
+    def __init__(self, device: str, dtype: str):
+        self._device, self._dtype = device, getattr(torch, dtype)
+
+    def peak(self) -> float:
+        """Floating-point operations a second."""
+
+        def product(size: int):
+            matrix = torch.randn((size, size), dtype=self._dtype, device=self._device)
+
+            def run() -> None:
+                torch.matmul(matrix, matrix)
+                _synchronise(self._device)
+
+            return run
+
+        return timing.fastest_product(product, self._device)
+
+
+def encode(network: Any, audio: np.ndarray, batch: int, device: str) -> torch.Tensor:
     """Encodes `[rows, samples]` as the package's `EncoderDecoder` does, in chunks of a minute."""
-    from music2latent import hparams, inference
-
-    chunk = _CHUNK_SECONDS * hparams.sample_rate
     trainer = types.SimpleNamespace(gen=network)
+    chunk = _CHUNK_SECONDS * hparams.sample_rate
     return inference.encode_audio_inference(audio, trainer, chunk, batch, device)
 
 
-def decode(network: Any, latents: np.ndarray, batch: int, device: str) -> Any:
+def decode(network: Any, latents: np.ndarray, batch: int, device: str) -> torch.Tensor:
     """Decodes `[rows, 64, frames]` as the package's `EncoderDecoder` does, in one step.
 
-    It draws the noise, and makes the waveform of the spectrogram, on the CPU also where the network
-    runs on a GPU.
+    Noise and inverse STFT run on the CPU, also where the network runs on a GPU.
     """
-    from music2latent import hparams, inference
-
-    chunk = _CHUNK_SECONDS * hparams.sample_rate
     trainer = types.SimpleNamespace(gen=network)
+    chunk = _CHUNK_SECONDS * hparams.sample_rate
     return inference.decode_latent_inference(latents, trainer, chunk, batch, 1, device)
 
 
-def forget_peak() -> None:
-    """Lets the peak of memory begin anew: the GPU's, or without one this process's."""
-    import torch
-
-    if torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        memory.forget_peak()
-
-
-def peak_bytes() -> int:
-    """The peak of the GPU's memory, or without one of this process's."""
-    import torch
-
-    if torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated()
-    return memory.peak_bytes()
-
-
-def facts(device: str) -> dict[str, Any]:
-    """Where it ran, the peak of memory in GB, and what float32 means on a GPU."""
-    import torch
-
-    return {
-        'device': device_name(device),
-        'peak_memory_gb': peak_bytes() / 1e9,
-        'tensor_float_32': {
-            'convolutions': device == 'cuda' and torch.backends.cudnn.allow_tf32,
-            'products': device == 'cuda' and torch.backends.cuda.matmul.allow_tf32,
-        },
-    }
-
-
-def device_name(device: str) -> str:
-    """Of what PyTorch computes on."""
-    import torch
-
-    return torch.cuda.get_device_name() if device == 'cuda' else device
-
-
-def lay_out(network: Any, style: Style, device: str) -> Any:
-    """The network on the device, with its weights as the style has them.
-
-    What is tuned is tuned for the whole process.
-    """
-    import torch
-
-    if style.tuned:
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision('high')
-    network = network.to(device)
-    return network.to(memory_format=torch.channels_last) if style.channels_last else network
-
-
-def synchronise(device: str) -> None:
-    """Waits for the GPU."""
-    import torch
-
+def _synchronise(device: str) -> None:
     if device == 'cuda':
         torch.cuda.synchronize()
+
+
+def _index_density(density: Any) -> torch.Tensor:
+    """Weights of the noise indices on a uniform grid, `[_GRID]`."""
+    index = torch.linspace(0, 1, _GRID)
+    levels = utils.get_sigma_continuous(index)
+    deviation = (torch.log(levels) - density.log_sigma_mean) / density.log_sigma_std
+    weights = torch.exp(-0.5 * deviation**2)
+    weights[0] = 0  # where student and teacher meet, and the loss is 0 over 0
+    return weights

@@ -1,7 +1,6 @@
-"""An object in a process of its own.
+"""An object in its own process.
 
-So two frameworks do not share threads and memory, a peak of memory is one way's alone, and what
-takes too long can be ended.
+Frameworks then share no threads and memory, peaks of memory are separate, and a call can be ended.
 """
 
 import importlib
@@ -18,11 +17,11 @@ _GRACE = 10  # seconds
 
 
 class Failed(InputError):
-    """What went wrong in the other process, in a line."""
+    """A failure in the other process, in a line."""
 
 
 def use_device(device: str) -> None:
-    """Has processes that are made from now on compute on 'cpu' or 'cuda'; several share a GPU.
+    """Has processes that start from now on compute on 'cpu' or 'cuda'; several share a GPU.
 
     Raises:
       InputError: if there is no GPU for 'cuda'.
@@ -30,20 +29,20 @@ def use_device(device: str) -> None:
     os.environ['JAX_PLATFORMS'] = 'cpu' if device == 'cpu' else f'{device},cpu'
     os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
     if device == 'cuda':
-        Remote('benchmarks.cuda:Gpu', {}).close()
+        Remote('benchmarks.package:Gpu', {}).close()
 
 
 class Remote:
-    """An object that is made and lives in another process; a context manager that ends it.
+    """Makes an object in another process; a context manager that ends the process.
 
     Args:
-      make: 'module:class', imported over there.
+      make: 'module:class'.
       arguments: of the class, by name.
-      budget: seconds for making it and for each call; None for no end.
+      budget: seconds for making it and for each call; None for no limit.
 
     Raises:
       Failed: if it cannot be made.
-      InputError: if that is by the user's mistake.
+      InputError: if the class raises one.
     """
 
     def __init__(self, make: str, arguments: Mapping[str, Any], budget: float | None = None):
@@ -68,10 +67,10 @@ class Remote:
         self.close()
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """The method's result.
+        """Calls a method and returns its result.
 
         Raises:
-          Failed: if it raises, its process ends, or it takes too long; the latter ends the process.
+          Failed: if the method raises, its process ends, or the budget is over, which ends it.
         """
         try:
             self._connection.send((method, arguments))
@@ -80,7 +79,7 @@ class Remote:
         return self._answer(self._budget)
 
     def close(self, grace: float = _GRACE) -> None:
-        """Ends the process: by itself, for it has no more to do, or, after the grace, by force."""
+        """Lets the process end, and kills it after some seconds."""
         self._connection.close()
         self._process.join(grace)
         if self._process.is_alive():
@@ -105,7 +104,7 @@ class Remote:
 
 
 def _serve(connection: Connection, make: str, arguments: dict[str, Any]) -> None:
-    """Makes the object, and answers calls until the other side is gone."""
+    """Makes the object, and answers calls until the other side closes the connection."""
     module, _, name = make.partition(':')
     served = _attempt(
         connection, lambda: getattr(importlib.import_module(module), name)(**arguments), False
@@ -114,7 +113,7 @@ def _serve(connection: Connection, make: str, arguments: dict[str, Any]) -> None
         try:
             method, positional = connection.recv()
             _attempt(connection, lambda: getattr(served, method)(*positional), True)  # noqa: B023
-        except (EOFError, BrokenPipeError):  # nobody waits for it any more
+        except (EOFError, BrokenPipeError):  # the other side has gone
             return
 
 
@@ -123,7 +122,7 @@ def _attempt(connection: Connection, function: Any, sends_result: bool) -> Any:
         result = function()
     except InputError as error:
         connection.send(('mistake', str(error)))
-    except Exception as error:  # whatever it is, the other process tells it
+    except Exception as error:  # reported by the other process
         traceback.print_exc()
         connection.send(('failure', f'{type(error).__name__}: {first_line(error)}'))
     else:

@@ -1,4 +1,4 @@
-"""What the codecs are timed on: sounds and latents, the same in every process."""
+"""The sounds and latents that codecs are timed on, the same in every process."""
 
 import dataclasses
 

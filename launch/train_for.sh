@@ -9,7 +9,7 @@
 #   curves.json   and curves.png, as far as training has come
 #
 # On another machine, FROM=out/run begins a workdir without checkpoints with what was taken away.
-# FORM=light (2 bytes a parameter) or exact (16) is how much that is; see m2l_jax.carry. MINUTES is
+# FORM=light (2 bytes a parameter) or exact (16) is how much that is; see tools.carry. MINUTES is
 # what training takes, compiling too, but for an evaluation that is under way; packing comes after.
 # Exits with 0 once all steps are done, with 75 if there are more to do, and with training's own code
 # if that failed: what it had saved until then is packed all the same. Paths start at the repository.
@@ -32,7 +32,7 @@ saved_steps() {
 
 if [[ ${FROM:-} && ! $(saved_steps) ]]; then
   [[ -f $FROM/manifest.json ]] || { echo "error: FROM=$FROM holds no manifest.json: pass the folder run/ of an OUTPUT" >&2; exit 1; }
-  python -m m2l_jax.carry --from="$FROM" --to="$workdir"
+  python -m tools.carry --from="$FROM" --to="$workdir"
 fi
 
 before=$(saved_steps)
@@ -43,7 +43,7 @@ failed=''
 [[ ! $failed || $(saved_steps) != "$before" ]] || exit "$code"
 
 packing=0
-python -m m2l_jax.carry --from="$workdir" --to="$OUTPUT/run" --form="${FORM:-light}" --part_megabytes="${PART_MEGABYTES:-15}" || packing=$?
+python -m tools.carry --from="$workdir" --to="$OUTPUT/run" --form="${FORM:-light}" --part_megabytes="${PART_MEGABYTES:-15}" || packing=$?
 python -m m2l_jax.plot --workdir="$workdir" --output="$OUTPUT" || true # there may be none yet
 [[ $failed ]] || ((packing == 0)) || exit "$packing"
 exit "$code"

@@ -1,4 +1,4 @@
-"""Shows what the model that comes with this package does, then trains it further: in minutes.
+"""Demonstrates the model that comes with this package, then trains it further: in minutes.
 
     python -m m2l_jax.demo --output=build/demo
 
@@ -8,7 +8,7 @@ model on the bundled music as `configs/demo.py` says, in `run/`, and reconstruct
 more, into `fine-tuned/`. Prints figures, and writes them to `summary.json`.
 """
 
-import dataclasses
+import contextlib
 import pathlib
 import time
 from collections.abc import Mapping
@@ -29,13 +29,9 @@ _EXPECTED = {
     'Expect to recognise the tune and the beat, in rough and dull sound.',
     '': 'Expect noise: this version comes without a trained model, and minutes are too few.',
 }
-_FIGURES = {
-    'si_sdr': 'SI-SDR, dB (higher is better)',
-    'lsd': 'log-spectral distance, dB (lower)',
-    'mr_stft': 'multi-resolution STFT (lower)',
-    'mel': 'mel distance (lower)',
+_GAINS = {
     'latent_gain': 'latent gain (higher)',
-    'latent_gain_magnitude': 'latent gain of magnitudes',
+    'latent_gain_magnitude': 'latent gain of magnitudes (higher)',
 }
 
 
@@ -46,9 +42,12 @@ def run_demo(config, output: pathlib.Path) -> dict:
       config: the fields of `TrainingConfig`. If its `init_from` names a packaged model that is not
         there, it starts from random parameters.
       output: folder; made if missing.
+
+    Raises:
+      InputError: if `output` holds a finished demo, or the initial weights do not fit the config.
     """
     from m2l_jax.checkpoint.store import load_model
-    from m2l_jax.codec.packaged import is_packaged, packaged_path
+    from m2l_jax.codec.weights import is_packaged, packaged_path
     from m2l_jax.interface.json_files import write_json
     from m2l_jax.interface.settings import build
     from m2l_jax.training.config import TrainingConfig
@@ -58,9 +57,11 @@ def run_demo(config, output: pathlib.Path) -> dict:
     if is_packaged(config.init_from) and not packaged_path(config.init_from).is_file():
         config.init_from = ''
     settings = build(TrainingConfig, config)
-    codec = _open(settings)
+    run = output / 'run'
+    _check_unfinished(run, settings.train.steps)
+    codec = _open(settings, run)
     print(f'Model: {settings.init_from or "untrained"}.', _EXPECTED.get(settings.init_from, ''))
-    measure, piece, voice = _open_clips(settings, codec)
+    piece, voice = _read_clips(codec.config.spectrogram.sample_rate)
     reconstructed = _reconstruct(codec, [piece, voice], output / 'model')
     _print_table('Reconstruction', reconstructed)
     print(
@@ -68,15 +69,14 @@ def run_demo(config, output: pathlib.Path) -> dict:
     )
     print('SI-SDR compares waveforms: it stays low as long as phases are made up.', flush=True)
 
-    before = reconstructed[piece.name] | measure(codec.params)
-    train_and_evaluate(config, output / 'run')
-    _, params = load_model(output / 'run')
-    tuned = _reconstruct(codec.with_params(params), [piece], output / 'fine-tuned')
-    changes = {'before': before, 'after': tuned[piece.name] | measure(params)}
+    crop = settings.data.crop_frames
+    before = reconstructed[piece.name] | _gains(codec, piece, crop)
+    train_and_evaluate(config, run)
+    tuned = codec.with_params(load_model(run)[1])
+    after = _reconstruct(tuned, [piece], output / 'fine-tuned')[piece.name]
+    changes = {'before': before, 'after': after | _gains(tuned, piece, crop)}
     _print_table(f'{settings.train.steps} steps of fine-tuning', changes)
-    print(
-        'Latent gain: how much larger the error gets with latents of another place; 1: not at all.'
-    )
+    print('Latent gain: the error with latents of another place over that with its own.')
     summary = {
         'model': settings.init_from or 'untrained',
         'reconstructed': reconstructed,
@@ -87,61 +87,76 @@ def run_demo(config, output: pathlib.Path) -> dict:
     return summary
 
 
-def _open(settings):
-    """The model that the run starts from, to encode and decode with."""
+def _check_unfinished(run: pathlib.Path, steps: int) -> None:
+    """Refuses a finished run: its training would do nothing. An interrupted one goes on."""
+    from m2l_jax.checkpoint.store import CheckpointStore, holds_checkpoint
+    from m2l_jax.interface.errors import InputError
+
+    if not holds_checkpoint(run):
+        return
+    with contextlib.closing(CheckpointStore(run)) as store:
+        if store.latest_step() >= steps:
+            raise InputError(
+                f'{run} holds a finished training run: remove it or choose another --output'
+            )
+
+
+def _open(settings, run: pathlib.Path):
+    """Opens the model that the run starts from, to encode and decode with."""
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
     from m2l_jax.consistency.keys import random_key
+    from m2l_jax.interface.devices import compute_once
     from m2l_jax.model.autoencoder import Music2Latent
-    from m2l_jax.training.state import compute_once
+    from m2l_jax.training.resume import read_initial
 
-    if settings.init_from:
-        return EncoderDecoder(settings.init_from)
     model = Music2Latent(settings.model)
-    params = compute_once(lambda: model.init_params(random_key(settings.seed)))
+    params = read_initial(settings, run)  # an error comes before any work
+    if params is None and settings.init_from:  # an interrupted run goes on
+        return EncoderDecoder(settings.init_from)
+    if params is None:
+        params = compute_once(lambda: model.init_params(random_key(settings.seed)))
     return EncoderDecoder.from_params(model, params)
 
 
-def _open_clips(settings, codec):
-    """The function from parameters to latent gains on the piece, the piece, and the voice."""
+def _read_clips(sample_rate: int) -> list:
+    """The first seconds of the bundled held-out piece, and the voice."""
     from m2l_jax.audio import files
-    from m2l_jax.evaluation.held_out import Clip, HeldOutClips
-    from m2l_jax.model.autoencoder import Music2Latent
+    from m2l_jax.evaluation.clips import Clip
 
-    held_out = HeldOutClips(
-        dataclasses.replace(settings.evaluation, path=str(_PIECE), seconds=_SECONDS),
-        Music2Latent(codec.config),
-        settings.data.crop_frames,
-        settings.consistency.huber_scale,
-    )
+    piece = files.read(_PIECE, sample_rate, samples=round(_SECONDS * sample_rate))
+    return [Clip(_PIECE.stem, piece), Clip(_VOICE.stem, files.read(_VOICE, sample_rate))]
 
-    def measure(params) -> dict[str, float]:
-        figures = held_out.measure_noise_levels(params)
-        return {name: figures[name] for name in ('latent_gain', 'latent_gain_magnitude')}
 
-    voice = files.read(_VOICE, codec.config.spectrogram.sample_rate)
-    piece = held_out.clips[0].waveform
-    return measure, Clip(_PIECE.stem, piece), Clip(_VOICE.stem, voice)
+def _gains(codec, clip, crop_frames: int) -> dict[str, float]:
+    from m2l_jax.evaluation.quality import measure_noise_levels
+
+    figures = measure_noise_levels(codec, [clip], crop_frames)
+    return {name: figures[name] for name in _GAINS}
 
 
 def _reconstruct(codec, clips: list, output: pathlib.Path) -> dict[str, dict[str, float]]:
     """Writes clips and their reconstructions; returns the figures of each by its name."""
-    from m2l_jax.evaluation.quality import reconstruct_clips, write_media
+    from m2l_jax.evaluation.reconstruction import reconstruct
     from m2l_jax.interface.paths import new_folder
 
     figures = {}
     with new_folder(output) as folder:
-        for result in reconstruct_clips(codec, clips, denoising_steps=1, seed=0):
-            write_media(folder, result, codec.config.spectrogram.sample_rate)
-            figures[result.clip.name] = result.figures
+        for clip in clips:
+            result = reconstruct(codec, clip)
+            result.write(folder)
+            figures[clip.name] = result.figures
     return figures
 
 
 def _print_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
-    """A row for each figure, named in `_FIGURES`, that the columns have."""
-    print(f'\n{title:<34}', *(f'{name:>20}' for name in columns))
-    for figure, name in _FIGURES.items():
+    """Prints a row for each figure that the columns have."""
+    from m2l_jax.evaluation.metrics import METRICS
+
+    names = {name: metric.heading for name, metric in METRICS.items()} | _GAINS
+    print(f'\n{title:<38}', *(f'{name:>20}' for name in columns))
+    for figure, name in names.items():
         if all(figure in values for values in columns.values()):
-            print(f'{name:<34}', *(f'{values[figure]:>20.3f}' for values in columns.values()))
+            print(f'{name:<38}', *(f'{values[figure]:>20.3f}' for values in columns.values()))
     print(flush=True)
 
 

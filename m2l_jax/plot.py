@@ -2,9 +2,9 @@
 
     python -m m2l_jax.plot --workdir=/runs/first --output=out
 
-`out/curves.json` holds each curve by its name in TensorBoard, as `step` and `value`, null where
-that was not finite; `out/curves.png` the loss and, if `evaluation.path` was set, what held-out
-clips told.
+`out/curves.json` holds each curve by its name in TensorBoard, as `step` and `value`, null where not
+finite; `out/curves.png` shows the loss, the latents' spread and, if `evaluation.path` was set, the
+figures of the held-out clips.
 """
 
 import pathlib
@@ -20,25 +20,16 @@ flags.mark_flags_as_required(['workdir', 'output'])
 
 def main() -> None:
     """Parses the flags and writes the files."""
-    from m2l_jax.evaluation.curve_picture import draw_curves
-    from m2l_jax.evaluation.report import save_picture
+    from m2l_jax.evaluation.pictures import write_curves
     from m2l_jax.interface.errors import InputError
-    from m2l_jax.interface.json_files import write_json
-    from m2l_jax.interface.paths import new_folder
     from m2l_jax.training.curves import read_curves
 
     curves = read_curves(_WORKDIR.value)
     if not curves:
         raise InputError(f'{_WORKDIR.value} holds no curves: pass the --workdir of a training run')
-    as_json = {
-        name: {'step': list(curve), 'value': list(curve.values())} for name, curve in curves.items()
-    }
-    picture = draw_curves(curves, pathlib.Path(_WORKDIR.value).resolve().name)
-    with new_folder(_OUTPUT.value) as folder:
-        write_json(folder / 'curves.json', as_json, indent=None)
-        save_picture(folder / 'curves.png', picture)
+    write_curves(curves, _OUTPUT.value, pathlib.Path(_WORKDIR.value).resolve().name)
     last = max(max(curve) for curve in curves.values())
-    print(f'{folder}/curves.json, curves.png: {len(curves)} curves up to step {last}')
+    print(f'{_OUTPUT.value}/curves.json, curves.png: {len(curves)} curves up to step {last}')
 
 
 if __name__ == '__main__':

@@ -19,19 +19,18 @@ flags.mark_flags_as_required(['checkpoint', 'input', 'output'])
 
 def main() -> None:
     """Parses the flags and prints the figures."""
-    # Here, so that --help and a mistyped flag answer at once.
+    # Imported here, so that --help and a mistyped flag answer at once.
     from m2l_jax.codec.compile_cache import use_compile_cache
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
+    from m2l_jax.evaluation.metrics import describe
     from m2l_jax.evaluation.reconstruction import reconstruct_file
 
     use_compile_cache()
     codec = EncoderDecoder(_CHECKPOINT.value)
     figures = reconstruct_file(codec, _INPUT.value, _OUTPUT.value, _STEPS.value, _SEED.value)
     print(
-        f'{_INPUT.value}: SI-SDR {figures["si_sdr"]:.2f} dB, '
-        f'log-spectral distance {figures["lsd"]:.2f} dB, mel distance {figures["mel"]:.3f}, '
-        f'{figures["seconds"]:.1f} s, {figures["real_time_factor"]:.2f} times real time '
-        '(compilation included)'
+        f'{_INPUT.value}: {describe(figures)}, {figures["seconds"]:.1f} s, '
+        f'{figures["real_time_factor"]:.2f} times real time (compilation included)'
     )
 
 

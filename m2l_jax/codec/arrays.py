@@ -1,14 +1,14 @@
-"""Audio, latents and numbers from users, checked and in the form that is worked on."""
+"""Checks users' audio, latents and numbers, and converts them to arrays."""
 
-import contextlib
 import logging
 import operator
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from collections.abc import Iterable
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from m2l_jax.audio import files
@@ -20,46 +20,46 @@ from m2l_jax.interface.errors import InputError, first_line
 
 _logger = logging.getLogger(__name__)
 
-# The encoder ends in tanh, so that its latents are within ±1 / LATENT_SCALE. A model that generates
-# such goes beyond a little.
+# The encoder's tanh bounds its latents by ±1 / LATENT_SCALE; generated ones may exceed that a bit.
 _MOST = 2 / LATENT_SCALE
 
-_LEAST_AUDIO = 1000  # samples, of what is taken for audio
+_LEAST_AUDIO = 1000  # samples, for an array to be taken for audio
 
 
 @standard_jax()
 def as_waveform(audio: Any, sample_rate: int) -> np.ndarray:
-    """`[channels, samples]`, float32, at `sample_rate`, of all that stands for a piece of audio.
+    """Audio of any accepted kind as `[channels, samples]`, float32, at `sample_rate` Hz.
 
     Args:
-      audio: a path; a binary file, read from where it is; `[channels, samples]` or `[samples]`,
+      audio: a path; a binary file, read from its position; `[channels, samples]` or `[samples]`,
         floating point, of NumPy, JAX, PyTorch or lists; or a pair of such an array and its rate in
-        Hz, in either order. Files and pairs of another rate are resampled, and a warning says so.
+        Hz, in either order. Files and pairs of another rate are resampled, with a warning.
       sample_rate: in Hz.
 
     Raises:
-      InputError: for a file that cannot be read, another shape, integers, no samples, or NaN.
+      InputError: for an unreadable file, another shape, integers, no samples, or NaN.
     """
     name = 'audio'
+    if isinstance(audio, bytes | bytearray | memoryview):
+        raise InputError('audio is bytes: pass io.BytesIO(content), or the path as a str')
+    if isinstance(audio, list | tuple) and audio and all(map(_is_file, audio)):
+        raise InputError('audio is a list of files: pass it to encode_batch')
     if isinstance(audio, str | os.PathLike):
         name = os.fspath(audio)
         waveform = _read(audio, name, sample_rate)
-    elif isinstance(audio, bytes | bytearray | memoryview):
-        raise InputError('audio is bytes: pass io.BytesIO(content), or the path as a str')
     elif hasattr(audio, 'read'):
-        name = _name_of(audio)
+        name = getattr(audio, 'name', None)
+        name = name if isinstance(name, str) and name else 'the open file'  # not a descriptor
         waveform = _read_stream(audio, name, sample_rate)
-    elif isinstance(audio, list | tuple) and audio and all(map(_is_file, audio)):
-        raise InputError('audio is a list of files: pass it to encode_batch')
     elif (pair := _as_pair(audio)) is not None:
-        waveform = _at_rate(_as_rows(pair[0]), pair[1], sample_rate)
+        waveform = _resample(_as_rows(pair[0]), pair[1], sample_rate)
     else:
         waveform = _as_rows(audio)
     if not waveform.shape[1]:
         raise InputError(f'{name} holds no samples')
     if not np.all(np.isfinite(waveform)):
         raise InputError(f'{name} holds NaN or infinite samples: repair it before encoding')
-    if name == 'audio':  # of a file, its reader tells
+    if name == 'audio':  # a file's reader has logged it
         log_once(name, levels_of(waveform).oddity())
     return waveform
 
@@ -78,7 +78,7 @@ def as_latents(latents: Any, width: int, feature_width: int) -> np.ndarray:
 
 
 def as_batch(name: str, array: np.ndarray, width: int, feature_width: int) -> np.ndarray:
-    """`[batch, channels, width, frames]` of latents with or without the first one or two axes.
+    """`[batch, channels, width, frames]` of latents that may lack the first one or two axes.
 
     Args:
       name: of their file, for errors.
@@ -87,17 +87,14 @@ def as_batch(name: str, array: np.ndarray, width: int, feature_width: int) -> np
       feature_width: numbers in each vector of features.
 
     Raises:
-      InputError: if it is something else; it says what, as far as shape and type tell.
+      InputError: for anything else; it says what, as far as shape and type show.
     """
     shape = array.shape
     if 0 in shape:
         raise InputError(f'{name} is empty: its array has shape {shape}')
     if not 2 <= array.ndim <= 4 or shape[-2] != width:
-        raise InputError(
-            f'{name} has shape {shape}: {_describe_misfit(shape, width, feature_width)}'
-        )
-    # bfloat16 is no sub-type of NumPy's own.
-    if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != 'bfloat16':
+        raise InputError(f'{name} has shape {shape}: {_explain_shape(shape, width, feature_width)}')
+    if not jnp.issubdtype(array.dtype, jnp.floating):
         raise InputError(f'{name} holds {array.dtype}: latents are floating-point numbers')
     if not np.isfinite(array).all():
         raise InputError(f'{name} holds NaN or infinity: replace or remove it')
@@ -105,7 +102,7 @@ def as_batch(name: str, array: np.ndarray, width: int, feature_width: int) -> np
 
 
 def describe_excess(latents: np.ndarray) -> str:
-    """A line on latents that no encoder gives, or nothing."""
+    """A line on latents beyond what any encoder gives, or ''."""
     peak = float(np.abs(latents).max())
     if peak <= _MOST:
         return ''
@@ -115,25 +112,25 @@ def describe_excess(latents: np.ndarray) -> str:
     )
 
 
-def as_pieces(paths_or_audio: Any) -> Iterable[Any]:
-    """Several pieces, as they are; refuses a single one.
+def as_pieces(paths_or_audio: Any) -> list[Any]:
+    """A list of several pieces.
 
     Raises:
-      InputError: for a path, an open file, or what cannot be gone through.
+      InputError: for a single path or open file, or anything that is not iterable.
     """
     if _is_file(paths_or_audio) or not isinstance(paths_or_audio, Iterable):
         raise InputError(
             f'encode_batch takes a list of pieces, not one {type(paths_or_audio).__name__}: '
             'pass [audio], or call encode'
         )
-    return paths_or_audio
+    return list(paths_or_audio)
 
 
 def as_whole(name: str, value: Any, least: int, most: int | None = None, unit: str = '') -> int:
     """A whole number, NumPy's too, from `least` to `most`.
 
     Raises:
-      InputError: for another type, `True` and 2.0 among them, or beyond the range.
+      InputError: for another type, `True` and 2.0 among them, or a number out of range.
     """
     try:
         whole = operator.index(value)
@@ -157,7 +154,7 @@ def _read(path: str | os.PathLike[str], name: str, sample_rate: int) -> np.ndarr
 
 
 def _read_stream(stream: Any, name: str, sample_rate: int) -> np.ndarray:
-    """Reads a binary file from where it is."""
+    """Reads a binary file from its position."""
     try:
         content = stream.read()
     except (OSError, ValueError) as error:
@@ -168,13 +165,17 @@ def _read_stream(stream: Any, name: str, sample_rate: int) -> np.ndarray:
         raise InputError(f"{name} gives no bytes: open it with mode 'rb'")
     if not content:
         raise InputError(f'{name} holds nothing from where it is: call its seek(0) first')
-    with _on_disk(name) as path:
+    with tempfile.TemporaryDirectory(prefix='m2l_jax-') as folder:
+        path = pathlib.Path(folder, 'audio')
         path.write_bytes(content)
-        return _read(path, name, sample_rate)
+        try:
+            return _read(path, name, sample_rate)
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), name)) from None
 
 
-def _at_rate(waveform: np.ndarray, stored_rate: float, sample_rate: int) -> np.ndarray:
-    """`[channels, samples]` resampled, as it is when it comes from a file."""
+def _resample(waveform: np.ndarray, stored_rate: float, sample_rate: int) -> np.ndarray:
+    """Resamples `[channels, samples]` as a file is."""
     if stored_rate == sample_rate:
         return waveform
     if not (stored_rate.is_integer() and int(stored_rate) in SAMPLE_RATES):
@@ -186,47 +187,35 @@ def _at_rate(waveform: np.ndarray, stored_rate: float, sample_rate: int) -> np.n
     return files.resample(waveform, int(stored_rate), sample_rate)
 
 
-@contextlib.contextmanager
-def _on_disk(name: str) -> Iterator[pathlib.Path]:
-    """A path for what has none, which messages call `name`."""
-    with tempfile.TemporaryDirectory(prefix='m2l_jax-') as folder:
-        path = pathlib.Path(folder, 'audio')
-        try:
-            yield path
-        except InputError as error:
-            raise InputError(str(error).replace(str(path), name)) from None
-
-
-def _name_of(stream: BinaryIO) -> str:
-    name = getattr(stream, 'name', None)  # a number, where a file was opened by its descriptor
-    return name if isinstance(name, str) and name else 'the open file'
-
-
 def _as_pair(audio: Any) -> tuple[Any, float] | None:
-    """(samples, rate), if it is a pair of these in any order."""
+    """(samples, rate) of a pair of these in either order; None for anything else."""
     if not isinstance(audio, tuple | list) or len(audio) != 2:
         return None
-    rates = [_as_number(item) for item in audio]
-    if rates.count(None) != 1:
+    are_rates = [_is_number(item) for item in audio]
+    if sum(are_rates) != 1:
         return None
-    samples, rate = (audio[1], rates[0]) if rates[1] is None else (audio[0], rates[1])
+    samples, rate = audio[::-1] if are_rates[0] else audio
     if _is_file(samples):
         raise InputError('audio is a pair with a file: pass the file alone, which says its rate')
-    return samples, rate
+    return samples, float(rate)
 
 
-def _as_number(value: Any) -> float | None:
-    """A number, also in an array or a tensor without axes; None for all else."""
-    if isinstance(value, bool) or getattr(value, 'ndim', 0) or not hasattr(value, '__float__'):
-        return None
-    return float(value)
+def _is_number(value: Any) -> bool:
+    """True also for an array or a tensor without axes."""
+    is_scalar = not isinstance(value, bool) and not getattr(value, 'ndim', 0)
+    return is_scalar and hasattr(value, '__float__')
 
 
 def _as_rows(audio: Any) -> np.ndarray:
     """`[channels, samples]`, float32, of such an array or of `[samples]`."""
-    waveform = _as_floats(audio, 'audio', 'divide PCM by its full scale')
-    if waveform.ndim == 1:
-        waveform = waveform[None]
+    array = _as_array(audio, 'audio')
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise InputError(
+            f'audio must be floating-point numbers, not {array.dtype}: divide PCM by its full scale'
+        )
+    with np.errstate(over='ignore'):  # infinity is refused later
+        array = array.astype(np.float32, copy=False)
+    waveform = array[None] if array.ndim == 1 else array
     shape = waveform.shape
     if len(shape) == 3:
         raise InputError(
@@ -239,7 +228,8 @@ def _as_rows(audio: Any) -> np.ndarray:
     return waveform
 
 
-def _describe_misfit(shape: tuple[int, ...], width: int, feature_width: int) -> str:
+def _explain_shape(shape: tuple[int, ...], width: int, feature_width: int) -> str:
+    """A guess at what an array is instead of latents, and what to do."""
     if len(shape) > 1 and feature_width in shape[-2:]:
         return 'these are features, which are not decoded: encode without --features'
     if 2 <= len(shape) <= 4 and shape[-1] == width:
@@ -256,15 +246,6 @@ def _describe_misfit(shape: tuple[int, ...], width: int, feature_width: int) -> 
         f'latents are [{width}, frames], [channels, {width}, frames] or '
         f'[batch, channels, {width}, frames]'
     )
-
-
-def _as_floats(array: Any, name: str, remedy: str) -> np.ndarray:
-    array = _as_array(array, name)
-    # bfloat16 is no sub-type of NumPy's own.
-    if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != 'bfloat16':
-        raise InputError(f'{name} must be floating-point numbers, not {array.dtype}: {remedy}')
-    with np.errstate(over='ignore'):  # what is too large becomes infinite, and is told
-        return array.astype(np.float32, copy=False)
 
 
 def _as_array(array: Any, name: str) -> np.ndarray:

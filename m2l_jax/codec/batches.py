@@ -1,21 +1,23 @@
-"""Rows of any length in, results of the same lengths out: batched, padded, run, cut again."""
+"""Encodes and decodes batches of rows: pads them, runs them on devices, and cuts them again."""
 
 import dataclasses
 import functools
+import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from m2l_jax.codec.chunks import Chunk, bucket
-from m2l_jax.codec.compiler_options import inference_options
-from m2l_jax.codec.placement import Names, find_devices, names_of
+from m2l_jax.codec.chunks import Chunk, Chunking, bucket
+from m2l_jax.codec.placement import find_devices, inference_options
 from m2l_jax.codec.rows import channel_key, decode_waveforms, encode_waveforms, waveform_samples
 from m2l_jax.interface.devices import standard_jax
+from m2l_jax.interface.settings import differences
 from m2l_jax.model.autoencoder import Music2Latent, Params
+from m2l_jax.model.config import ModelConfig
 
 Row = TypeVar('Row', 'AudioRow', 'LatentRow')
 
@@ -25,9 +27,9 @@ class AudioRow:
     """One channel of a chunk of audio.
 
     Attributes:
-      chunk: which one.
-      pieces: `[samples]` of the stretch, and of what completes it if anything does: 4096 a latent
-        vector, and each 1536 more.
+      chunk: its place in the whole.
+      pieces: `[samples]` of the stretch, and of its completion if any: 4096 per latent vector, and
+        1536 more each.
     """
 
     chunk: Chunk
@@ -39,7 +41,7 @@ class LatentRow:
     """One channel of a chunk of latents.
 
     Attributes:
-      chunk: which one.
+      chunk: its place in the whole.
       latents: `[64, chunk.length]`.
       channel: number of the audio channel, for its noise.
     """
@@ -58,109 +60,170 @@ def latent_rows(latents: np.ndarray, chunks: Iterable[Chunk]) -> list[LatentRow]
     ]
 
 
-class RowRunner:
-    """A model's programs, compiled once for each shape, on one device or shared out among several.
+class RowCodec:
+    """A model with its parameters on devices, which encodes and decodes rows of any origin.
 
-    Threads may share it: one at a time computes, while others prepare and take away.
+    Programs are compiled once per shape. Threads may share an instance: one computes at a time.
 
-    Args:
-      model: the model.
-      devices: each takes the same number of rows; None for JAX's default one.
+    Attributes:
+      config: the model's.
+      params: its parameters, on the devices.
     """
 
-    def __init__(self, model: Music2Latent, devices: Sequence[jax.Device] | None = None):
-        self._model, self._config = model, model.config
-        self._devices = devices
-        self.devices = 1 if devices is None else len(devices)
-        self._lock = threading.Lock()
+    def _set_model(
+        self, config: ModelConfig, params: Params, devices: Sequence[jax.Device] | None
+    ) -> None:
+        self.config, self._devices, self._lock = config, devices, threading.Lock()
         self._mesh = None if devices is None else Mesh(np.asarray(devices), ('data',))
         platform = jax.default_backend() if devices is None else devices[0].platform
-        options = inference_options(platform)
-        self.encode_program = jax.jit(
-            on_each_device(functools.partial(encode_waveforms, model), self._mesh),
-            static_argnames='method',
-            compiler_options=options,
-        )
-        self.decode_program = jax.jit(
-            on_each_device(functools.partial(decode_waveforms, model), self._mesh),
-            static_argnames='steps',
-            compiler_options=options,
-        )
+        model = Music2Latent(config)
+        jit = functools.partial(jax.jit, compiler_options=inference_options(platform))
+        encode = on_each_device(functools.partial(encode_waveforms, model), self._mesh)
+        decode = on_each_device(functools.partial(decode_waveforms, model), self._mesh)
+        self._encode_program = jit(encode, static_argnames='method')
+        self._decode_program = jit(decode, static_argnames='steps')
+        self.params = self._place(params)
 
-    def __reduce__(self):
-        return _reopen, (self._model, names_of(self._devices))
+    @property
+    def devices(self) -> int:
+        """Devices that share the rows."""
+        return 1 if self._devices is None else len(self._devices)
 
-    @standard_jax()
-    def place(self, params: Params) -> Params:
-        """The parameters, on the devices."""
-        return self._put(params, PartitionSpec())
+    def with_params(self, params: Params) -> Self:
+        """The same model with other parameters; compiled programs are shared."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__, params=self._place(params))
+        other.__dict__.pop('model_id', None)
+        return other
 
-    @standard_jax()
-    def encode(
-        self, params: Params, rows: Sequence[AudioRow], latents: int, count: int, method: str
-    ) -> list[np.ndarray]:
-        """Encodes at most `count` rows of at most `latents` vectors: `[C, chunk.length]` each."""
-        waveforms = np.zeros((count, waveform_samples(self._config, latents)), np.float32)
-        for waveform, row in zip(waveforms, rows, strict=False):
-            np.concatenate(row.pieces, out=waveform[: sum(map(len, row.pieces))])
-        splits = _column([row.chunk.kept for row in rows], count)
-        lengths = _column([row.chunk.length for row in rows], count)
-        program = functools.partial(self.encode_program, method=method)
-        encoded = self._run(program, params, waveforms, splits, lengths)
-        return [array[:, : row.chunk.length] for array, row in zip(encoded, rows, strict=False)]
+    def __copy__(self) -> Self:
+        return self.with_params(self.params)
+
+    def __deepcopy__(self, memo: dict) -> Self:
+        return self.with_params(self.params)
 
     @standard_jax()
-    def decode(
+    def __getstate__(self) -> tuple[Any, ...]:
+        names = self._devices and [(device.platform, device.id) for device in self._devices]
+        return self.config, jax.device_get(self.params), names
+
+    @standard_jax()
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        config, params, names = state
+        self._set_model(config, params, find_devices(names))
+
+    @functools.cached_property
+    @standard_jax()
+    def model_id(self) -> str:
+        """A fingerprint of sizes and parameters: it identifies the model that made some latents."""
+        # Only what is not the default: a field added later leaves old fingerprints as they are.
+        sizes = differences(ModelConfig(), self.config.defining)
+        digest = hashlib.sha256('; '.join(sizes).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.ascontiguousarray(leaf, np.float32))
+        return digest.hexdigest()[:16]
+
+    def audio_rows(self, stretch: np.ndarray, chunk: Chunk, start: np.ndarray) -> list[AudioRow]:
+        """The rows of a chunk, one per channel.
+
+        Args:
+          stretch: `[channels, 4096·chunk.kept + 1536]`, the chunk's own audio.
+          chunk: its place in the whole.
+          start: `[channels, samples]`, the audio's beginning, which completes the last chunk.
+        """
+        pieces = [stretch]
+        if chunk.wrapped:
+            step, reach = self.config.samples_per_latent, self.config.spectrogram.reach
+            pieces.append(start[:, : chunk.wrapped * step + reach])
+        return [AudioRow(chunk, channel) for channel in zip(*pieces, strict=True)]
+
+    def encode_rows(
         self,
-        params: Params,
-        rows: Sequence[LatentRow],
-        latents: int,
-        count: int,
+        rows: Iterable[AudioRow],
+        chunking: Chunking,
+        count: int | Callable[[int], int],
+        extract_features: bool = False,
+    ) -> Iterator[np.ndarray]:
+        """Encodes rows, in order, in shared batches: `[C, chunk.length]` each.
+
+        Args:
+          rows: see `audio_rows`.
+          chunking: gives the most latent vectors in a row.
+          count: rows at once, or a function that gives it for the latent vectors in each.
+          extract_features: returns the features before the bottleneck instead of latents.
+        """
+        method = 'features' if extract_features else 'encode'
+        program = functools.partial(self._encode_program, method=method)
+        for batch, latents, most in _in_batches(rows, chunking.size, count):
+            waveforms = np.zeros((most, waveform_samples(self.config, latents)), np.float32)
+            for waveform, row in zip(waveforms, batch, strict=False):
+                np.concatenate(row.pieces, out=waveform[: sum(map(len, row.pieces))])
+            splits = _column([row.chunk.kept for row in batch], most)
+            lengths = _column([row.chunk.length for row in batch], most)
+            encoded = self._run(program, waveforms, splits, lengths)
+            for row, array in zip(batch, encoded, strict=False):
+                yield array[:, : row.chunk.length]
+
+    def decode_rows(
+        self,
+        rows: Iterable[LatentRow],
+        chunking: Chunking,
+        count: int | Callable[[int], int],
         steps: int,
         seed: int,
-    ) -> list[np.ndarray]:
-        """Decodes at most `count` rows: `[4096·chunk.kept + 1536]` each, not clipped."""
-        padded = np.zeros((count, self._config.latent_channels, latents), np.float32)
-        positions = np.zeros((count, latents), np.int32)
-        for number, row in enumerate(rows):
-            padded[number, :, : row.chunk.length] = row.latents
-            positions[number, : row.chunk.length] = row.chunk.positions
-        keys = jax.vmap(lambda channel: channel_key(seed, channel))(
-            _column([row.channel for row in rows], count)
-        )
-        lengths = _column([row.chunk.length for row in rows], count)
-        kept = _column([row.chunk.kept for row in rows], count)
-        program = functools.partial(self.decode_program, steps=steps)
-        decoded = self._run(program, params, padded, keys, positions, lengths, kept)
-        step, reach = self._config.samples_per_latent, self._config.spectrogram.reach
-        return [
-            waveform[: row.chunk.kept * step + reach]
-            for waveform, row in zip(decoded, rows, strict=False)
-        ]
+    ) -> Iterator[np.ndarray]:
+        """Decodes rows, in order, in shared batches: `[4096·chunk.kept + 1536]` each, not clipped.
 
-    def _run(self, program: Callable, params: Params, *rows: Any) -> np.ndarray:
+        Args:
+          rows: see `latent_rows`.
+          chunking, count: see `encode_rows`.
+          steps: evaluations of the model.
+          seed: of the noise.
+        """
+        program = functools.partial(self._decode_program, steps=steps)
+        step, reach = self.config.samples_per_latent, self.config.spectrogram.reach
+        for batch, latents, most in _in_batches(rows, chunking.size, count):
+            padded = np.zeros((most, self.config.latent_channels, latents), np.float32)
+            positions = np.zeros((most, latents), np.int32)
+            for number, row in enumerate(batch):
+                padded[number, :, : row.chunk.length] = row.latents
+                positions[number, : row.chunk.length] = row.chunk.positions
+            keys = _channel_keys(seed, _column([row.channel for row in batch], most))
+            lengths = _column([row.chunk.length for row in batch], most)
+            kept = _column([row.chunk.kept for row in batch], most)
+            decoded = self._run(program, padded, keys, positions, lengths, kept)
+            for row, waveform in zip(batch, decoded, strict=False):
+                yield waveform[: row.chunk.kept * step + reach]
+
+    @standard_jax()
+    def _run(self, program: Callable, *rows: Any) -> np.ndarray:
         rows = self._put(rows, PartitionSpec('data'))
-        with self._lock:  # or batches that wait for the device would each hold memory for it
-            result = jax.block_until_ready(program(params, *rows))
+        with self._lock:  # otherwise each waiting batch would hold device memory
+            result = jax.block_until_ready(program(self.params, *rows))
         return np.asarray(result)
+
+    @standard_jax()
+    def _place(self, params: Params) -> Params:
+        return self._put(params, PartitionSpec())
 
     def _put(self, tree: Any, spec: PartitionSpec) -> Any:
         return jax.device_put(tree, None if self._mesh is None else NamedSharding(self._mesh, spec))
 
 
 def on_each_device(function: Callable, mesh: Mesh | None) -> Callable:
-    """`function(params, *rows, **options)`, of which each device of a mesh computes its own rows.
+    """Shares the rows of `function(params, *rows, **options)` among devices.
 
     Args:
-      function: of parameters, of arrays `[B, ...]` and of constants; its result is `[B, ...]`.
-      mesh: of one axis, over which the rows are shared out; None for JAX's default device.
+      function: of parameters, arrays `[B, ...]` and constants; it returns `[B, ...]`.
+      mesh: of one axis, over which the rows are shared; None for JAX's default device.
     """
     if mesh is None or mesh.size == 1:
         return function
     whole, split = PartitionSpec(), PartitionSpec(*mesh.axis_names)
 
     def share(params: Params, *rows: Any, **options: Any) -> Any:
-        # Left to itself, XLA has each device gather all rows for their Fourier transforms.
+        # Without shard_map, XLA gathers all rows on each device for the Fourier transforms.
         own = jax.shard_map(
             lambda params, rows: function(params, *rows, **options),
             mesh=mesh,
@@ -173,41 +236,40 @@ def on_each_device(function: Callable, mesh: Mesh | None) -> Callable:
     return share
 
 
-@standard_jax()
-def _reopen(model: Music2Latent, names: Names | None) -> RowRunner:
-    """The same in another process, where the devices of these names may be others' or missing."""
-    return RowRunner(model, find_devices(names))
+def _in_batches(
+    rows: Iterable[Row], size: int, count: int | Callable[[int], int]
+) -> Iterator[tuple[list[Row], int, int]]:
+    """Groups rows in order into (rows, latent vectors, count), the last two to pad the batch to.
 
-
-def in_batches(
-    rows: Iterable[Row], size: int, count: Callable[[int], int]
-) -> Iterator[tuple[int, list[Row]]]:
-    """Rows as they come, in batches: (latent vectors that it is padded to, rows).
-
-    The first row of a batch decides on its length, so that long rows first waste least.
+    The first row of a batch decides its length: descending lengths waste least.
 
     Args:
       rows: of at most `size` latent vectors.
-      size: a chunk's.
-      count: rows in a batch of a given length.
+      size: latent vectors in a chunk.
+      count: rows in a batch, or what gives it for a number of latent vectors in each.
     """
     batch: list[Row] = []
-    length = 0
+    length = most = 0
     for row in rows:
         own_length = bucket(row.chunk.length, size)
         if batch and own_length > length:
-            yield length, batch
+            yield batch, length, most
             batch = []
         if not batch:
-            length = own_length
+            length, most = own_length, count(own_length) if callable(count) else count
         batch.append(row)
-        if len(batch) == count(length):
-            yield length, batch
+        if len(batch) == most:
+            yield batch, length, most
             batch = []
     if batch:
-        yield length, batch
+        yield batch, length, most
+
+
+@standard_jax()
+def _channel_keys(seed: int, channels: np.ndarray) -> jax.Array:
+    return jax.vmap(functools.partial(channel_key, seed))(channels)
 
 
 def _column(values: Sequence[int], count: int) -> np.ndarray:
-    """`[count]`, with zeros for the rows that a batch lacks."""
+    """`[count]`, with zeros for missing rows."""
     return np.pad(np.asarray(values, np.int32), (0, count - len(values)))

@@ -1,4 +1,4 @@
-"""How long audio is cut for the memory's sake, and how lengths are rounded for the compiler's."""
+"""Cuts long audio into chunks, and rounds lengths so that few programs are compiled."""
 
 import dataclasses
 
@@ -33,13 +33,13 @@ class Chunk:
 
     @property
     def positions(self) -> np.ndarray:
-        """Of each vector in the whole, `[length]`."""
+        """Position of each vector in the whole, `[length]`."""
         return np.concatenate([np.arange(self.begin, self.end), np.arange(self.wrapped)])
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunking:
-    """How what is long is cut.
+    """Size and overlap of chunks.
 
     Attributes:
       size: latent vectors in a chunk.
@@ -50,10 +50,10 @@ class Chunking:
     overlap: int = 0
 
     def cut(self, total: int) -> list[Chunk]:
-        """The chunks of `total` latent vectors; what is no longer than a chunk stays whole.
+        """Cuts `total` latent vectors; what fits one chunk stays whole.
 
         Without overlap, the last chunk is completed from the start, as the reference does it. With
-        overlap, the last begins early enough to be full.
+        overlap, the last chunk begins early enough to be full.
         """
         size, overlap = self.size, self.overlap
         if total <= size:
@@ -68,9 +68,9 @@ class Chunking:
 
 
 def bucket(length: int, size: int) -> int:
-    """The length that `length`, at most `size`, is padded to, so that few are ever compiled.
+    """Rounds `length`, at most `size`, up to one of few lengths.
 
-    Eight to each doubling, so that at most an eighth, and about a twentieth on average, is padding.
+    Eight to each doubling: at most an eighth of a row, on average a twentieth, is padding.
     """
     if length <= _LEAST_BUCKET:
         return min(_LEAST_BUCKET, size)

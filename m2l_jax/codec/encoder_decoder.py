@@ -1,10 +1,8 @@
-"""Waveforms in, latents out, and back."""
+"""Encodes waveforms to latents and decodes them back."""
 
 import dataclasses
-import functools
-import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,28 +10,28 @@ import numpy as np
 
 from m2l_jax.audio.levels import levels_of
 from m2l_jax.codec.arrays import as_latents, as_pieces, as_waveform, as_whole, describe_excess
-from m2l_jax.codec.batches import AudioRow, LatentRow, RowRunner, in_batches, latent_rows
+from m2l_jax.codec.batches import RowCodec, latent_rows
 from m2l_jax.codec.chunks import Chunk, Chunking
 from m2l_jax.codec.placement import choose_devices
 from m2l_jax.codec.seams import join_latents, join_waveforms
 from m2l_jax.codec.weights import open_weights
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.settings import LARGEST_SEED, differences
+from m2l_jax.interface.settings import LARGEST_SEED
 from m2l_jax.model.autoencoder import Music2Latent, Params
-from m2l_jax.model.config import ModelConfig
 
 _CHUNK_SECONDS = 60
+_DIVERGED = 'the model gives NaN: its training diverged, use another checkpoint'
 
 
-class EncoderDecoder:
+class EncoderDecoder(RowCodec):
     """A model with its parameters, compiled once for each of the few lengths that it pads to.
 
     A drop-in for the class of that name in the PyTorch package: `encode` and `decode` have the same
     arguments, shapes, scale, cropping and chunks. Audio channels are independent rows. Audio longer
-    than a chunk is cut, with hard seams, and the last chunk completed from the start of the audio;
-    what that adds is cut off again. Padding is masked and changes nothing. Threads may share it;
-    other processes get a copy by pickling, where they are spawned and not forked.
+    than a chunk is cut with hard seams, the last chunk completed from the start of the audio and
+    cut off again. Padding is masked and changes nothing. Threads may share an instance; other
+    processes get a copy by pickling, if they are spawned and not forked.
 
     Args:
       checkpoint: folder of a training run or a conversion, `.pt` or `.safetensors` file, or 'small'
@@ -41,13 +39,13 @@ class EncoderDecoder:
         released weights are fetched once; these are CC BY-NC 4.0.
       device: one of JAX's, or a name as PyTorch has it: 'cpu', 'cuda', 'cuda:1'; None for JAX's
         default one.
-      dtype: of the computation, whatever the model was trained in: 'float32', in full on
+      dtype: of the computation, independent of training: 'float32', in full precision on
         accelerators too, or 'bfloat16', much faster there.
-      devices: rows are shared out among them, in place of `device`.
+      devices: share the rows, in place of `device`.
       load_path_inference: the PyTorch package's name of `checkpoint`.
 
     Raises:
-      InputError: if the checkpoint cannot be read, or not be fetched, or a device is not there.
+      InputError: if the checkpoint cannot be read or fetched, or a device is not there.
     """
 
     @standard_jax()
@@ -63,8 +61,8 @@ class EncoderDecoder:
         if checkpoint is not None and load_path_inference is not None:
             raise InputError('load_path_inference and checkpoint are one: pass only one of them')
         chosen = choose_devices(device, devices)
-        weights = open_weights(load_path_inference if checkpoint is None else checkpoint)
-        self._set_model(*weights, dtype, chosen)
+        model, params = open_weights(load_path_inference if checkpoint is None else checkpoint)
+        self._set_model(dataclasses.replace(model.config, dtype=dtype), params, chosen)
 
     @classmethod
     @standard_jax()
@@ -76,48 +74,11 @@ class EncoderDecoder:
         dtype: str = 'float32',
         devices: Sequence[jax.Device] | None = None,
     ) -> 'EncoderDecoder':
-        """Of a model in memory."""
+        """A codec of a model in memory."""
         codec = cls.__new__(cls)
-        codec._set_model(model, params, dtype, choose_devices(None, devices))
+        config = dataclasses.replace(model.config, dtype=dtype)
+        codec._set_model(config, params, choose_devices(None, devices))
         return codec
-
-    def with_params(self, params: Params) -> 'EncoderDecoder':
-        """The same model with other parameters; what is compiled is shared."""
-        other = type(self).__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other.params = self._runner.place(params)
-        other.__dict__.pop('model_id', None)
-        return other
-
-    def __copy__(self) -> 'EncoderDecoder':
-        return self.with_params(self.params)
-
-    def __deepcopy__(self, memo: dict) -> 'EncoderDecoder':
-        return self.with_params(self.params)
-
-    @standard_jax()
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, 'params': jax.device_get(self.params)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.params = self._runner.place(self.params)
-
-    def _set_model(
-        self,
-        model: Music2Latent,
-        params: Params,
-        dtype: str,
-        devices: Sequence[jax.Device] | None,
-    ) -> None:
-        self.config = dataclasses.replace(model.config, dtype=dtype)
-        self._runner = RowRunner(Music2Latent(self.config), devices)
-        self.params = self._runner.place(params)
-
-    @property
-    def devices(self) -> int:
-        """Devices that share the rows."""
-        return self._runner.devices
 
     @property
     def samples_per_latent(self) -> int:
@@ -126,7 +87,7 @@ class EncoderDecoder:
 
     @property
     def reach(self) -> int:
-        """Samples that the last frame reaches beyond its latent vector's, 1536 at full size."""
+        """Samples that the last frame covers beyond its latent vector, 1536 at full size."""
         return self.config.spectrogram.reach
 
     @property
@@ -134,20 +95,8 @@ class EncoderDecoder:
         """The shortest audio that can be encoded, 5632 samples at full size."""
         return self.samples_per_latent + self.reach
 
-    @functools.cached_property
-    @standard_jax()
-    def model_id(self) -> str:
-        """A fingerprint of sizes and parameters, to tell which model latents are of."""
-        # Only what is not the default: a field added later leaves old fingerprints as they are.
-        sizes = differences(ModelConfig(), self.config.defining)
-        digest = hashlib.sha256('; '.join(sizes).encode())
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
-            digest.update(jax.tree_util.keystr(path).encode())
-            digest.update(np.ascontiguousarray(leaf, np.float32))
-        return digest.hexdigest()[:16]
-
     def pad(self, path_or_audio: Any) -> np.ndarray:
-        """Appends the silence that lets `encode` drop nothing: `[channels, samples]`.
+        """Appends silence so that `encode` drops nothing: `[channels, samples]`.
 
         Args:
           path_or_audio: see `encode`.
@@ -157,13 +106,13 @@ class EncoderDecoder:
         return np.pad(waveform, ((0, 0), (0, self.padded_samples(samples) - samples)))
 
     def padded_samples(self, samples: int) -> int:
-        """Samples that `pad` makes of so many."""
+        """The length that `pad` gives audio of `samples`."""
         return -(-samples // self.samples_per_latent) * self.samples_per_latent + self.reach
 
     def reconstruct(
         self, path_or_audio: Any, denoising_steps: int = 1, seed: int = 0
     ) -> np.ndarray:
-        """Encodes and decodes, padded and cut so that none is lost: `[channels, samples]`.
+        """Encodes and decodes audio at its full length: `[channels, samples]`.
 
         Args:
           path_or_audio: see `encode`.
@@ -192,8 +141,8 @@ class EncoderDecoder:
             NumPy, JAX or PyTorch; or such an array and its rate in Hz, resampled like a file.
           max_waveform_length: samples in a chunk; a minute if None. It changes the latents:
             normalisation pools over the chunk.
-          max_batch_size: rows (chunks times channels) that are encoded at once; one a device if
-            None. It does not change the latents.
+          max_batch_size: rows (chunks times channels) encoded at once; one per device if None. It
+            does not change the latents.
           extract_features: returns the features before the bottleneck instead.
           overlap: samples that consecutive chunks share, rounded up to latent vectors; each gives
             the half that is farther from its end. With 0, as in the reference, chunks end bluntly
@@ -204,8 +153,8 @@ class EncoderDecoder:
           `[channels, 8192, frames]`, not scaled.
 
         Raises:
-          InputError: for a file that cannot be read, another shape, integers, too few samples, or
-            samples that are not finite; and if the model itself gives NaN.
+          InputError: for an unreadable file, another shape, integers, too few samples, samples that
+            are not finite, or a model that gives NaN.
         """
         (encoded,) = self.encode_batch(
             [path_or_audio], max_waveform_length, max_batch_size, extract_features, overlap
@@ -220,10 +169,10 @@ class EncoderDecoder:
         extract_features: bool = False,
         overlap: int = 0,
     ) -> list[np.ndarray]:
-        """Encodes several pieces of audio, of any lengths, in shared batches.
+        """Encodes several pieces of any lengths in shared batches.
 
-        Each one's latents are, but for rounding, those of `encode`. Lengths are padded to a few
-        and the padding masked, so that little is ever compiled.
+        Batching doesn't change latents, but for rounding. Lengths are padded to a few and the
+        padding masked, so that little is compiled.
 
         Args:
           paths_or_audio: each as `encode` takes it.
@@ -233,7 +182,7 @@ class EncoderDecoder:
           InputError: see `encode`.
         """
         chunking = self.chunking(max_waveform_length, overlap)
-        sources = list(as_pieces(paths_or_audio))
+        sources = as_pieces(paths_or_audio)
         audio = [self._open(source) for source in sources]
         cuts = [chunking.cut(self.latents_in(waveform.shape[1])) for waveform in audio]
         step = self.samples_per_latent
@@ -245,11 +194,17 @@ class EncoderDecoder:
                 waveform[:, chunk.begin * step : chunk.end * step + self.reach], chunk, waveform
             )
         ]
+        # The longest first, for rows of like length to share a batch.
+        order = sorted(range(len(rows)), key=lambda number: -rows[number].chunk.length)
         count = self._limit(max_batch_size, len(rows))
-        encoded = iter(self._encode_all(rows, chunking, count, extract_features))
+        encoded = self.encode_rows(
+            [rows[number] for number in order], chunking, count, extract_features
+        )
+        by_number = dict(zip(order, encoded, strict=True))
+        in_order = iter([by_number[number] for number in range(len(rows))])
         results = []
         for source, waveform, chunks in zip(sources, audio, cuts, strict=True):
-            parts = [np.stack([next(encoded) for _ in waveform]) for _ in chunks]
+            parts = [np.stack([next(in_order) for _ in waveform]) for _ in chunks]
             latents = join_latents(parts, chunks, chunking.overlap)
             results.append(_check_encoded(latents, waveform, source))
         return results
@@ -267,10 +222,8 @@ class EncoderDecoder:
 
         Args:
           latent: `[channels, 64, frames]` or `[64, frames]`, as `encode` returns them.
-          denoising_steps: evaluations of the model; one is what it was trained for.
-          max_waveform_length: samples in a chunk; a minute if None.
-          max_batch_size: rows (chunks times channels) that are decoded at once; one a device if
-            None.
+          denoising_steps: evaluations of the model; it was trained for one.
+          max_waveform_length, max_batch_size: see `encode`.
           seed: of the noise that decoding starts from.
           overlap: samples over which consecutive chunks fade into each other, rounded up to latent
             vectors. With 0, as in the reference, chunks end bluntly, which may be heard.
@@ -279,8 +232,8 @@ class EncoderDecoder:
           `[channels, 4096·frames + 1536]`, float32 in [-1, 1], at the model's sample rate.
 
         Raises:
-          InputError: for another shape, integers, or numbers that are not finite; and if the model
-            itself gives NaN.
+          InputError: for another shape, integers, numbers that are not finite, or a model that
+            gives NaN.
         """
         latents = as_latents(latent, self.config.latent_channels, self.config.feature_channels)
         steps = as_whole('denoising_steps', denoising_steps, 1)
@@ -293,67 +246,15 @@ class EncoderDecoder:
         parts = (check_decoded(np.stack([next(decoded) for _ in latents]), latents) for _ in chunks)
         return np.concatenate(list(self.join(parts, chunks, chunking)), axis=1)
 
-    def encode_rows(
-        self,
-        rows: Iterable[AudioRow],
-        chunking: Chunking,
-        count: int | Callable[[int], int],
-        extract_features: bool = False,
-    ) -> Iterator[np.ndarray]:
-        """Encodes rows of any origin, in order, in shared batches: `[C, chunk.length]` each.
-
-        Args:
-          rows: see `audio_rows`.
-          chunking: see `chunking`.
-          count: rows at once, or what gives it for a number of latent vectors in each.
-          extract_features: see `encode`.
-        """
-        counts = count if callable(count) else lambda length: count
-        method = 'features' if extract_features else 'encode'
-        for length, batch in in_batches(rows, chunking.size, counts):
-            yield from self._runner.encode(self.params, batch, length, counts(length), method)
-
-    def decode_rows(
-        self,
-        rows: Iterable[LatentRow],
-        chunking: Chunking,
-        count: int | Callable[[int], int],
-        steps: int,
-        seed: int,
-    ) -> Iterator[np.ndarray]:
-        """Decodes rows of any origin, in order: `[4096·chunk.kept + 1536]` each, for `join`.
-
-        Args:
-          rows: see `latent_rows`.
-          chunking, count: see `encode_rows`.
-          steps, seed: see `decode`.
-        """
-        counts = count if callable(count) else lambda length: count
-        for length, batch in in_batches(rows, chunking.size, counts):
-            yield from self._runner.decode(self.params, batch, length, counts(length), steps, seed)
-
     def join(
         self, parts: Iterable[np.ndarray], chunks: Sequence[Chunk], chunking: Chunking
     ) -> Iterator[np.ndarray]:
-        """Waveforms of each chunk, `[channels, 4096·kept + 1536]`, to blocks of the whole's."""
+        """Joins each chunk's waveforms, `[channels, 4096·kept + 1536]`, to blocks of the whole."""
         step, reach = self.samples_per_latent, self.reach
         return join_waveforms(parts, chunks, chunking.overlap, step, reach)
 
-    def audio_rows(self, stretch: np.ndarray, chunk: Chunk, start: np.ndarray) -> list[AudioRow]:
-        """A row for each channel of a chunk.
-
-        Args:
-          stretch: `[channels, 4096·chunk.kept + 1536]`, the chunk's own audio.
-          chunk: which one.
-          start: `[channels, samples]`, what completes it: the audio's beginning.
-        """
-        pieces = [stretch]
-        if chunk.wrapped:
-            pieces.append(start[:, : chunk.wrapped * self.samples_per_latent + self.reach])
-        return [AudioRow(chunk, channel) for channel in zip(*pieces, strict=True)]
-
     def chunking(self, max_waveform_length: int | None = None, overlap: int = 0) -> Chunking:
-        """How audio is cut, counted in latent vectors; see `encode`.
+        """Size and overlap of chunks, in latent vectors; see `encode`.
 
         Raises:
           InputError: for chunks of no latent vector, or an overlap of more than half a chunk.
@@ -376,7 +277,7 @@ class EncoderDecoder:
         return Chunking(size, shared)
 
     def latents_in(self, samples: int) -> int:
-        """Latent vectors of so many samples.
+        """Latent vectors in `samples` of audio.
 
         Raises:
           InputError: if they are too few for one.
@@ -390,18 +291,8 @@ class EncoderDecoder:
     def _open(self, path_or_audio: Any) -> np.ndarray:
         return as_waveform(path_or_audio, self.config.spectrogram.sample_rate)
 
-    def _encode_all(
-        self, rows: Sequence[AudioRow], chunking: Chunking, count: int, extract_features: bool
-    ) -> list[np.ndarray]:
-        """As `encode_rows`, but the longest first, for rows of like length to share a batch."""
-        order = sorted(range(len(rows)), key=lambda number: -rows[number].chunk.length)
-        longest_first = [rows[number] for number in order]
-        encoded = self.encode_rows(longest_first, chunking, count, extract_features)
-        by_number = dict(zip(order, encoded, strict=True))
-        return [by_number[number] for number in range(len(rows))]
-
     def _limit(self, max_batch_size: int | None, rows: int) -> int:
-        """Rows at once, a multiple of the devices, of so many in all."""
+        """Rows at once, a multiple of the devices, of `rows` in all."""
         size = self.devices
         if max_batch_size is not None:
             size = as_whole('max_batch_size', max_batch_size, 1)
@@ -409,25 +300,19 @@ class EncoderDecoder:
 
 
 def _check_encoded(latents: np.ndarray, waveform: np.ndarray, source: Any) -> np.ndarray:
-    """As `check_finite`, but blames audio that is too loud: its name, if any, is `source`."""
-    if not np.all(np.isfinite(latents)) and (too_loud := levels_of(waveform).too_loud()):
-        name = os.fspath(source) if isinstance(source, str | os.PathLike) else 'audio'
-        raise InputError(f'{name} cannot be encoded, it is {too_loud}')
-    return check_finite(latents)
+    """Refuses NaN; blames audio that is too loud, else the model."""
+    if not np.all(np.isfinite(latents)):
+        if too_loud := levels_of(waveform).too_loud():
+            name = os.fspath(source) if isinstance(source, str | os.PathLike) else 'audio'
+            raise InputError(f'{name} cannot be encoded, it is {too_loud}')
+        raise InputError(_DIVERGED)
+    return latents
 
 
 def check_decoded(waveform: np.ndarray, latents: np.ndarray, name: str = 'the array') -> np.ndarray:
-    """As `check_finite`, but names the latents, and blames them if no encoder gives such."""
-    if not np.all(np.isfinite(waveform)) and (excess := describe_excess(latents)):
-        raise InputError(f'{name} {excess}; of these the model makes NaN')
-    try:
-        return check_finite(waveform)
-    except InputError as error:
-        raise InputError(f'{name}: {error}') from None
-
-
-def check_finite(array: np.ndarray) -> np.ndarray:
-    """The same array, unless the model has made NaN of finite numbers; then an InputError."""
-    if not np.all(np.isfinite(array)):
-        raise InputError('the model gives NaN: its training diverged, use another checkpoint')
-    return array
+    """Refuses NaN in a waveform decoded from `latents`; blames latents that no encoder gives."""
+    if not np.all(np.isfinite(waveform)):
+        if excess := describe_excess(latents):
+            raise InputError(f'{name} {excess}; of these the model makes NaN')
+        raise InputError(f'{name}: {_DIVERGED}')
+    return waveform

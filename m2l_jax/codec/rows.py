@@ -1,7 +1,7 @@
-"""What encoding and decoding compute on a device: pure functions of batches of rows.
+"""The codec's computations on a device: pure functions of batches of rows.
 
-A row is one channel of one chunk. Rows are as long as their array, or `lengths` `[B]` says how many
-latent vectors of each count.
+A row is one channel of one chunk, padded to the batch's length. Outputs within `lengths`, counted
+in latent vectors, don't depend on padding; beyond it they are undefined.
 """
 
 from typing import Any
@@ -18,26 +18,6 @@ from m2l_jax.model.config import ModelConfig
 LATENT_SCALE = 0.06  # standard deviation of the released model's latents on music
 
 
-def encode_rows(
-    model: Music2Latent,
-    params: Params,
-    spectrogram: jax.Array,
-    lengths: jax.Array | None = None,
-    method: str = 'encode',
-) -> jax.Array:
-    """Spectrograms `[B, F, T, 2]` to latents `[B, 64, T/8]` of unit variance on music.
-
-    Args:
-      model: and its `params`.
-      spectrogram: a chunk of audio a row.
-      lengths: `[B]`, see above.
-      method: 'encode', or 'features' for those before the bottleneck, `[B, 8192, T/8]`, unscaled.
-    """
-    encoded = _apply(model, params, spectrogram, lengths, method=method)
-    encoded = encoded.swapaxes(1, 2)  # [B, C, T/8]
-    return encoded / LATENT_SCALE if method == 'encode' else encoded
-
-
 def encode_waveforms(
     model: Music2Latent,
     params: Params,
@@ -46,17 +26,17 @@ def encode_waveforms(
     lengths: jax.Array,
     method: str = 'encode',
 ) -> jax.Array:
-    """Waveforms to what `encode_rows` gives, `[B, C, L]`.
+    """Encodes waveforms to latents `[B, 64, L]` of unit variance on music, or to features.
 
-    A row may be of two pieces, of which the second completes the chunk. Each piece has the samples
-    that its last frame reaches beyond its last latent vector's.
+    A row has one or two pieces; the second completes the chunk. Each piece has the `reach` samples
+    that its last frame covers beyond its last latent vector.
 
     Args:
-      model: and its `params`.
+      model, params: the model.
       waveforms: `[B, waveform_samples(config, L)]`.
       splits: `[B]`, latent vectors in the first piece.
       lengths: `[B]`, latent vectors in both.
-      method: see `encode_rows`.
+      method: 'encode', or 'features' for those before the bottleneck, `[B, 8192, L]`, unscaled.
     """
     config = model.config
     reach = config.spectrogram.reach // config.spectrogram.hop
@@ -67,38 +47,9 @@ def encode_waveforms(
     spectrogram = jnp.where(
         is_first[:, None, :, None], spectrogram[:, :, :frames], spectrogram[:, :, reach:]
     )
-    return encode_rows(model, params, spectrogram, lengths, method)
-
-
-def decode_rows(
-    model: Music2Latent,
-    params: Params,
-    latents: jax.Array,
-    keys: jax.Array,
-    positions: jax.Array,
-    steps: int,
-    lengths: jax.Array | None = None,
-) -> jax.Array:
-    """Latents `[B, 64, L]` to spectrograms `[B, F, 8·L, 2]`, float32.
-
-    Args:
-      model: and its `params`.
-      latents: as `encode_rows` gives them.
-      keys: `[B]`, of the noise that each row is decoded from.
-      positions: `[B, L]`, of each latent vector in what the row is a chunk of.
-      steps: evaluations of the model.
-      lengths: `[B]`, see above.
-    """
-    scaled = latents.swapaxes(1, 2) * LATENT_SCALE
-    pyramid = _apply(model, params, scaled, lengths, method='pyramid')
-    return sample(
-        lambda noisy, sigma: _apply(
-            model, params, noisy, sigma, pyramid, lengths, method='denoise'
-        ),
-        lambda step: decoding_noise(model.config, keys, positions, step),
-        model.config.noise,
-        steps,
-    )
+    encoded = _apply(model, params, spectrogram, lengths, method=method)
+    encoded = encoded.swapaxes(1, 2)  # [B, C, L]
+    return encoded / LATENT_SCALE if method == 'encode' else encoded
 
 
 def decode_waveforms(
@@ -111,14 +62,28 @@ def decode_waveforms(
     kept: jax.Array,
     steps: int,
 ) -> jax.Array:
-    """Latents `[B, 64, L]` to waveforms `[B, 4096·L + 1536]`, not clipped.
+    """Decodes latents `[B, 64, L]` to waveforms `[B, 4096·L + 1536]`, not clipped.
 
     Args:
-      model, params, latents, keys, positions, lengths, steps: see `decode_rows`.
-      kept: `[B]`, the latent vectors whose audio is wanted; that of the others is left out.
+      model, params: the model.
+      latents: as `encode_waveforms` returns them.
+      keys: `[B]`, of each row's noise.
+      positions: `[B, L]`, of each latent vector in the whole that the row is a chunk of.
+      lengths: `[B]`, latent vectors in each row.
+      kept: `[B]`, latent vectors whose audio is wanted; the others become silence.
+      steps: evaluations of the model.
     """
     config = model.config
-    spectrogram = decode_rows(model, params, latents, keys, positions, steps, lengths)
+    scaled = latents.swapaxes(1, 2) * LATENT_SCALE  # [B, L, 64]
+    pyramid = _apply(model, params, scaled, lengths, method='pyramid')
+    spectrogram = sample(
+        lambda noisy, sigma: _apply(
+            model, params, noisy, sigma, pyramid, lengths, method='denoise'
+        ),
+        lambda step: decoding_noise(config, keys, positions, step),
+        config.noise,
+        steps,
+    )  # [B, F, T, 2]
     is_kept = jnp.arange(spectrogram.shape[2]) < kept[:, None] * config.time_downsampling  # [B, T]
     return synthesise(jnp.where(is_kept[:, None, :, None], spectrogram, 0), config.spectrogram)
 
@@ -126,10 +91,10 @@ def decode_waveforms(
 def decoding_noise(
     config: ModelConfig, keys: jax.Array, positions: jax.Array, step: int | jax.Array
 ) -> jax.Array:
-    """The Gaussian noise of a sampling step, `[B, F, 8·L, 2]`.
+    """Draws the Gaussian noise of a sampling step, `[B, F, 8·L, 2]`.
 
-    A latent vector's depends on its position in the whole alone, so that chunks that overlap begin
-    from the same noise there, and padding changes nothing.
+    A latent vector's noise depends only on its key and position: overlapping chunks share it, and
+    padding changes nothing.
 
     Args:
       config: the model's.
@@ -144,7 +109,7 @@ def decoding_noise(
 
     noise = jax.vmap(jax.vmap(draw, (None, 0)))(keys, positions)  # [B, L, F, 8, 2]
     noise = noise.swapaxes(1, 2)  # [B, F, L, 8, 2]
-    return noise.reshape(*noise.shape[:2], -1, 2)
+    return noise.reshape(*noise.shape[:2], -1, 2)  # [B, F, 8·L, 2]
 
 
 def channel_key(seed: int, channel: int) -> jax.Array:
@@ -153,12 +118,12 @@ def channel_key(seed: int, channel: int) -> jax.Array:
 
 
 def waveform_samples(config: ModelConfig, latents: int) -> int:
-    """Samples of a row of `encode_waveforms` of so many latent vectors, in two pieces at most."""
+    """Samples in a row of `encode_waveforms` of `latents` vectors."""
     return latents * config.samples_per_latent + 2 * config.spectrogram.reach
 
 
 def _apply(model: Music2Latent, params: Params, *inputs: Any, method: str) -> Any:
-    # Left alone, TPUs and GPUs multiply float32 in fewer bits.
+    # By default, TPUs and GPUs multiply float32 with fewer bits.
     precision = 'highest' if model.config.dtype == 'float32' else 'default'
     with jax.default_matmul_precision(precision):
         return model.apply({'params': params}, *inputs, method=method)

@@ -1,4 +1,4 @@
-"""What a compiled program sends between chips, read from its text."""
+"""Operations of a compiled program that send data between chips, read from its text."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ class Collective:
       kind: 'all-reduce', 'all-gather', …
       count: operations.
       bytes: of their results on one chip.
-      asynchronous: how many of them other work goes on during.
+      asynchronous: operations during which other work goes on.
     """
 
     kind: str
@@ -53,8 +53,8 @@ def find_collectives(program: str) -> list[Collective]:
 def _operations(program: str) -> Iterator[tuple[str, int, bool]]:
     """Kind, bytes, and whether it is asynchronous, of each operation once.
 
-    The compiler for TPUs writes an asynchronous one into what starts it, what ends it, and all that
-    goes on meanwhile: a chain.
+    The compiler for TPUs writes an asynchronous one several times, as a chain: where it starts, in
+    all that runs meanwhile, and where it ends.
     """
     chains: set[str] = set()
     for line in program.splitlines():

@@ -1,4 +1,4 @@
-"""From a config and a slice's name to what its program needs, or how much of it would fit."""
+"""Compiles the programs of a config for absent chips; finds a batch that fits."""
 
 import dataclasses
 import re
@@ -16,10 +16,13 @@ from m2l_jax.training.config import TrainingConfig
 
 _UNITS = {'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30}
 _SIZE = r'([\d.]+)([KMG])'
-# "Ran out of memory in memory space hbm. Used 35.21G of 30.75G hbm."
-_USED = re.compile(rf'Used {_SIZE} of {_SIZE} hbm')
-# "the total memory required for HLO temporaries (23.84G) exceeds available HBM (15.75G)"
-_TEMPORARIES = re.compile(rf'HLO temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)')
+# Messages of a compiler out of memory, and whether their sizes include the arguments.
+_EXCEEDED = (
+    # "Ran out of memory in memory space hbm. Used 35.21G of 30.75G hbm."
+    (re.compile(rf'Used {_SIZE} of {_SIZE} hbm'), True),
+    # "the total memory required for HLO temporaries (23.84G) exceeds available HBM (15.75G)"
+    (re.compile(rf'HLO temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)'), False),
+)
 
 
 def compile_config(
@@ -29,7 +32,7 @@ def compile_config(
     seconds: float = 60.0,
     effort: float = -1.0,
 ) -> Report:
-    """Compiles a program of a config for a slice that need not be there.
+    """Compiles a program of a config for chips that need not be there.
 
     Args:
       config: as for training; `data.path` may be empty.
@@ -39,8 +42,8 @@ def compile_config(
       effort: of the compiler, from -1 to 1.
 
     Raises:
-      InputError: for an unknown slice, a batch that does not go into it, or a program that does not
-        fit into its memory, with a batch that does.
+      InputError: for unknown chips, a batch that they cannot share, or a program that does not fit
+        into their memory; it names a batch that does.
     """
     topology = open_topology(topology_name)
     settings = build(TrainingConfig, _with_data(config))
@@ -53,19 +56,17 @@ def compile_config(
     frames = round(seconds * spectrogram.sample_rate / spectrogram.hop) // multiple * multiple
     if frames < multiple:
         raise InputError(f'--seconds={seconds} is too short for a latent vector')
-    program = codec_program(what, settings, mesh, frames)
-    try:
-        return compile_program(program, topology, options)
-    except jax.errors.JaxRuntimeError as error:
-        used, limit = _exceeded(error, program)
+    report, used, limit = _try(codec_program(what, settings, mesh, frames), topology, options)
+    if report is None:
         raise InputError(
             f'a chunk of {seconds:g} s does not fit: {what} needs {used / 1e9:.2f} GB of a '
             f"chip's {limit / 1e9:.2f} GB on {topology.name}: lower --seconds"
-        ) from None
+        )
+    return report
 
 
 def _with_data(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config with some path: what is compiled depends on no data."""
+    """The config with some path to data; what is compiled depends on none."""
     if config.data.path or config.data.mix:
         return config
     named = config.copy_and_resolve_references()
@@ -78,55 +79,43 @@ def _compile_train(
     settings: TrainingConfig, topology: Topology, mesh: jax.sharding.Mesh, options: dict
 ) -> Report:
     program = train_program(settings, mesh)
-    try:
-        return compile_program(program, topology, options)
-    except jax.errors.JaxRuntimeError as error:
-        used, limit = _exceeded(error, program)
-    # What is needed grows about in proportion to the crops, but for the state.
+    report, used, limit = _try(program, topology, options)
+    if report is not None:
+        return report
+    # The memory grows about in proportion to the crops, but for the state.
     state = meshes.bytes_per_device(program.arguments[0])
+    parts = settings.train.accumulate
     share = max(0.0, (limit - state) / (used - state))
-    fits = _find_fitting(settings, topology, mesh, options, int(program.rows_per_chip * share))
+    rows = int(program.rows_per_chip * share) // parts * parts
+    while rows:
+        data = dataclasses.replace(settings.data, batch_size=rows * mesh.size)
+        smaller = train_program(dataclasses.replace(settings, data=data), mesh)
+        if _try(smaller, topology, options)[0] is not None:
+            break
+        rows -= parts
+    batch = f'config.data.batch_size={rows * mesh.size}'
+    fitting = f'{rows} fit, {batch}' if rows else f'not even {parts} fit'
     remedy = '' if settings.model.remat else ', or set config.model.remat=True'
     raise InputError(
         f'config.data.batch_size={settings.data.batch_size} does not fit on {topology.name}: '
         f'{program.rows_per_chip} crops a chip need {used / 1e9:.2f} GB of {limit / 1e9:.2f} GB; '
-        + (
-            f'{fits} fit, config.data.batch_size={fits * mesh.size}{remedy}'
-            if fits
-            else f'not even {settings.train.accumulate} fit{remedy}'
-        )
+        f'{fitting}{remedy}'
     )
 
 
-def _find_fitting(
-    settings: TrainingConfig,
-    topology: Topology,
-    mesh: jax.sharding.Mesh,
-    options: dict,
-    rows: int,
-) -> int:
-    """A number of crops a chip that compiles, tried from `rows` downwards; 0 if none does."""
-    parts = settings.train.accumulate
-    rows = rows // parts * parts
-    while rows:
-        data = dataclasses.replace(settings.data, batch_size=rows * mesh.size)
-        smaller = train_program(dataclasses.replace(settings, data=data), mesh)
-        try:
-            compile_program(smaller, topology, options)
-        except jax.errors.JaxRuntimeError as error:
-            _exceeded(error, smaller)
-            rows -= parts
-        else:
-            return rows
-    return 0
+def _try(program: Program, topology: Topology, options: dict) -> tuple[Report | None, float, float]:
+    """The program's report, or None and the bytes needed and available on a chip.
 
-
-def _exceeded(error: jax.errors.JaxRuntimeError, program: Program) -> tuple[float, float]:
-    """Bytes that were needed and that there are; another error of the compiler is raised again."""
-    whole, temporaries = _USED.search(str(error)), _TEMPORARIES.search(str(error))
-    match = whole or temporaries
-    if match is None:
-        raise InputError(f"the TPU's compiler failed: {first_line(error)}") from error
-    used, used_unit, limit, limit_unit = match.groups()
-    arguments = 0 if whole else meshes.bytes_per_device(program.arguments)
-    return float(used) * _UNITS[used_unit] + arguments, float(limit) * _UNITS[limit_unit]
+    Raises:
+      InputError: if the compiler fails for another reason than memory.
+    """
+    try:
+        return compile_program(program, topology, options), 0, 0
+    except jax.errors.JaxRuntimeError as error:
+        for pattern, has_arguments in _EXCEEDED:
+            if match := pattern.search(str(error)):
+                used, used_unit, limit, limit_unit = match.groups()
+                arguments = 0 if has_arguments else meshes.bytes_per_device(program.arguments)
+                used_bytes = float(used) * _UNITS[used_unit] + arguments
+                return None, used_bytes, float(limit) * _UNITS[limit_unit]
+        raise InputError(f'the compiler failed: {first_line(error)}') from error

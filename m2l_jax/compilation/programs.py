@@ -1,4 +1,4 @@
-"""What is compiled: the training step, and encoding and decoding, for arrays that do not exist."""
+"""The programs to compile, for arrays that do not exist: training step, encoding, decoding."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from m2l_jax.training.step import make_train_step
 class Program:
     """A jitted function and the shapes, types and shardings of its arguments.
 
-    `rows_per_chip` are crops of a batch, or chunks of audio; `notes` tell what is left out.
+    `rows_per_chip` counts crops of a batch or chunks of audio; `notes` name work that is left out.
     """
 
     name: str
@@ -31,10 +31,6 @@ class Program:
     arguments: tuple[Any, ...]
     rows_per_chip: int
     notes: tuple[str, ...] = ()
-
-    def lower(self) -> jax.stages.Lowered:
-        """The program before the compiler has optimised it."""
-        return self.function.lower(*self.arguments)
 
 
 def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
@@ -62,11 +58,10 @@ def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
     else:
         shape = (rows, settings.model.spectrogram.bins, settings.data.crop_frames, 2)
     batch = _rows(shape, jnp.float32, mesh)
-    notes = []
-    if settings.train.accumulate > 1:
+    notes, parts = [], settings.train.accumulate
+    if parts > 1:
         notes.append(
-            f'work, traffic and time of {settings.train.accumulate - 1} of the '
-            f'{settings.train.accumulate} parts in which a chip takes its crops'
+            f"work, traffic and time of {parts - 1} of the {parts} parts of a chip's crops"
         )
     if settings.data.resident:
         notes.append('the resident corpus and the cutting of crops from it')

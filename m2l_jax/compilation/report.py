@@ -1,11 +1,9 @@
-"""What the compiler says of a program: memory, work and traffic of one chip."""
+"""The compiler's figures of a program: memory, work and traffic of one chip."""
 
 import dataclasses
 import math
 import time
 from typing import Any
-
-import jax
 
 from m2l_jax.compilation.collectives import Collective, find_collectives
 from m2l_jax.compilation.programs import Program
@@ -21,21 +19,21 @@ class Report:
     Attributes:
       program: 'train', 'encode' or 'decode'.
       topology: e.g. 'v4:2x2x4'.
-      chips, hosts: in the slice.
+      chips, hosts: in the topology.
       rows_per_chip: crops or chunks.
       memory: the chip's HBM.
       arguments: parameters, state and batch.
-      temporaries: all that lives within the call.
+      temporaries: arrays within the call.
       code: the program itself.
       needed: all of these together.
       flops: floating-point operations, loops counted once.
       accessed: bytes read and written in HBM, as the compiler counts them.
-      collectives: what is sent between chips.
-      compile_seconds: on this machine, tracing left out.
+      collectives: between chips.
+      compile_seconds: on this machine, without tracing.
       compiler_seconds: the compiler's estimate of a call's time, None where it makes no sense.
-      roofline_seconds: the least that the chip's peak rates allow for `flops` and `accessed`.
-      transfer_seconds: the least for the collectives, with all of the chip's links busy.
-      notes: on what these figures leave out.
+      roofline_seconds: least time for `flops` and `accessed` at the chip's peak rates.
+      transfer_seconds: least time for the collectives, with all of the chip's links busy.
+      notes: work that these figures leave out.
     """
 
     program: str
@@ -58,7 +56,7 @@ class Report:
     notes: tuple[str, ...]
 
     def describe(self) -> str:
-        """The same in lines for people."""
+        """The same in lines of text."""
         unit = 'crop' if self.program == 'train' else 'chunk'
         lines = [
             f'{self.program} on {self.topology}: {_counted(self.chips, "chip")}, '
@@ -91,29 +89,29 @@ def compile_program(program: Program, topology: Topology, options: dict[str, Any
 
     Args:
       program: with its arguments laid out over the topology's devices.
-      topology: what the program runs on.
+      topology: the chips.
       options: the compiler's.
 
     Raises:
       jax.errors.JaxRuntimeError: if the program does not fit.
     """
-    lowered = program.lower()
+    lowered = program.function.lower(*program.arguments)
     start = time.monotonic()
     compiled = lowered.compile(compiler_options=options)
     seconds = time.monotonic() - start
-    sizes, costs = compiled.memory_analysis(), _costs(compiled)
+    sizes, costs = compiled.memory_analysis(), compiled.cost_analysis() or {}
     collectives = find_collectives(compiled.as_text())
     needed = (
         sizes.argument_size_in_bytes
         + sizes.output_size_in_bytes
-        - sizes.alias_size_in_bytes  # results that take the place of arguments
+        - sizes.alias_size_in_bytes  # results in the place of arguments
         + sizes.temp_size_in_bytes
         + sizes.generated_code_size_in_bytes
     )
-    chip = topology.chip
-    chips = len(topology.devices)
-    accessed = costs.get('bytes accessed', math.nan)
-    estimate = costs.get('optimal_seconds', math.nan)
+    chip, chips = topology.chip, len(topology.devices)
+    flops, accessed, estimate = (
+        costs.get(name, math.nan) for name in ('flops', 'bytes accessed', 'optimal_seconds')
+    )
     return Report(
         program=program.name,
         topology=topology.name,
@@ -125,20 +123,15 @@ def compile_program(program: Program, topology: Topology, options: dict[str, Any
         temporaries=sizes.temp_size_in_bytes,
         code=sizes.generated_code_size_in_bytes,
         needed=needed,
-        flops=costs.get('flops', math.nan),
+        flops=flops,
         accessed=accessed,
         collectives=collectives,
         compile_seconds=seconds,
         compiler_seconds=estimate if estimate > 0 else None,
-        roofline_seconds=max(costs.get('flops', math.nan) / chip.flops, accessed / chip.bandwidth),
+        roofline_seconds=max(flops / chip.flops, accessed / chip.bandwidth),
         transfer_seconds=sum(each.sent(chips) for each in collectives) / chip.interconnect,
         notes=program.notes,
     )
-
-
-def _costs(compiled: jax.stages.Compiled) -> dict[str, float]:
-    costs = compiled.cost_analysis()
-    return costs[0] if isinstance(costs, list) else costs or {}
 
 
 def _counted(count: int, noun: str) -> str:
@@ -146,7 +139,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _scaled(value: float, unit: str) -> str:
-    """With three digits and a prefix, e.g. 31.2 GB; NaN where the compiler does not tell."""
+    """A value with three digits and a prefix, e.g. 31.2 GB; NaN is unknown."""
     if math.isnan(value):
         return f'unknown {unit}'
     smallest = _PREFIXES[-1]

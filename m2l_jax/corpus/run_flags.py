@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from m2l_jax.codec.packaged import is_packaged
 from m2l_jax.interface import command
 from m2l_jax.interface.errors import InputError
 
@@ -121,6 +120,7 @@ def open_model() -> 'tuple[str | None, EncoderDecoder]':
     """
     import jax
 
+    from m2l_jax.codec.weights import is_packaged
     from m2l_jax.corpus.models import load_codec
 
     values = flags.FLAGS

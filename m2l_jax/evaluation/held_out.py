@@ -1,43 +1,41 @@
-"""Clips that training never sees, reconstructed and measured again and again while it runs."""
+"""Clips that training never sees, reconstructed and measured while it runs."""
 
 import dataclasses
 import logging
 import math
 import pathlib
 import time
-from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from m2l_jax.audio import files
-from m2l_jax.audio.levels import check_loudness, log_once
+from m2l_jax.audio.levels import log_once
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation import metrics, noise_bins
-from m2l_jax.evaluation.report import draw_comparison, to_pixels
+from m2l_jax.evaluation.clips import Clip, cut_crops, is_silent, read_sound
+from m2l_jax.evaluation.pictures import to_pixels
+from m2l_jax.evaluation.reconstruction import reconstruct
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
 _logger = logging.getLogger(__name__)
 
-LEAST_RMS = 1e-3  # of a clip that is not silent
-
 _SEED = 0  # of the decoding noise
-_CROPS = 16  # for the figures by noise level, over all clips
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """What is evaluated while training runs, and how often.
+    """Evaluation on held-out clips while training runs.
 
     Attributes:
       path: folder of audio files (searched recursively) or a file; several with commas between;
         '' for no evaluation.
       every: steps between two evaluations.
-      clips: how many of the files are used at most, evenly spaced through their sorted list.
-      seconds: how much of each file, from its start.
-      media_clips: how many of the clips are written as audio and pictures as well.
+      clips: most files that are used, evenly spaced through their sorted list.
+      seconds: of each file, from its start.
+      media_clips: clips that are also written as audio and pictures.
       denoising_steps: evaluations of the model in decoding.
     """
 
@@ -60,14 +58,6 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
-    """A held-out clip: `waveform` is `[channels, samples]`, float32, at the model's rate."""
-
-    name: str
-    waveform: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
 class ClipMedia:
     """A clip to hear and to look at.
 
@@ -85,7 +75,7 @@ class ClipMedia:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What one evaluation found.
+    """Results of one evaluation.
 
     Attributes:
       scalars: the figures by their names in TensorBoard; see `HeldOutClips.evaluate`.
@@ -101,27 +91,24 @@ class Evaluation:
 
     def describe(self) -> str:
         """The main figures, in one line for the log."""
-        si_sdr, mel, lsd, mr_stft, loss, gain = (
-            self.scalars[f'evaluation/{name}']
-            for name in ('si_sdr', 'mel', 'lsd', 'mr_stft', 'loss', 'latent_gain')
-        )
+        figures = {name.removeprefix('evaluation/'): value for name, value in self.scalars.items()}
         return (
-            f'SI-SDR {si_sdr:.2f} dB, mel {mel:.3f}, LSD {lsd:.2f} dB, multi-resolution STFT '
-            f'{mr_stft:.3f}, loss {loss:.4g}, latent gain {gain:.4f} ({self.seconds:.1f} s)'
+            f'{metrics.describe(figures)}, loss {figures["loss"]:.4g}, latent gain '
+            f'{figures["latent_gain"]:.4f} ({self.seconds:.1f} s)'
         )
 
 
 class HeldOutClips:
-    """Reads the clips once; measures any parameters on them, compiled once for all evaluations.
+    """Held-out clips of one length, read once, on which any parameters are measured.
 
-    All clips have one length. It runs in one process on one of its devices, whatever mesh the
-    parameters live on, and in the model's own dtype. The same parameters give the same figures.
+    Runs in one process on one of its devices, whatever mesh the parameters live on, in the model's
+    own dtype, compiled once. The same parameters give the same figures.
 
     Args:
       config: which clips; its path is not empty.
       model: the model in training.
-      crop_frames: spectrogram frames of a training crop, the length of what the figures by noise
-        level are taken on; a multiple of the model's time downsampling.
+      crop_frames: spectrogram frames of a crop for the figures by noise level, as in training; a
+        multiple of the model's time downsampling.
       huber_scale: c of the consistency loss over √n.
       delta: Δ of the consistency loss; by default the last one of the paper's schedule.
 
@@ -159,8 +146,7 @@ class HeldOutClips:
 
         The scalars, all with `evaluation/` before their names, are
 
-        - `si_sdr` and `lsd` in dB, `mr_stft` and `mel`: means over the clips, see
-          `evaluation.metrics`;
+        - the means of `metrics.METRICS` over the clips;
         - loss, error and the latents' gain by noise level, and the latents' spread: see
           `evaluation.noise_bins.name_figures`.
 
@@ -176,30 +162,19 @@ class HeldOutClips:
         codec = self._codec.with_params(params)
         figures, media = [], []
         for clip in self.clips:
-            reconstruction = codec.reconstruct(clip.waveform, self._config.denoising_steps, _SEED)
-            figures.append(metrics.measure(clip.waveform, reconstruction, self._sample_rate))
+            result = reconstruct(codec, clip, self._config.denoising_steps, _SEED)
+            figures.append(result.figures)
             if len(media) < self._config.media_clips:
-                media.append(self._show(clip, reconstruction, figures[-1]))
+                picture = to_pixels(result.draw())
+                media.append(ClipMedia(clip.name, clip.waveform, result.waveform, picture))
         scalars = metrics.mean_figures(figures)
         scalars |= self.measure_noise_levels(params)
         return Evaluation(
             {f'evaluation/{name}': value for name, value in scalars.items()},
             media,
-            self._sample_rate,
+            codec.config.spectrogram.sample_rate,
             time.monotonic() - begin,
         )
-
-    @property
-    def _sample_rate(self) -> int:
-        return self._codec.config.spectrogram.sample_rate
-
-    def _show(self, clip: Clip, reconstruction: np.ndarray, figures: dict[str, float]) -> ClipMedia:
-        title = (
-            f'{clip.name}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB, '
-            f'multi-resolution STFT {figures["mr_stft"]:.3f}'
-        )
-        figure = draw_comparison(clip.waveform, reconstruction, self._sample_rate, title)
-        return ClipMedia(clip.name, clip.waveform, reconstruction, to_pixels(figure))
 
     def measure_noise_levels(self, params: Params) -> dict[str, float]:
         """The figures of `evaluate` that need no reconstruction, without `evaluation/`."""
@@ -208,10 +183,10 @@ class HeldOutClips:
 
 
 def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list[Clip]:
-    """The first `samples` of each of at most `config.clips` files, at the given rate in Hz.
+    """Reads the first `samples` of at most `config.clips` files, at the given rate in Hz.
 
-    The sorted list of files is divided into as many equal parts, and the first file in each that
-    can be used is; those before it are named in the log, with the reason.
+    The sorted list of files is divided into as many equal parts. The first usable file of each is
+    taken; those before it are logged with the reason.
 
     Raises:
       InputError: if a folder is missing, or no file can be used.
@@ -237,17 +212,6 @@ def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list
     return clips
 
 
-def cut_crops(clips: Sequence[Clip], samples: int) -> np.ndarray:
-    """`[16, samples]`, float32: crops that lie evenly over all clips and take channels in turn."""
-    crops = []
-    for number in range(_CROPS):
-        fraction, clip = math.modf((number + 0.5) * len(clips) / _CROPS)
-        waveform = clips[int(clip)].waveform
-        start = round(fraction * (waveform.shape[1] - samples))
-        crops.append(waveform[number % len(waveform), start : start + samples])
-    return np.stack(crops)
-
-
 def _read_clip(path: str, sample_rate: int, samples: int) -> np.ndarray:
     """`[channels, samples]` of a file, if it can be measured."""
     info = files.read_info(path)
@@ -258,18 +222,16 @@ def _read_clip(path: str, sample_rate: int, samples: int) -> np.ndarray:
             f'{path} has {stored / sample_rate:.2f} s, less than the '
             f'{samples / sample_rate:.2f} s of config.evaluation.seconds'
         )
-    waveform = files.read(path, sample_rate, 0, samples)
-    files.check_finite(waveform, path)
-    check_loudness(waveform, path)
-    if np.sqrt(np.mean(waveform**2)) < LEAST_RMS:
+    waveform = read_sound(path, sample_rate, samples)
+    if is_silent(waveform):
         raise InputError(
-            f'{path} is silent in its first {samples / sample_rate:.2f} s (RMS below {LEAST_RMS})'
+            f'{path} is silent in its first {samples / sample_rate:.2f} s (RMS below 0.001)'
         )
     return waveform
 
 
 def _on_one_device(leaf: jax.Array | np.ndarray) -> jax.Array:
-    """A leaf on this process's first device, out of what one of its devices holds: all of it."""
-    # Always that device, for what is compiled to fit the next evaluation too.
+    """Copies a leaf, which one of this process's devices holds whole, to its first device."""
+    # Always that device, so that the next evaluation compiles nothing.
     whole = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
     return jax.device_put(whole, jax.local_devices()[0])

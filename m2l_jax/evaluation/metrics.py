@@ -1,10 +1,11 @@
 """Distances of a reconstruction from its original: NumPy, float64, one figure a pair of signals.
 
-Signals are taken block by block: an hour needs no more memory beside them than a minute.
+Signals are read block by block: an hour needs no more memory beside them than a minute.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -27,14 +28,52 @@ _MEL_FLOOR = 1e-5
 _MEL_KNEE_HZ, _HZ_PER_MEL, _MELS_PER_NEPER = 1000, 200 / 3, 27 / math.log(6.4)
 
 
+# Of the baseline noise.
+_NOISE_SEED = 0
+_NOISE_ROUNDS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A metric as it is named and printed.
+
+    Attributes:
+      function: of original and estimate, `[channels, samples]`, and the sample rate in Hz.
+      label: the metric's name in text.
+      unit: of its figures.
+      digits: after the decimal point.
+      higher_is_better: False for a distance.
+    """
+
+    function: Callable[[np.ndarray, np.ndarray, int], float]
+    label: str
+    unit: str = ''
+    digits: int = 3
+    higher_is_better: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The label with unit and direction, e.g. `SI-SDR, dB (higher)`."""
+        unit = f', {self.unit}' if self.unit else ''
+        return f'{self.label}{unit} ({"higher" if self.higher_is_better else "lower"})'
+
+    def format(self, figure: float) -> str:
+        """A figure with its name and unit, e.g. `mel distance 0.123`."""
+        return f'{self.label} {figure:.{self.digits}f} {self.unit}'.rstrip()
+
+
 def measure(original: np.ndarray, estimate: np.ndarray, sample_rate: int) -> dict[str, float]:
-    """`si_sdr`, `lsd`, `mr_stft` and `mel` of `[channels, samples]`; see the functions below."""
+    """Every metric of `METRICS` for a pair of signals, `[channels, samples]`."""
     return {
-        'si_sdr': si_sdr(original, estimate),
-        'lsd': log_spectral_distance(original, estimate),
-        'mr_stft': multi_resolution_stft_distance(original, estimate),
-        'mel': mel_distance(original, estimate, sample_rate),
+        name: metric.function(original, estimate, sample_rate) for name, metric in METRICS.items()
     }
+
+
+def describe(figures: Mapping[str, float]) -> str:
+    """The metrics among `figures`, for a line of text."""
+    return ', '.join(
+        metric.format(figures[name]) for name, metric in METRICS.items() if name in figures
+    )
 
 
 def mean_figures(rows: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -56,7 +95,7 @@ def si_sdr(original: np.ndarray, estimate: np.ndarray) -> float:
     means = sum(np.sum(pair, axis=-1) for pair in _blocks(original, estimate)) / original.shape[-1]
 
     def total(values: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]) -> np.ndarray:
-        """The sums over all samples, `[values, channels]`, of what a block gives, centred."""
+        """Sums over all samples, `[values, channels]`, of a function of the centred signals."""
         centred = (pair - means[..., None] for pair in _blocks(original, estimate))
         return sum(np.sum(np.stack(values(*pair)), axis=-1) for pair in centred)
 
@@ -107,7 +146,7 @@ def multi_resolution_stft_distance(original: np.ndarray, estimate: np.ndarray) -
     (spectral convergence, Frobenius norms, and log magnitude). FFTs of 1024, 2048 and 512 samples,
     Hann windows of 600, 1200 and 240 in their middle, hops of 120, 240 and 50; frames centred on
     the signal, which is mirrored at its ends. Magnitudes are not normalised and at least √1e-7, so
-    that silence has a logarithm. Those figures were chosen at 24 kHz and are used at any rate.
+    that silence has a logarithm. The sizes were chosen at 24 kHz and are used at any rate.
 
     Args:
       original, estimate: `[..., samples]`, the same shape, at least 2048 samples.
@@ -139,10 +178,10 @@ def mel_distance(original: np.ndarray, estimate: np.ndarray, sample_rate: int) -
 
         mean |log10 max(M, 1e-5) - log10 max(M̂, 1e-5)|
 
-    over bands, time and channels. M is what 80 triangular filters from 0 Hz to half the sample
-    rate, of Slaney's mel scale and of equal area, as librosa's by default, let through of the
-    magnitudes, not normalised, of an STFT (periodic Hann 2048, hop 512, no padding). For 16-bit
-    audio the floor is about the noise of its quantisation.
+    over bands, time and channels. M is the magnitude STFT (periodic Hann 2048, hop 512, no padding,
+    not normalised) through 80 triangular filters of equal area from 0 Hz to half the sample rate,
+    on Slaney's mel scale: librosa's defaults. For 16-bit audio the floor is about the noise of its
+    quantisation.
 
     Args:
       original, estimate: `[..., samples]`, the same shape, at least 2048 samples.
@@ -167,6 +206,44 @@ def mel_filters(sample_rate: int) -> np.ndarray:
     bins = np.fft.rfftfreq(_WINDOW, 1 / sample_rate)[:, None]
     triangles = np.minimum((bins - below) / (tops - below), (above - bins) / (above - tops))
     return np.maximum(triangles, 0) * 2 / (above - below)
+
+
+# All that is measured, printed and drawn of a reconstruction. A new metric is one more entry.
+METRICS = {
+    'si_sdr': Metric(lambda x, y, _: si_sdr(x, y), 'SI-SDR', 'dB', 2, higher_is_better=True),
+    'lsd': Metric(lambda x, y, _: log_spectral_distance(x, y), 'log-spectral distance', 'dB', 2),
+    'mr_stft': Metric(
+        lambda x, y, _: multi_resolution_stft_distance(x, y), 'multi-resolution STFT distance'
+    ),
+    'mel': Metric(mel_distance, 'mel distance'),
+}
+
+
+def shaped_noise(waveform: np.ndarray) -> np.ndarray:
+    """Baseline: stationary Gaussian noise with a clip's average power at each frequency.
+
+    It has the timbre of the whole clip and nothing that changes in time: no notes, no beats.
+
+    Args:
+      waveform: `[channels, samples]`, at least 2048 samples.
+
+    Returns:
+      The same shape, float32: other noise for each channel, of a fixed seed, filtered so that its
+      `average_power_spectrum` is nearly the channel's.
+    """
+    samples = waveform.shape[-1]
+    white = np.fft.rfft(np.random.default_rng(_NOISE_SEED).standard_normal(waveform.shape))
+    wanted = average_power_spectrum(waveform)
+    gains = np.ones_like(wanted)  # [channels, 1025]
+    frequencies, points = (np.linspace(0, 1, each.shape[-1]) for each in (white, gains))
+    # The window blurs peaks, and the mean is over a few seconds: correct the gains by the average
+    # spectrum that the filtered noise has.
+    for _ in range(_NOISE_ROUNDS):
+        filters = np.stack([np.interp(frequencies, points, channel) for channel in gains])
+        noise = np.fft.irfft(white * filters, samples)
+        power = average_power_spectrum(noise)
+        gains *= np.sqrt(np.divide(wanted, power, out=np.zeros_like(power), where=power > 0))
+    return noise.astype(np.float32)
 
 
 def average_power_spectrum(waveform: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a model makes of each noise level, on the same crops with the same noise every time."""
+"""Figures of a model at each noise level, on the same crops with the same noise every time."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,30 +10,30 @@ import numpy as np
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.loss import add_noise, consistency_loss
 from m2l_jax.consistency.noise import NoiseLevels, teacher_index
-from m2l_jax.evaluation.latent_spread import latent_moments, latent_spread
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
 BINS = 8
 
 _SEED = 0  # of the noise
-_NOISY = 5.0  # σ from which on hardly anything but the latents tells what the clip is
+_NOISY = 5.0  # σ from which on hardly anything but the latents identifies the clip
+_SATURATED = 0.99
 
 
 class BinFigures(NamedTuple):
     """Figures of each noise level, `[BINS]`, and of the latents, `[]`; all float32.
 
     Attributes:
-      loss: consistency loss with the same parameters as student and teacher: how far apart f(x_σ)
-        and f(x_σ') are, which a model that ignores its input can make 0 as well as a perfect one.
-      error: root mean square of f(x_σ) - x over crops and elements: how near to the clean
-        spectrogram x the model comes; a model that gives x_σ back has the error σ.
+      loss: consistency loss with the same parameters as student and teacher: the distance between
+        f(x_σ) and f(x_σ'). It is 0 for a perfect model, and for one that ignores its input.
+      error: root mean square of f(x_σ) - x over crops and elements, x being the clean spectrogram;
+        a model that returns x_σ has the error σ.
       error_other: the same where each crop is denoised with another crop's latents; nan where all
-        crops are the same, as those of a single clip no longer than a crop.
+        crops are equal, as those of a single clip no longer than a crop.
       error_mean: the same with the mean of all latents.
       magnitude_error, magnitude_error_other: as `error` and `error_other`, of the magnitudes alone:
         they fall while phases are still left to chance.
-      latent_std: spread of the latents.
-      latents_saturated: the part of them at the ends of tanh.
+      latent_std: standard deviation of the latents.
+      latents_saturated: the part of the latents at the ends of tanh.
     """
 
     loss: jax.Array
@@ -46,7 +46,25 @@ class BinFigures(NamedTuple):
     latents_saturated: jax.Array
 
 
-Measure = Callable[[Params, np.ndarray], BinFigures]
+Measure = Callable[..., BinFigures]
+
+
+def latent_moments(latents: jax.Array) -> dict[str, jax.Array]:
+    """Means for `latent_spread`, of latents of any shape; means over parts may be averaged."""
+    return {
+        'mean': jnp.mean(latents),
+        'mean_square': jnp.mean(latents**2),
+        'saturated': jnp.mean((jnp.abs(latents) > _SATURATED).astype(jnp.float32)),
+    }
+
+
+def latent_spread(moments: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Standard deviation of the latents, and the part of them that is stuck at -1 or 1."""
+    variance = moments['mean_square'] - moments['mean'] ** 2
+    return {
+        'latent_std': jnp.sqrt(jnp.maximum(variance, 0.0)),
+        'latents_saturated': moments['saturated'],
+    }
 
 
 def bin_indices() -> np.ndarray:
@@ -55,11 +73,11 @@ def bin_indices() -> np.ndarray:
 
 
 def make_measure(model: Music2Latent, huber_scale: float, delta: float) -> Measure:
-    """Compiles (params, crops `[B, F, T, 2]`) -> `BinFigures`.
+    """Makes the function (params, crops `[B, F, T, 2]`, after_bin) -> `BinFigures`, jitted inside.
 
-    Each bin is measured at the level in its middle, with a noise of its own for each crop. Another
-    crop's latents are those of the crop B/2 further on. In bfloat16 and with a small Δ, the losses
-    at the highest levels are mostly rounding.
+    Each bin is measured at the level in its middle, with separate noise for each crop. Another
+    crop's latents are those of the crop B/2 further on. `after_bin()`, if given, is called after
+    each bin. In bfloat16 and with a small Δ, the losses at the highest levels are mostly rounding.
 
     Args:
       model: computes in its config's dtype.
@@ -68,77 +86,80 @@ def make_measure(model: Music2Latent, huber_scale: float, delta: float) -> Measu
         makes evaluations comparable.
     """
     levels = model.config.noise
+    own, other, mean = range(3)
+
+    def apply(params, *inputs, method):
+        return model.apply({'params': params}, *inputs, method=method)
 
     @jax.jit
-    def measure(params: Params, crops: jax.Array) -> BinFigures:
-        def apply(*inputs, method):
-            return model.apply({'params': params}, *inputs, method=method)
-
-        latents = apply(crops, method='encode')
-        own, other, mean = range(3)
+    def condition(params, crops):
+        latents = apply(params, crops, method='encode')
         conditions = jnp.stack(
             [
                 latents,
                 jnp.roll(latents, len(crops) // 2, axis=0),
                 jnp.broadcast_to(jnp.mean(latents, axis=(0, 1)), latents.shape),
             ]
-        )
-        pyramids = jax.lax.map(lambda given: apply(given, method='pyramid'), conditions)
+        )  # [3, B, t, C]
+        pyramids = jax.lax.map(lambda given: apply(params, given, method='pyramid'), conditions)
+        return pyramids, latent_spread(latent_moments(latents))
+
+    @jax.jit
+    def measure_bin(params, crops, pyramids, number, index):
         keys = jax.random.split(random_key(_SEED), len(crops))
-        normal, shape = jax.random.normal, crops.shape[1:]
-
-        def measure_bin(place):
-            number, index = place
-            noise = jax.vmap(lambda key: normal(jax.random.fold_in(key, number), shape))(keys)
-            sigma, teacher_sigma = (
-                jnp.full(len(crops), levels.sigma(i)) for i in (index, teacher_index(index, delta))
-            )
-
-            def denoise(given):
-                condition, sigma = given
-                pyramid = jax.tree.map(lambda level: level[condition], pyramids)
-                return apply(add_noise(crops, noise, sigma), sigma, pyramid, method='denoise')
-
-            # One after another, for the model to be compiled once.
-            kinds = jnp.array([own, own, other, mean])
-            sigmas = jnp.stack([sigma, teacher_sigma, sigma, sigma])
-            student, teacher, *others = jax.lax.map(denoise, (kinds, sigmas))
-            losses = consistency_loss(
-                lambda *_: student,
-                lambda *_: teacher,
-                crops,
-                noise,
-                sigma,
-                teacher_sigma,
-                huber_scale,
-            )
-            errors = [_rms(output - crops) for output in (student, *others)]
-            magnitudes = [
-                _rms(_magnitude(output) - _magnitude(crops)) for output in (student, others[0])
-            ]
-            return jnp.mean(losses), *errors, *magnitudes
-
-        bins = jax.lax.map(measure_bin, (jnp.arange(BINS), jnp.asarray(bin_indices())))
-        figures = BinFigures(*bins, **latent_spread(latent_moments(latents)))
-        alike = jnp.all(crops == jnp.roll(crops, len(crops) // 2, axis=0))
-        return figures._replace(
-            error_other=jnp.where(alike, jnp.nan, figures.error_other),
-            magnitude_error_other=jnp.where(alike, jnp.nan, figures.magnitude_error_other),
+        noise = jax.vmap(
+            lambda key: jax.random.normal(jax.random.fold_in(key, number), crops.shape[1:])
+        )(keys)
+        sigma, teacher_sigma = (
+            jnp.full(len(crops), levels.sigma(i)) for i in (index, teacher_index(index, delta))
         )
 
+        def denoise(given):
+            kind, sigma = given
+            pyramid = jax.tree.map(lambda level: level[kind], pyramids)
+            return apply(params, add_noise(crops, noise, sigma), sigma, pyramid, method='denoise')
+
+        # One after another, so that the model is compiled once.
+        kinds = jnp.array([own, own, other, mean])
+        sigmas = jnp.stack([sigma, teacher_sigma, sigma, sigma])
+        student, teacher, *others = jax.lax.map(denoise, (kinds, sigmas))
+        losses = consistency_loss(
+            lambda *_: student, lambda *_: teacher, crops, noise, sigma, teacher_sigma, huber_scale
+        )
+        errors = [_rms(output - crops) for output in (student, *others)]
+        magnitudes = [
+            _rms(_magnitude(output) - _magnitude(crops)) for output in (student, others[0])
+        ]
+        return jnp.stack([jnp.mean(losses), *errors, *magnitudes])
+
+    def measure(
+        params: Params, crops: np.ndarray, after_bin: Callable[[], None] = lambda: None
+    ) -> BinFigures:
+        pyramids, spread = condition(params, crops)
+        bins = []
+        for number, index in enumerate(bin_indices()):
+            bins.append(np.asarray(measure_bin(params, crops, pyramids, number, index)))
+            after_bin()
+        figures = BinFigures(*np.stack(bins, axis=1), **spread)
+        if np.array_equal(crops, np.roll(crops, len(crops) // 2, axis=0)):
+            nan = np.full(BINS, np.nan)
+            figures = figures._replace(error_other=nan, magnitude_error_other=nan)
+        return figures
+
+    measure.programs = condition, measure_bin
     return measure
 
 
 def name_figures(figures: BinFigures, levels: NoiseLevels) -> dict[str, float]:
-    """The figures, and what follows from them, by name.
+    """The figures and their ratios by name.
 
     - `loss_sigma_…` and `error_sigma_…`, with the level σ in the name; `loss` and `error`: their
       means;
     - `latent_gain_sigma_…`: the error with another crop's latents over that with its own, 1 where
       the latents are not used; `latent_gain`: the least of those from σ = 5 on;
-      `latent_gain_over_mean…`: the same with the mean of all latents for another crop's;
+      `latent_gain_over_mean…`: the same with the mean of all latents in place of another crop's;
       `latent_gain_magnitude…`: as `latent_gain…`, of the magnitudes' error;
-    - `latent_std` and `latents_saturated`, see `evaluation.latent_spread`.
+    - `latent_std` and `latents_saturated`, see `BinFigures`.
     """
     figures = jax.tree.map(lambda value: np.asarray(value, np.float64), figures)
     sigmas = np.array([float(sigma) for sigma in levels.sigma(bin_indices())])

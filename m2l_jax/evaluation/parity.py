@@ -1,9 +1,10 @@
-"""This model and the PyTorch package's, stage by stage, on the same input and noise."""
+"""Comparison with the PyTorch package, stage by stage, on the same input and noise."""
 
 import contextlib
 import dataclasses
+import os
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -12,14 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from m2l_jax.audio.spectrogram import to_spectrogram, to_waveform
+from m2l_jax.codec.arrays import as_waveform
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.rows import channel_key, decoding_noise
+from m2l_jax.codec.weights import locate_weights
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.model.layers import ResBlock
+from m2l_jax.torch_weights.conversion import read_torch_model
 from m2l_jax.torch_weights.names import name_table
-from m2l_jax.torch_weights.reference import reference_network
+from m2l_jax.torch_weights.reference import random_tensors, reference_network
 from m2l_jax.torch_weights.state_dict import from_state_dict
 
 SEED = 0  # of the decoding noise
@@ -39,7 +43,7 @@ _TOLERANCES = {
 
 @dataclasses.dataclass(frozen=True)
 class StageResult:
-    """How far a stage's output is from the reference's.
+    """Distance of a stage's output from the reference's.
 
     Attributes:
       name: of the stage.
@@ -59,8 +63,29 @@ class StageResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the SNR reaches the tolerance; it does not if it is NaN."""
+        """True if the SNR reaches the tolerance; False for NaN."""
         return self.snr >= self.tolerance
+
+
+def compare_file(
+    checkpoint: str | None, audio: str | os.PathLike[str], seconds: float, dtype: str
+) -> list[StageResult]:
+    """Runs `compare_with_reference` on the beginning of a file.
+
+    Args:
+      checkpoint: .pt or .safetensors file or a packaged name; None for random weights at full size.
+      audio: any audio file.
+      seconds: of it.
+      dtype: of this model's computation.
+    """
+    if checkpoint is None:
+        config = ModelConfig()
+        tensors = random_tensors(config)
+    else:
+        config, tensors = read_torch_model(locate_weights(checkpoint))
+    rate = config.spectrogram.sample_rate
+    waveform = as_waveform(audio, rate)[:, : round(seconds * rate)]
+    return compare_with_reference(config, tensors, waveform, dtype)
 
 
 def compare_with_reference(
@@ -93,6 +118,32 @@ def compare_with_reference(
     with reference_network(config, tensors) as network:
         theirs = _run_reference(network, config, waveform)
     return [measure(name, ours[name], theirs[name], dtype) for name in theirs]
+
+
+def describe_stages(stages: Sequence[StageResult]) -> str:
+    """A table with a row for each stage."""
+    rows = [('stage', 'shape', 'max abs error', 'relative L2', 'SNR dB', 'at least', '')]
+    rows += [
+        (
+            stage.name,
+            '×'.join(map(str, stage.shape)),
+            f'{stage.max_abs_error:.1e}',
+            f'{stage.relative_l2:.1e}',
+            f'{stage.snr:.1f}',
+            f'{stage.tolerance:.0f}',
+            'ok' if stage.passed else 'TOO FAR',
+        )
+        for stage in stages
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    left = {0, 1}  # columns of text
+    return '\n'.join(
+        '  '.join(
+            f'{cell:{"<" if column in left else ">"}{width}}'
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
 
 
 def measure(name: str, ours: np.ndarray, reference: np.ndarray, dtype: str) -> StageResult:
@@ -207,7 +258,7 @@ def injected_noise(noises: Iterator[np.ndarray]) -> Iterator[None]:
 
 
 def _noise(config: ModelConfig, rows: int, frames: int, step: int) -> np.ndarray:
-    """What `EncoderDecoder.decode` draws for a single chunk."""
+    """The noise that `EncoderDecoder.decode` draws for a single chunk."""
     keys = jnp.stack([channel_key(SEED, row) for row in range(rows)])
     positions = jnp.tile(jnp.arange(frames // config.time_downsampling), (rows, 1))
     return np.asarray(decoding_noise(config, keys, positions, step))

@@ -1,136 +1,179 @@
-"""How well a model reconstructs given audio, piece by piece."""
+"""The report on how well a model reconstructs audio, beside another model and baselines."""
 
+import contextlib
 import dataclasses
-import pathlib
-from collections.abc import Iterator, Sequence
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-
-from m2l_jax.audio import files
-from m2l_jax.audio.levels import Levels
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.audio.suffixes import LeftOut
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.consistency.keys import random_key
 from m2l_jax.evaluation import metrics, noise_bins
-from m2l_jax.evaluation.held_out import LEAST_RMS, Clip, cut_crops
-from m2l_jax.evaluation.report import draw_comparison, save_picture
+from m2l_jax.evaluation.clips import Clip, cut_clips, cut_crops
+from m2l_jax.evaluation.reconstruction import reconstruct
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.json_files import write_json
+from m2l_jax.interface.paths import new_folder
+from m2l_jax.interface.progress import ProgressBar
 from m2l_jax.model.autoencoder import Music2Latent
+
+RELEASED = 'released'
 
 _CROP_FRAMES = 64  # of the paper's training crops
 _HUBER_SCALE, _DELTA = 0.00054, 1e-3  # c/√n, and the Δ at which the paper's schedule ends
+_LABELS = {
+    'mean': 'model',
+    'untrained_mean': 'untrained',
+    'shaped_noise_mean': 'shaped noise',
+}
+
+_logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Reconstruction:
-    """A clip's `waveform`, `[channels, samples]`, as a model gives it back, and its `figures`."""
-
-    clip: Clip
-    waveform: np.ndarray
-    figures: dict[str, float]
-
-
-def cut_clips(
-    paths: str, sample_rate: int, seconds: float
-) -> tuple[list[Clip], LeftOut, dict[str, str]]:
-    """Cuts every file into pieces of one length; what is left over or silent is left out.
+def evaluate(
+    checkpoint: str,
+    inputs: str,
+    output: str | os.PathLike[str],
+    *,
+    against: str | None = None,
+    seconds: float = 4.0,
+    media: int = 5,
+    denoising_steps: int = 1,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Writes `report.json`, and some pieces as WAV and PNG, into `output`; returns the report.
 
     Args:
-      paths: a file or folder; several with commas between.
-      sample_rate: of the clips, in Hz.
-      seconds: of each.
-
-    Returns:
-      The clips, what the folders hold of formats that are not read, and the reason for each file
-      of which there is no clip.
-
-    Raises:
-      InputError: if pieces would be too short to measure, or there are none.
-    """
-    samples = round(seconds * sample_rate)
-    if samples < metrics.LEAST_SAMPLES:
-        raise InputError(
-            f'pieces of {seconds} s are too short to measure: '
-            f'{metrics.LEAST_SAMPLES / sample_rate:.3f} at least'
-        )
-    found, left_out = files.search(paths)
-    clips, skipped = [], {}
-    for index, path in enumerate(found):
-        try:
-            pieces = _read_pieces(path, sample_rate, samples)
-        except InputError as error:
-            skipped[path] = str(error)
-            continue
-        # The index tells files of the same name apart.
-        stem = f'{index:02}_{pathlib.Path(path).stem}'
-        clips += [Clip(f'{stem}_{number:02}', piece) for number, piece in pieces]
-        if not pieces:
-            skipped[path] = f'{path} has no {seconds} s that are not silent'
-    if not clips:
-        unread_too = f' ({left_out.describe()})' if left_out.files else ''
-        reason = f': {next(iter(skipped.values()))}' if skipped else ''
-        raise InputError(f'{paths} has nothing to evaluate{unread_too}{reason}')
-    return clips, left_out, skipped
-
-
-def _read_pieces(path: str, sample_rate: int, samples: int) -> list[tuple[int, np.ndarray]]:
-    """Number and `[channels, samples]` of each piece of a file that is not silent."""
-    levels = Levels()
-    waveform = files.read(path, sample_rate, levels=levels)
-    files.check_finite(waveform, path)
-    if too_loud := levels.too_loud():
-        raise InputError(f'{path} is {too_loud}')
-    cut = waveform[:, : waveform.shape[1] // samples * samples]
-    pieces = np.split(cut, range(samples, cut.shape[1], samples), axis=1)
-    return [
-        (number, piece)
-        for number, piece in enumerate(pieces)
-        if piece.size and np.sqrt(np.mean(piece**2)) >= LEAST_RMS
-    ]
-
-
-def reconstruct_clips(
-    codec: EncoderDecoder, clips: Sequence[Clip], denoising_steps: int, seed: int
-) -> Iterator[Reconstruction]:
-    """Yields each clip encoded, decoded from the noise of `seed`, and measured.
+      checkpoint: the model, as `EncoderDecoder` takes it.
+      inputs: a file or folder; several with commas between.
+      output: folder; made if missing.
+      against: another model to measure in the same way; `RELEASED` for the authors' weights.
+      seconds: of each piece.
+      media: pieces to write.
+      denoising_steps: evaluations of the model in decoding.
+      seed: of the decoding noise, and of the untrained model.
 
     Raises:
-      InputError: if the model gives NaN.
+      InputError: if a model or the audio cannot be read, or a model gives NaN.
     """
+    options = {'denoising_steps': denoising_steps, 'seed': seed}
+    codec = EncoderDecoder(checkpoint)
     rate = codec.config.spectrogram.sample_rate
-    for clip in clips:
-        waveform = codec.reconstruct(clip.waveform, denoising_steps, seed)
-        yield Reconstruction(clip, waveform, metrics.measure(clip.waveform, waveform, rate))
+    other = None if against is None else _open_other(against, rate)
+    clips, left_out, skipped = cut_clips(inputs, rate, seconds)
+    model = Music2Latent(codec.config)
+    with new_folder(output) as folder:
+        rows = _measure(codec, clips, 'the model', **options, folder=folder, media=media)
+        untrained = codec.with_params(compute_once(lambda: model.init_params(random_key(seed))))
+        report = {
+            'checkpoint': checkpoint,
+            'model': codec.model_id,
+            'config': dataclasses.asdict(codec.config),
+            **options,
+            'seconds': seconds,
+            'mean': metrics.mean_figures(rows),
+            'untrained_mean': _mean(untrained, clips, 'the untrained model', **options),
+            'shaped_noise_mean': metrics.mean_figures(
+                [
+                    metrics.measure(clip.waveform, metrics.shaped_noise(clip.waveform), rate)
+                    for clip in clips
+                ]
+            ),
+            'by_noise_level': measure_noise_levels(codec, clips),
+            'left_out': dataclasses.asdict(left_out),
+            'skipped': skipped,
+            'clips': {clip.name: row for clip, row in zip(clips, rows, strict=True)},
+        }
+        if other is not None:
+            report['against'] = {
+                'checkpoint': against,
+                'model': other.model_id,
+                'mean': _mean(other, clips, against, **options),
+                'by_noise_level': measure_noise_levels(other, clips),
+            }
+        write_json(folder / 'report.json', report)
+    return report
 
 
-def measure_noise_levels(codec: EncoderDecoder, clips: Sequence[Clip]) -> dict[str, float]:
+def describe_report(report: dict[str, Any]) -> str:
+    """The means and what was left out, in lines."""
+    lines = [f'{len(report["clips"])} pieces of {report["seconds"]:g} s, seed {report["seed"]}']
+    rows = {label: report[name] for name, label in _LABELS.items()}
+    latents = {'latents': report['by_noise_level']}
+    if against := report.get('against'):
+        name = against['checkpoint']
+        rows[name] = against['mean']
+        latents[f'{name}, latents'] = against['by_noise_level']
+    width = max(map(len, (*rows, *latents)))
+    lines += [f'{name:>{width}}: {metrics.describe(figures)}' for name, figures in rows.items()]
+    lines += [
+        f'{name:>{width}}: gain {figures["latent_gain"]:.3f}, of magnitudes '
+        f'{figures["latent_gain_magnitude"]:.3f} (the least from σ = 5 on; 1 if unused), '
+        f'spread {figures["latent_std"]:.3f}, {figures["latents_saturated"]:.1%} saturated'
+        for name, figures in latents.items()
+    ]
+    lines += [f'skipped: {reason}' for reason in report['skipped'].values()]
+    return '\n'.join(filter(None, (*lines, LeftOut(**report['left_out']).describe())))
+
+
+def measure_noise_levels(
+    codec: EncoderDecoder, clips: Sequence[Clip], crop_frames: int = _CROP_FRAMES
+) -> dict[str, float]:
     """Loss, error and the latents' gain by noise level: see `noise_bins.name_figures`.
-
-    On crops as in held-out evaluation: 64 frames of the spectrogram, fewer if the clips are
-    shorter.
 
     Args:
       codec: the model.
       clips: all of one length.
+      crop_frames: spectrogram frames of a crop; fewer of shorter clips.
     """
     spectrogram, least = codec.config.spectrogram, codec.config.time_downsampling
-    fitting = min(spectrogram.frames(clips[0].waveform.shape[1]), _CROP_FRAMES)
-    if fitting < least:  # not a latent vector's
+    fitting = min(spectrogram.frames(clips[0].waveform.shape[1]), crop_frames)
+    if fitting < least:  # too few for a latent vector
         clips = [Clip(clip.name, codec.pad(clip.waveform)) for clip in clips]
     samples = spectrogram.samples(max(fitting // least, 1) * least)
     measure = noise_bins.make_measure(Music2Latent(codec.config), _HUBER_SCALE, _DELTA)
-    figures = measure(codec.params, to_spectrogram(cut_crops(clips, samples), spectrogram))
+    text = f'errors at {noise_bins.BINS} noise levels'
+    with _progress(noise_bins.BINS, 'level', text) as advance:
+        crops = to_spectrogram(cut_crops(clips, samples), spectrogram)
+        figures = measure(codec.params, crops, advance)
     return noise_bins.name_figures(figures, codec.config.noise)
 
 
-def write_media(folder: pathlib.Path, result: Reconstruction, sample_rate: int) -> None:
-    """Writes original and reconstruction as WAV, and both as a picture."""
-    name, original, figures = result.clip.name, result.clip.waveform, result.figures
-    files.write(folder / f'{name}.original.wav', original, sample_rate)
-    files.write(folder / f'{name}.wav', result.waveform, sample_rate)
-    title = (
-        f'{name}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB, '
-        f'mel {figures["mel"]:.3f}'
-    )
-    picture = draw_comparison(original, result.waveform, sample_rate, title)
-    save_picture(folder / f'{name}.png', picture)
+def _open_other(against: str, sample_rate: int) -> EncoderDecoder:
+    other = EncoderDecoder(None if against == RELEASED else against)
+    rate = other.config.spectrogram.sample_rate
+    if rate != sample_rate:
+        raise InputError(
+            f'--against={against} is a model of {rate} Hz, --checkpoint one of {sample_rate} Hz: '
+            'compare models of the same rate'
+        )
+    return other
+
+
+def _measure(codec, clips, name, denoising_steps, seed, folder=None, media=0) -> list[dict]:
+    """The figures of each clip; writes the first `media` clips into the folder."""
+    rows = []
+    with _progress(len(clips), 'piece', f'{len(clips)} pieces with {name}') as advance:
+        for number, clip in enumerate(clips):
+            result = reconstruct(codec, clip, denoising_steps, seed)
+            rows.append(result.figures)
+            if number < media:
+                result.write(folder)
+            advance()
+    return rows
+
+
+def _mean(*arguments, **options) -> dict[str, float]:
+    return metrics.mean_figures(_measure(*arguments, **options))
+
+
+@contextlib.contextmanager
+def _progress(total: int, unit: str, text: str):
+    """Logs that work begins and shows how far it is; yields what counts one as done."""
+    _logger.info('measuring %s', text)
+    with contextlib.closing(ProgressBar(total, unit)) as bar:
+        yield lambda: bar.advance(1, text)

@@ -1,18 +1,68 @@
-"""A file encoded, decoded, and set beside its original."""
+"""Audio encoded, decoded, measured, and written beside its original."""
 
+import dataclasses
 import os
 import pathlib
 import time
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from m2l_jax.audio import files
-from m2l_jax.audio.levels import check_loudness
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.evaluation.metrics import LEAST_SAMPLES, log_spectral_distance, mel_distance, si_sdr
-from m2l_jax.evaluation.report import draw_comparison, save_picture
+from m2l_jax.evaluation import metrics
+from m2l_jax.evaluation.clips import Clip, read_sound
+from m2l_jax.evaluation.pictures import draw_comparison, save_picture
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import new_folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+    """A clip after encoding and decoding.
+
+    Attributes:
+      clip: the original.
+      waveform: the reconstruction, `[channels, samples]`.
+      sample_rate: of both, in Hz.
+      figures: see `metrics.measure`.
+      seconds: that encoding and decoding took.
+    """
+
+    clip: Clip
+    waveform: np.ndarray
+    sample_rate: int
+    figures: dict[str, float]
+    seconds: float
+
+    def draw(self) -> Figure:
+        """Draws both waveforms and spectrograms, with the figures in the title."""
+        title = f'{self.clip.name}\n{metrics.describe(self.figures)}'
+        return draw_comparison(self.clip.waveform, self.waveform, self.sample_rate, title)
+
+    def write(self, folder: pathlib.Path, *, with_original: bool = True) -> None:
+        """Writes reconstruction and original as WAV, and both as a picture."""
+        name = self.clip.name
+        if with_original:
+            files.write(folder / f'{name}.original.wav', self.clip.waveform, self.sample_rate)
+        files.write(folder / f'{name}.wav', self.waveform, self.sample_rate)
+        save_picture(folder / f'{name}.png', self.draw())
+
+
+def reconstruct(
+    codec: EncoderDecoder, clip: Clip, denoising_steps: int = 1, seed: int = 0
+) -> Reconstruction:
+    """Encodes a clip, decodes it from the noise of `seed`, and measures it.
+
+    Raises:
+      InputError: if the model gives NaN.
+    """
+    rate = codec.config.spectrogram.sample_rate
+    begin = time.monotonic()
+    waveform = codec.reconstruct(clip.waveform, denoising_steps, seed)
+    seconds = time.monotonic() - begin
+    figures = metrics.measure(clip.waveform, waveform, rate)
+    return Reconstruction(clip, waveform, rate, figures, seconds)
 
 
 def reconstruct_file(
@@ -32,45 +82,26 @@ def reconstruct_file(
       seed: of the decoding noise.
 
     Returns:
-      `si_sdr` and `lsd` in dB, `mel`, `seconds` taken (compilation included) and
-      `real_time_factor`.
+      Those of `metrics.measure`, `seconds` taken (compilation included) and `real_time_factor`.
 
     Raises:
       InputError: for a file that cannot be read, is too short, silent, not finite or absurdly
         loud, or that would be overwritten.
     """
-    sample_rate = codec.config.spectrogram.sample_rate
-    stem = pathlib.Path(audio_path).stem
-    wav_path = pathlib.Path(output, f'{stem}.wav')
-    if wav_path.resolve() == pathlib.Path(audio_path).resolve():
-        raise InputError(f'{wav_path} would be overwritten: choose another output folder')
-    original = files.read(audio_path, sample_rate)
-    _check(original, audio_path)
-    with new_folder(output) as folder:
-        begin = time.monotonic()
-        reconstruction = codec.reconstruct(original, denoising_steps, seed)
-        seconds = time.monotonic() - begin
-        files.write(wav_path, reconstruction, sample_rate)
-        figures = {
-            'si_sdr': si_sdr(original, reconstruction),
-            'lsd': log_spectral_distance(original, reconstruction),
-            'mel': mel_distance(original, reconstruction, sample_rate),
-            'seconds': seconds,
-            'real_time_factor': original.shape[1] / sample_rate / seconds,
-        }
-        title = f'{stem}: SI-SDR {figures["si_sdr"]:.2f} dB, LSD {figures["lsd"]:.2f} dB'
-        figure = draw_comparison(original, reconstruction, sample_rate, title)
-        save_picture(folder / f'{stem}.png', figure)
-        return figures
-
-
-def _check(waveform: np.ndarray, path: str | os.PathLike[str]) -> None:
-    """Refuses audio whose reconstruction could not be measured."""
-    if waveform.shape[1] < LEAST_SAMPLES:
+    path, rate = pathlib.Path(audio_path), codec.config.spectrogram.sample_rate
+    written = pathlib.Path(output, f'{path.stem}.wav')
+    if written.resolve() == path.resolve():
+        raise InputError(f'{written} would be overwritten: choose another output folder')
+    waveform = read_sound(audio_path, rate)
+    if waveform.shape[1] < metrics.LEAST_SAMPLES:
         raise InputError(
-            f'{path} has {waveform.shape[1]} samples, too few to measure: {LEAST_SAMPLES} at least'
+            f'{audio_path} has {waveform.shape[1]} samples, too few to measure: '
+            f'{metrics.LEAST_SAMPLES} at least'
         )
-    files.check_finite(waveform, path)
-    check_loudness(waveform, path)
     if not np.any(waveform):
-        raise InputError(f'{path} is silent: there is nothing to reconstruct')
+        raise InputError(f'{audio_path} is silent: there is nothing to reconstruct')
+    with new_folder(output) as folder:
+        result = reconstruct(codec, Clip(path.stem, waveform), denoising_steps, seed)
+        result.write(folder, with_original=False)
+    factor = waveform.shape[1] / rate / result.seconds
+    return {**result.figures, 'seconds': result.seconds, 'real_time_factor': factor}

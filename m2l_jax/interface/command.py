@@ -1,4 +1,4 @@
-"""How every command starts: flags parsed, and a user's mistake told in one line."""
+"""Start and end of every command: flags, logging, and one line for a user's mistake."""
 
 import logging
 import math
@@ -13,7 +13,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from m2l_jax.interface.errors import InputError, Interrupted
-from m2l_jax.interface.logs import hush_closed_loops
+from m2l_jax.interface.logs import hush_closed_loops, is_news
 from m2l_jax.interface.settings import LARGEST_SEED
 
 absl_flags.disclaim_key_flags()  # so that --help shows --config among the command's own
@@ -33,7 +33,7 @@ def define_config(default: str | None = None) -> absl_flags.FlagHolder:
 
 
 def define_checkpoint() -> absl_flags.FlagHolder:
-    """Defines `--checkpoint`, which model to take."""
+    """Defines `--checkpoint`, the model to use."""
     return absl_flags.DEFINE_string(
         'checkpoint',
         None,
@@ -45,7 +45,7 @@ def define_checkpoint() -> absl_flags.FlagHolder:
 def define_finite_float(
     name: str, default: float | None, help: str, lower_bound: float = 0
 ) -> absl_flags.FlagHolder:
-    """Defines a number that is neither `nan` nor `inf`, which absl takes for numbers."""
+    """Defines a number that is neither `nan` nor `inf`, which absl accepts."""
     holder = absl_flags.DEFINE_float(name, default, help, lower_bound=lower_bound)
     absl_flags.register_validator(
         holder, lambda value: value is None or math.isfinite(value), 'must be finite'
@@ -59,16 +59,18 @@ def define_seed(help: str = 'Seed of the decoding noise.') -> absl_flags.FlagHol
 
 
 def read_config(flag: absl_flags.FlagHolder) -> ml_collections.ConfigDict:
-    """The parsed config, or an InputError where the file could not be read."""
+    """The parsed config.
+
+    Raises:
+      InputError: if the file cannot be read.
+    """
     try:
-        config = flag.value
-        config.is_locked  # noqa: B018  a file that was not found answers only when it is touched
+        flag.value.is_locked  # noqa: B018  a missing file raises only on access
     except OSError as error:
         # The library's message lists what it tried; its last line has the reason.
-        raise InputError(
-            f'--config cannot be read: {str(error).strip().splitlines()[-1]}'
-        ) from None
-    return config
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f'--config cannot be read: {reason}') from None
+    return flag.value
 
 
 def run(main: Callable[[], None]) -> None:
@@ -95,20 +97,19 @@ def run(main: Callable[[], None]) -> None:
 
 
 def tell(error: InputError | Interrupted) -> int:
-    """Prints what ends a command, and returns the command's exit code."""
-    if isinstance(error, Interrupted):
-        print(error, file=sys.stderr)
-        return EXIT_INTERRUPTED
-    print(f'error: {error}', file=sys.stderr)
-    return EXIT_INPUT_ERROR
+    """Prints the error that ends a command, and returns the command's exit code."""
+    is_interrupted = isinstance(error, Interrupted)
+    print(error if is_interrupted else f'error: {error}', file=sys.stderr)
+    return EXIT_INTERRUPTED if is_interrupted else EXIT_INPUT_ERROR
 
 
 def _configure_logging() -> None:
-    """This project's messages from INFO, other libraries' from WARNING, each with its time only."""
-    # TensorFlow, here a reader of files only, greets from C++; about oneDNN even so.
+    """Shows this project's messages from INFO and others' from WARNING, each with its time."""
+    # TensorFlow logs from C++ as it starts, about oneDNN in spite of the level.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
     absl_logging.get_absl_handler().setFormatter(logging.Formatter('%(asctime)s %(message)s', '%T'))
+    absl_logging.get_absl_handler().addFilter(is_news)
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger('m2l_jax').setLevel(logging.INFO)
 
@@ -118,7 +119,7 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
         return absl_flags.FLAGS(arguments)
     except absl_flags.Error as error:
-        # What a config raises comes with a trace that ml_collections has added.
+        # ml_collections adds a trace to a config's own error.
         cause, message = error.__context__, str(error).strip().splitlines()[-1]
         if isinstance(cause, InputError):
             _fail(message.partition(': ')[2])
@@ -140,7 +141,7 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def _fail_without_devices() -> None:
-    """Ends the command if JAX has no device, which JAX tells of wherever one is first used."""
+    """Ends the command if JAX has no device; JAX raises that wherever one is first used."""
     from m2l_jax.interface.devices import check_devices
 
     try:
@@ -150,11 +151,9 @@ def _fail_without_devices() -> None:
 
 
 def _with_underscores(argument: str) -> str:
-    """`--some-flag=value` as `--some_flag=value`: both are taken."""
-    if not argument.startswith('--'):
-        return argument
-    name, equals, value = argument.removeprefix('--').partition('=')
-    return '--' + name.replace('-', '_') + equals + value
+    """`--some-flag=value` as `--some_flag=value`."""
+    name, equals, value = argument.partition('=')
+    return '--' + name[2:].replace('-', '_') + equals + value if name[:2] == '--' else argument
 
 
 def _raised_in(error: BaseException) -> str:

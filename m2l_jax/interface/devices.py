@@ -1,10 +1,11 @@
-"""JAX as this project uses it in a process that belongs to others."""
+"""JAX's settings and devices, in a process that may belong to others."""
 
 import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 
@@ -15,9 +16,9 @@ _FORKED_IN_USE = threading.Event()
 
 @contextlib.contextmanager
 def standard_jax() -> Iterator[None]:
-    """JAX's default rules for this thread, whatever the caller has set; also a decorator.
+    """Sets JAX's default rules for this thread, whatever the caller has set; also a decorator.
 
-    Types, promotion and random streams decide on the results, and are this project's own choice.
+    The results depend on types, promotion and random streams.
 
     Raises:
       InputError: see `check_devices`.
@@ -37,8 +38,8 @@ def check_devices() -> None:
     """Refuses a process in which JAX cannot compute.
 
     Raises:
-      InputError: if JAX has no device of the platform that is asked for, or this process was forked
-        from one that used JAX, and would wait forever for threads that only the parent has.
+      InputError: if JAX has no device of the platform asked for, or the process was forked from one
+        that used JAX: it would wait forever for threads that only the parent has.
     """
     if _FORKED_IN_USE.is_set():
         raise InputError(
@@ -54,6 +55,15 @@ def check_devices() -> None:
         raise InputError(
             f'JAX finds no device{wanted} ({reason}): set JAX_PLATFORMS=cpu, or unset it'
         ) from None
+
+
+def compute_once(function: Callable[[], Any], sharding: Any = None) -> Any:
+    """Runs a function of hundreds of small random draws, such as an initialisation, jitted.
+
+    On a CPU, XLA would take twice as long to optimise them as to compile them as they are.
+    """
+    options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}
+    return jax.jit(function, out_shardings=sharding, compiler_options=options)()
 
 
 def _note_fork() -> None:

@@ -1,19 +1,19 @@
-"""The exceptions that end a command without a stack trace, and what they quote of others."""
+"""The exceptions that end a command without a stack trace."""
 
 
 class InputError(ValueError):
     """A mistake in what the user gave: a file, a field, a folder.
 
-    The message is one line that names the file or field and the mend. Commands print it without
-    a stack trace and exit with code 1; library callers catch it as a ``ValueError``.
+    The message is one line that names the file or field and the remedy. Commands print it and exit
+    with code 1; library callers catch it as a ``ValueError``.
     """
 
 
 class Interrupted(Exception):
-    """Work that stopped before its end, by no mistake of the user's: run again, it goes on.
+    """Work that stopped early through no mistake of the user's, and goes on when run again.
 
-    It was asked to stop, or another process that it needs was lost; the message says which, and
-    what is saved. Commands print it and exit with code 75.
+    It was asked to stop, or lost another process; the message says which, and what is saved.
+    Commands print it and exit with code 75.
     """
 
 

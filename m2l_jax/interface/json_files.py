@@ -9,7 +9,7 @@ from m2l_jax.interface.paths import replaced_file
 
 
 def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 2) -> None:
-    """Writes what `to_json` makes, whole, or leaves what was there; missing folders are made.
+    """Writes `to_json(content)`, whole or not at all; missing folders are made.
 
     Raises:
       InputError: if it cannot be written.
@@ -20,13 +20,9 @@ def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 
 
 
 def to_json(content: Any, indent: int | None = 2) -> str:
-    """The text for dicts, lists, tuples, and what JSON has a word for.
+    """JSON in which numbers that are not finite, such as the SI-SDR of silence, are null.
 
-    It has none for numbers that are not finite, such as the SI-SDR of silence: they become null.
-
-    Args:
-      content: what to tell.
-      indent: spaces a level; None for one line.
+    `indent` is in spaces a level; None for one line.
     """
     return json.dumps(_finite(content), indent=indent, allow_nan=False)
 
@@ -36,6 +32,4 @@ def _finite(content: Any) -> Any:
         return {key: _finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [_finite(value) for value in content]
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
-    return content
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -1,4 +1,4 @@
-"""The files that a user names: a folder, a pattern, a list, a file, or several of them."""
+"""Files that a user names: a folder, a pattern, a list, a file, or several of them."""
 
 import concurrent.futures
 import glob
@@ -20,7 +20,7 @@ _BLOCK = 1000  # files whose sizes a thread asks for at a time
 
 
 class Found(NamedTuple):
-    """Files that are meant by what a user names.
+    """Files found by `find_files`.
 
     Attributes:
       folder: that they share.
@@ -38,8 +38,8 @@ def list_files(
 ) -> tuple[list[str], list[str]]:
     """Lists a file by itself, or the files below a folder, sorted.
 
-    Hidden files and folders are left out, and links to folders not followed, which is logged;
-    suffixes are lower-case and match in any case.
+    Skips hidden files and folders, and links to folders, which are logged; suffixes are lower-case
+    and match in any case.
 
     Returns:
       The files below a folder that end in one of `suffixes`, and those that end in one of `others`.
@@ -70,7 +70,7 @@ def list_files(
 
 
 def split_inputs(inputs: str) -> list[str]:
-    """What is named with commas between; a path with a comma in it is one.
+    """Splits at commas, but for an existing path with a comma in it.
 
     Raises:
       InputError: if nothing stands before or after a comma.
@@ -86,26 +86,36 @@ def split_inputs(inputs: str) -> list[str]:
 def find_files(
     parts: Iterable[str], suffixes: Collection[str], kind: str, others: Collection[str] = ()
 ) -> Found:
-    """Lists the files that are meant by each part, as absolute paths.
+    """Lists the files that each part names.
 
     Args:
       parts: each a folder (searched recursively), glob pattern (`**` for folders at any depth),
-        file, or list: a `.txt` file with a path a line, relative ones from the list's folder, blank
-        lines and those that begin with `#` left out.
-      suffixes: what files in folders and of patterns end in; lower-case.
+        file, or list: a `.txt` file with a path a line, relative to the list's folder; blank lines
+        and those that begin with `#` are skipped.
+      suffixes: lower-case, of the files to take from folders and patterns.
       kind: of these files, for errors.
-      others: suffixes of files that folders and patterns leave out, but by name.
+      others: suffixes of files to report as left out of folders and patterns.
 
     Returns:
-      What is found. Files of a list may be missing.
+      The files. Those of a list may be missing.
 
     Raises:
       InputError: if a folder or file is missing, or a pattern matches nothing.
     """
     folders, found, left_out = set(), set(), set()
-    for part in parts:
-        below, listed, others_there = _expand(os.path.abspath(part), suffixes, kind, others)
-        folders |= below
+    for part in map(os.path.abspath, parts):
+        if os.path.isfile(part) and part.lower().endswith(LIST_SUFFIX):
+            folders_there, listed = _read_list(part)
+            folders |= folders_there
+            found.update(listed)
+            continue
+        if os.path.isdir(part):
+            folder, (listed, others_there) = part, list_files(part, suffixes, others)
+        elif os.path.exists(part) or not glob.has_magic(part):
+            folder, (listed, others_there) = os.path.dirname(part), list_files(part, suffixes)
+        else:
+            folder, listed, others_there = _match(part, suffixes, kind, others)
+        folders.add(folder)
         found.update(listed)
         left_out.update(others_there)
     folder = os.path.commonpath(folders) if folders else os.sep
@@ -113,7 +123,7 @@ def find_files(
 
 
 def file_sizes(paths: list[str]) -> Iterator[int | None]:
-    """The size of each file in bytes, 0 if it cannot be had, and None for a folder."""
+    """The size of each file in bytes; 0 if it cannot be had, None for a folder."""
     blocks = [paths[begin : begin + _BLOCK] for begin in range(0, len(paths), _BLOCK)]
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
         for sizes in threads.map(lambda block: [_size(path) for path in block], blocks):
@@ -121,9 +131,9 @@ def file_sizes(paths: list[str]) -> Iterator[int | None]:
 
 
 def readable_name(path: str) -> str:
-    """A name as text that can be stored and printed, whatever bytes the file system has for it.
+    """A path as text that can be stored and printed: bytes that are no UTF-8 become `\\xff`.
 
-    Different names stay different: bytes that are no UTF-8 become `\\xff` and the like.
+    Different names stay different.
     """
     try:
         path.encode()
@@ -133,7 +143,7 @@ def readable_name(path: str) -> str:
 
 
 def _scan(folder: str) -> tuple[list[str], list[str], list[str]]:
-    """The folders, the links to folders and the files right in a folder."""
+    """The folders, the links to folders and the files directly in a folder."""
     folders, links, files = [], [], []
     try:
         with os.scandir(folder) as entries:
@@ -145,12 +155,11 @@ def _scan(folder: str) -> tuple[list[str], list[str], list[str]]:
                     files.append(path)
                 else:
                     (links if entry.is_symlink() else folders).append(path)
-    except PermissionError:
-        # Of the root alone, and at the top of every disk.
-        if os.path.basename(folder) != 'lost+found':
-            raise InputError(f'{folder} cannot be read: change its permissions') from None
     except OSError as error:
-        raise InputError(f'{folder} cannot be read ({error.strerror})') from None
+        if not isinstance(error, PermissionError):
+            raise InputError(f'{folder} cannot be read ({error.strerror})') from None
+        if os.path.basename(folder) != 'lost+found':  # root's own, at the top of every disk
+            raise InputError(f'{folder} cannot be read: change its permissions') from None
     return folders, links, files
 
 
@@ -158,37 +167,31 @@ def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        if entry.is_symlink():  # in a circle, or to where nobody may look: whoever reads it says so
+        if entry.is_symlink():  # circular, or to a forbidden place: reading it gives the error
             return False
         raise
 
 
-def _expand(
-    part: str, suffixes: Collection[str], kind: str, others: Collection[str]
-) -> tuple[set[str], list[str], list[str]]:
-    """The folders that names are relative to, the files, and the others."""
-    if os.path.isfile(part) and part.lower().endswith(LIST_SUFFIX):
-        return *_read_list(part), []
-    if os.path.isdir(part):
-        return {part}, *list_files(part, suffixes, others)
-    if os.path.exists(part) or not glob.has_magic(part):
-        return {os.path.dirname(part)}, *list_files(part, suffixes)
+def _match(
+    pattern: str, suffixes: Collection[str], kind: str, others: Collection[str]
+) -> tuple[str, list[str], list[str]]:
+    """The folder above a pattern's first wildcard, the files that match, and the others."""
     matches, left_out = [], []
-    for match in glob.iglob(part, recursive=True):
+    for match in glob.iglob(pattern, recursive=True):
         if _ends_in(match, suffixes):
             matches.append(match)
         elif _ends_in(match, others) and not os.path.isdir(match):
             left_out.append(match)
     if not matches and not left_out:
-        raise InputError(f'no {kind} matches {part}: check the pattern, and quote it')
-    folder = part
+        raise InputError(f'no {kind} matches {pattern}: check the pattern, and quote it')
+    folder = pattern
     while glob.has_magic(folder):
         folder = os.path.dirname(folder)
-    return {folder}, matches, left_out
+    return folder, matches, left_out
 
 
 def _read_list(path: str) -> tuple[set[str], list[str]]:
-    """The folders that a list's names are relative to, and the files in it, there or not."""
+    """The folders that a list's names are relative to, and its files, which may be missing."""
     here = os.path.dirname(path)
     try:
         content = pathlib.Path(path).read_bytes().removeprefix(b'\xef\xbb\xbf')

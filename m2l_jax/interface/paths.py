@@ -15,19 +15,21 @@ from m2l_jax.interface.errors import InputError
 
 try:
     import fcntl
-except ModuleNotFoundError:  # not on Windows, where no file is locked
+except ModuleNotFoundError:  # Windows, where no file is locked
     fcntl = None
 
 _PARTIAL = re.compile(r'\.[0-9a-f]{16}\.([0-9a-f]{16})\.(\d+)\.partial')
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-_ABANDONED_SECONDS = 86_400  # without a change, where the process that wrote cannot be looked for
+_ABANDONED_SECONDS = 86_400  # without a change, for files of other machines
+
+PathLike = str | os.PathLike[str]
 
 
 def user_cache_folder() -> pathlib.Path:
-    """Where what can be had again is kept: `$M2L_JAX_CACHE`, or else `m2l_jax` among the caches.
+    """The folder for downloads and compiled programs; it need not exist.
 
-    Those are in `$XDG_CACHE_HOME`, or else in `~/.cache`. The folder need not exist.
+    `$M2L_JAX_CACHE`, or else `m2l_jax` in `$XDG_CACHE_HOME` or `~/.cache`.
 
     Raises:
       RuntimeError: for a user without a home.
@@ -37,8 +39,8 @@ def user_cache_folder() -> pathlib.Path:
     return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'm2l_jax'
 
 
-def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Makes a folder, with its parents, unless it is there; before any work is done for it.
+def make_folder(path: PathLike) -> pathlib.Path:
+    """Makes a folder with its parents, or keeps the one that is there.
 
     Raises:
       InputError: if it cannot be made or written into.
@@ -47,8 +49,8 @@ def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Yields a folder as `make_folder` makes it; what it made and is empty goes after an error.
+def new_folder(path: PathLike) -> Iterator[pathlib.Path]:
+    """Yields a folder as `make_folder`; after an error, removes what it made and is empty.
 
     Raises:
       InputError: if it cannot be made or written into.
@@ -63,8 +65,8 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         raise
 
 
-def _make_folder(path: str | os.PathLike[str], made: list[pathlib.Path]) -> pathlib.Path:
-    """Appends to `made` each folder that was not there before."""
+def _make_folder(path: PathLike, made: list[pathlib.Path]) -> pathlib.Path:
+    """Appends each new folder to `made`."""
     if '://' in os.fspath(path):
         raise InputError(
             f'{path} is no folder: mount the bucket, with gcsfuse or the like, and pass that folder'
@@ -74,11 +76,10 @@ def _make_folder(path: str | os.PathLike[str], made: list[pathlib.Path]) -> path
         for each in (*reversed(folder.parents), folder):
             try:
                 each.mkdir()
+                made.append(each)
             except OSError:
                 if not each.is_dir():
                     raise
-            else:
-                made.append(each)
     except OSError as error:
         raise InputError(f'{path} cannot be made a folder ({error.strerror})') from None
     if not os.access(folder, os.W_OK):
@@ -87,78 +88,74 @@ def _make_folder(path: str | os.PathLike[str], made: list[pathlib.Path]) -> path
 
 
 @contextlib.contextmanager
-def replaced_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Yields a name to write to; the file takes `path` once the block has ended without an error.
+def _writing(path: PathLike) -> Iterator[None]:
+    """Turns the system's errors into one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f'{path} cannot be written ({error.strerror or error})') from None
 
-    Until then `path` is what it was, and after an error nothing is left. The name is this
-    process's own, so that others, on other machines too, may write the same file. Missing folders
-    are made.
+
+@contextlib.contextmanager
+def replaced_file(path: PathLike) -> Iterator[pathlib.Path]:
+    """Yields a name to write to; the file takes the place of `path` if the block succeeds.
+
+    After an error, `path` is as before and nothing is left. The name is this process's own: others,
+    on other machines too, may write the same file. Missing folders are made.
 
     Raises:
       InputError: if the file cannot be written: no permission, no space, a file for a folder.
     """
     path = pathlib.Path(path)
-    partial = _partial_of(path)
-    try:
+    with _writing(path), _partial_of(path) as partial:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.replace(path)
-    except OSError as error:
-        raise InputError(f'{path} cannot be written ({error.strerror or error})') from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
-def flush(path: str | os.PathLike[str]) -> None:
-    """Waits until a file is on the disk: a machine that loses its power loses what is not.
+def flush(path: PathLike) -> None:
+    """Waits until a file is on the disk, where it survives a loss of power.
 
     Raises:
       InputError: if it cannot be written there.
     """
-    try:
-        with open(path, 'rb') as file:
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise InputError(f'{path} cannot be written ({error.strerror or error})') from None
+    with _writing(path), open(path, 'rb') as file:
+        os.fsync(file.fileno())
 
 
-def create_file(path: str | os.PathLike[str], text: str) -> bool:
-    """Writes a file unless there is one: whole, and of several processes only the first.
+def create_file(path: PathLike, text: str) -> bool:
+    """Writes a new file whole; of several processes, only the first succeeds.
 
     Returns:
-      Whether this process has written it.
+      True if this process has written it, False if it was there.
 
     Raises:
       InputError: if it cannot be written.
     """
     path = pathlib.Path(path)
-    partial = _partial_of(path)
-    try:
+    with _writing(path), _partial_of(path) as partial:
         partial.write_text(text)
         try:
             os.link(partial, path)
+        except FileExistsError:
+            return False
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            # A mounted bucket, where a file is seen by others once it is closed.
-            with open(path, 'x') as file:
-                file.write(text)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise InputError(f'{path} cannot be written ({error.strerror or error})') from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+            # A mounted bucket, where others see a file once it is closed.
+            try:
+                with open(path, 'x') as file:
+                    file.write(text)
+            except FileExistsError:
+                return False
     return True
 
 
 @contextlib.contextmanager
-def locked(path: str | os.PathLike[str]) -> Iterator[bool]:
-    """Yields whether a file is now this process's alone, until the block or the process ends.
+def locked(path: PathLike) -> Iterator[bool]:
+    """Yields True if this process has locked a file, until the block or the process ends.
 
-    Where the file system has no locks, every process is told so.
+    Where the file system has no locks, every process gets True.
 
     Raises:
       InputError: if the file cannot be opened for writing.
@@ -173,12 +170,21 @@ def locked(path: str | os.PathLike[str]) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: str | os.PathLike[str], *, deep: bool) -> None:
-    """Removes what processes that were killed had begun to write with `replaced_file`.
+def _lock(descriptor: int) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _NO_LOCKS
+    return True
 
-    That is what a process of this machine that is gone had begun, or a process of another machine,
-    if it has not changed for a day. What a live process writes stays, but for this one, which is
-    to write nothing meanwhile: in a container that is started anew it has the number of the last.
+
+def remove_leftovers(folder: PathLike, *, deep: bool) -> None:
+    """Removes the unfinished files of `replaced_file` whose processes are gone.
+
+    Those of another machine go after a day without a change. Those with this process's number go
+    too, so it must not be writing: a container that is started anew has the number of the last.
 
     Args:
       folder: where to look.
@@ -194,20 +200,17 @@ def remove_leftovers(folder: str | os.PathLike[str], *, deep: bool) -> None:
             folders.clear()
 
 
-def _lock(descriptor: int) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in _NO_LOCKS
-    return True
-
-
-def _partial_of(path: pathlib.Path) -> pathlib.Path:
+@contextlib.contextmanager
+def _partial_of(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A name beside `path` that no other process uses; what is left there is removed."""
     # A digest, for the file's own name may be as long as a name can be.
     name = _digest(os.fsencode(path.name))
-    return path.with_name(f'.{name}.{_this_machine()}.{os.getpid()}.partial')
+    partial = path.with_name(f'.{name}.{_this_machine()}.{os.getpid()}.partial')
+    try:
+        yield partial
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _is_abandoned(leftover: pathlib.Path, machine: str, process: int) -> bool:
@@ -217,16 +220,14 @@ def _is_abandoned(leftover: pathlib.Path, machine: str, process: int) -> bool:
         return True
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass  # another user's
+    except OSError as error:  # or another user's
+        return isinstance(error, ProcessLookupError)
     return False
 
 
 @functools.cache
 def _this_machine() -> str:
-    """Where this process's number means this process: a host's name, and a container's numbers."""
+    """Digest of the host's name and the container's process numbers, within which pids count."""
     try:
         numbers = os.readlink('/proc/self/ns/pid')
     except OSError:

@@ -1,4 +1,4 @@
-"""How far a long piece of work is, for whoever looks at a terminal or a log."""
+"""Progress of long work: a bar on a terminal, a line now and then in a log."""
 
 import logging
 import sys
@@ -12,19 +12,16 @@ _SECONDS_BETWEEN_LINES = 30
 
 
 class ProgressBar:
-    """On a terminal a bar, elsewhere a line now and then."""
+    """A bar on a terminal, elsewhere a log line every 30 s.
+
+    Args:
+      total: amount of work.
+      unit: of the amounts.
+      done: amount done by an earlier run, left out of the speed.
+    """
 
     def __init__(self, total: float, unit: str, done: float = 0):
-        """Begins to count the time.
-
-        Args:
-          total: of the work.
-          unit: in which it is counted.
-          done: so much was done before, in another run, and tells nothing of the speed.
-        """
-        self._total = total
-        self._before = self._done = done
-        self._begin = self._line_time = time.monotonic()
+        self._line_time = time.monotonic()
         self._bar = tqdm.tqdm(
             total=total,
             initial=done,
@@ -34,9 +31,11 @@ class ProgressBar:
             dynamic_ncols=True,
             disable=not sys.stderr.isatty(),
         )
+        self._total, self._before, self._done = total, done, done
+        self._begin = self._line_time
 
     def advance(self, amount: float, figures: str) -> None:
-        """Counts what was done, which may be nothing yet, and shows it with other figures."""
+        """Adds finished work, possibly none, and shows it with other figures."""
         self._done += amount
         self._bar.set_postfix_str(figures, refresh=False)
         self._bar.update(amount)
@@ -57,7 +56,7 @@ class ProgressBar:
 
 
 def describe_duration(seconds: float) -> str:
-    """A duration as people say it: `45 s`, `12 min`, `3 h 20 min`, `2 d 5 h`."""
+    """A duration in words: `45 s`, `12 min`, `3 h 20 min`, `2 d 5 h`."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f'{seconds:.0f} s'
@@ -65,5 +64,5 @@ def describe_duration(seconds: float) -> str:
         return f'{minutes} min'
     if minutes < 48 * 60:
         return f'{minutes // 60} h {minutes % 60} min'
-    hours = round(minutes / 60)
-    return f'{hours // 24} d {hours % 24} h'
+    days, hours = divmod(round(minutes / 60), 24)
+    return f'{days} d {hours} h'

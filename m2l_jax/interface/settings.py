@@ -1,4 +1,4 @@
-"""Typed, frozen settings out of the loose mappings that configs and checkpoints are made of."""
+"""Typed, frozen settings from the mappings of configs and checkpoints."""
 
 import dataclasses
 import difflib
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from m2l_jax.interface.errors import InputError
 
-LARGEST_SEED = (1 << 32) - 1  # JAX's keys take no more bits
+LARGEST_SEED = (1 << 32) - 1  # the bits that JAX's keys take
 
 Settings = TypeVar('Settings')
 
@@ -17,14 +17,16 @@ def build(cls: type[Settings], mapping: Mapping[str, Any], where: str = 'config'
     """Builds the dataclass `cls` from a ConfigDict, dict or parsed JSON, checking every field.
 
     Args:
-      cls: a frozen dataclass of numbers, strings, booleans, tuples and such dataclasses.
-      mapping: field names to values; lists are taken for tuples and whole numbers for floats.
+      cls: a frozen dataclass of numbers, strings, booleans, tuples and such dataclasses. A field
+        `Annotated[Base, CHOICES]` takes the dataclass of `CHOICES` that its own `name` names, by
+        default the first.
+      mapping: field names to values; lists become tuples, and whole numbers floats.
       where: the mapping's name in error messages, e.g. `config.model`.
 
     Raises:
       InputError: for an unknown, missing or ill-typed field, naming it.
     """
-    types = typing.get_type_hints(cls)
+    types = typing.get_type_hints(cls, include_extras=True)
     for name in mapping:
         if name not in types:
             raise InputError(f'{where} has no field {name!r}{_nearest(name, types)}')
@@ -44,13 +46,10 @@ def differences(old: Any, new: Any, where: str = 'config') -> list[str]:
     Both are of one dataclass, or mappings of names to values, where a missing one is None.
     """
     if dataclasses.is_dataclass(old):
-        return [
-            line
-            for field in dataclasses.fields(old)
-            for line in differences(
-                getattr(old, field.name), getattr(new, field.name), f'{where}.{field.name}'
-            )
-        ]
+        old, new = (
+            {field.name: getattr(each, field.name) for field in dataclasses.fields(each)}
+            for each in (old, new)
+        )
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return [
             line
@@ -68,6 +67,13 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
 def _convert(kind: Any, value: Any, where: str) -> Any:
     if value is None:
         raise InputError(f'{where} is not set: pass --{where}=VALUE')
+    if typing.get_origin(kind) is typing.Annotated:
+        kind, choices = typing.get_args(kind)
+        if hasattr(value, 'get'):
+            name = value.get('name', next(iter(choices)))
+            if name not in choices:
+                raise InputError(f'{where}.name={name!r} must be one of {", ".join(choices)}')
+            kind = choices[name]
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping) and not hasattr(value, 'items'):
             raise InputError(f'{where} must hold named fields, not {value!r}')

@@ -1,4 +1,4 @@
-"""Being asked to stop: by the machine that is taken back, the scheduler, or Ctrl-C."""
+"""Requests to stop: SIGTERM from a scheduler or a reclaimed machine, and Ctrl-C."""
 
 import contextlib
 import logging
@@ -12,7 +12,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Whether this process has been asked to stop."""
+    """True once this process has been asked to stop."""
 
     def __init__(self):
         self._received: signal.Signals | None = None
@@ -22,13 +22,13 @@ class StopRequest:
 
     @contextlib.contextmanager
     def watched(self, promise: str) -> Iterator[None]:
-        """Notes the first SIGTERM or SIGINT, and leaves a second to do what it always does.
+        """Notes the first SIGTERM or SIGINT; a second one has its usual effect.
 
         Args:
-          promise: what comes before the end, for the line that is logged.
+          promise: the work still done before the end, for the log.
         """
         if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread is told of signals
+            yield  # only the main thread gets signals
             return
         before = {number: signal.getsignal(number) for number in _SIGNALS}
 

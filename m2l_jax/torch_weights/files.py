@@ -1,4 +1,4 @@
-"""Files of PyTorch tensors, `.pt` and `.safetensors`, read without running what is in them."""
+"""Reads and writes `.pt` and `.safetensors` files, without running what is in them."""
 
 import contextlib
 import dataclasses
@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from m2l_jax.interface.errors import InputError, first_line
@@ -21,7 +22,7 @@ PathLike = str | os.PathLike[str]
 
 SUFFIXES = ('.pt', '.safetensors')
 
-# Where the package's checkpoints keep the tensors, and where ours say which sizes they have.
+# Keys of the package's tensors, and of this project's record of sizes.
 _TENSORS = 'gen_state_dict'
 _CONFIG = 'm2l_jax_model_config'
 
@@ -29,8 +30,8 @@ _CONFIG = 'm2l_jax_model_config'
 def read_tensors(path: PathLike) -> tuple[StateDict, ModelConfig | None]:
     """Reads the tensors of a file, as float32, and its config if this project wrote the file.
 
-    A `.pt` file is a pickle, which may hold any program. It is read by PyTorch's restricted reader,
-    which knows tensors, containers and numbers, and runs nothing.
+    A `.pt` file is a pickle, which may hold any program. PyTorch's restricted reader knows tensors,
+    containers and numbers, and runs nothing.
 
     Raises:
       InputError: if the file is missing, broken, of another kind, or wants to run code.
@@ -132,7 +133,7 @@ def _parse_config(text: Any, path: pathlib.Path) -> ModelConfig:
 
 @contextlib.contextmanager
 def _numpy_scalars_allowed(torch: Any) -> Iterator[None]:
-    """Lets checkpoints hold NumPy numbers (the released one does), by name and nothing else."""
+    """Allows NumPy numbers, which the released checkpoint holds, and nothing else."""
     scalar = np._core.multiarray.scalar
     allowed = [
         np.dtype,
@@ -145,7 +146,7 @@ def _numpy_scalars_allowed(torch: Any) -> Iterator[None]:
 
 
 def _why_refused(path: pathlib.Path, message: str) -> str:
-    """One line out of PyTorch's page on why it did not load a pickle."""
+    """One line from PyTorch's long message on a pickle that it refused."""
     _, marker, rest = message.partition('GLOBAL ')
     if not marker:
         return f'{path} is not a file of PyTorch tensors: copy or download it again'
@@ -157,19 +158,16 @@ def _why_refused(path: pathlib.Path, message: str) -> str:
 
 
 def _to_float32(tensor: Any, name: str) -> np.ndarray:
-    """As NumPy has it; float16 and bfloat16 fit into float32 exactly, float64 is rounded."""
-    if hasattr(tensor, 'detach'):
-        is_float, convert = tensor.is_floating_point(), lambda: tensor.detach().float().numpy()
-    else:
-        is_float = np.issubdtype(tensor.dtype, np.floating) or tensor.dtype.name == 'bfloat16'
-        convert = lambda: tensor.astype(np.float32, copy=False)  # noqa: E731
-    if not is_float:
+    """A NumPy array; float16 and bfloat16 fit into float32 exactly, float64 is rounded."""
+    if hasattr(tensor, 'detach') and tensor.is_floating_point():
+        tensor = tensor.detach().float().numpy()
+    if not isinstance(tensor, np.ndarray) or not jnp.issubdtype(tensor.dtype, jnp.floating):
         raise InputError(f'{name} holds no floating-point numbers: these are no weights')
-    return convert()
+    return tensor.astype(np.float32, copy=False)
 
 
 def import_torch(path: PathLike) -> Any:
-    """PyTorch, or an InputError that says what `path` needs it for."""
+    """Imports PyTorch, or raises an InputError that says that `path` needs it."""
     try:
         import torch
     except ImportError:

@@ -1,6 +1,6 @@
-"""The one table of names: each parameter here and the tensor it is in the PyTorch package.
+"""The one table of names: each parameter here, and its tensor in the PyTorch package.
 
-Both directions of the conversion walk this table, so neither can know a name that the other lacks.
+Both directions of the conversion use this table, so neither knows a name that the other lacks.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class Correspondence:
 
 
 def name_table(config: ModelConfig) -> list[Correspondence]:
-    """Every parameter of a model of these sizes; none is left out, none comes twice."""
+    """Lists every parameter of a model of these sizes, once."""
     prefixes = dict(_modules(config))
     table = []
     for path in _parameter_shapes(config):
@@ -66,14 +66,14 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that the package stores, its unused ones included."""
     shapes = dict(unused_tensors(config))
     for entry in name_table(config):
-        # A stand-in without memory, for its shape after the change of layout.
+        # Without memory: only its shape after the change of layout is needed.
         stand_in = np.broadcast_to(np.float32(0), _parameter_shapes(config)[entry.path])
         shapes[entry.tensor] = entry.to_torch(stand_in).shape
     return shapes
 
 
 def unused_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Tensors that the package stores and never reads: a noise projection in a noiseless stack."""
+    """Tensors that the package stores and never reads: noise projections of a noiseless stack."""
     width = config.bottleneck_channels
     for block in range(config.bottleneck_blocks):
         prefix = f'decoder.bottleneck_layers.{block}.proj_emb'
@@ -83,7 +83,7 @@ def unused_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]
 
 @functools.cache
 def _parameter_shapes(config: ModelConfig) -> Mapping[tuple[str, ...], tuple[int, ...]]:
-    """Path and shape of every parameter; cached, for tracing a model takes seconds."""
+    """Path and shape of every parameter; cached, as tracing a model takes seconds."""
     model = Music2Latent(config)
     # The key is made in the trace too: no program is compiled for it.
     shapes = jax.eval_shape(lambda: model.init_params(random_key(0)))
@@ -102,7 +102,7 @@ def _modules(config: ModelConfig) -> Iterator[tuple[tuple[str, ...], str]]:
         yield path, prefix
 
 
-# Layers in a residual block. A block has those that its place in the model asks for.
+# Layers that a residual block may have.
 _IN_BLOCK = {
     ('norm_in',): 'norm1',
     ('conv_in',): 'conv1',
@@ -179,7 +179,7 @@ def _layers(config: ModelConfig) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _unet_numbers(config: ModelConfig, level: int, block: int) -> tuple[int, int]:
-    """Place in `down_layers` and `up_layers`: two layers a block, one after each level's last."""
+    """Index in `down_layers` and `up_layers`: two layers a block, and one after each level."""
     per_level = 2 * config.unet_blocks + 1
     deepest = len(config.channels) - 1
     return level * per_level + 2 * block, (deepest - level) * per_level + 2 * block

@@ -1,4 +1,4 @@
-"""The PyTorch package itself, built at any size, to be compared with."""
+"""Builds the PyTorch package's network at any size, for comparisons."""
 
 import contextlib
 import importlib
@@ -25,14 +25,14 @@ def reference_network(
 ) -> Iterator[Any]:
     """The package's network for the given sizes, on the CPU, in float32, in evaluation mode.
 
-    The package keeps its sizes in module globals that it reads while it is built and while it runs;
-    they are this config's inside the `with` block and what they were after it.
+    The package reads its sizes from module globals while it is built and while it runs; they are
+    this config's inside the `with` block, and restored after it.
 
     Args:
       config: sizes and representation.
       tensors: the state dict; None leaves the package's own random initialisation.
       seed: of that initialisation.
-      mixed_precision: the package's default: whether what is run on a GPU is run in float16.
+      mixed_precision: the package's default: float16 on a GPU.
 
     Yields:
       A `torch.nn.Module`, the package's `UNet`, with `encoder` and `decoder` inside.
@@ -68,10 +68,10 @@ def reference_network(
 
 
 def random_tensors(config: ModelConfig, seed: int = 0) -> StateDict:
-    """Weights from the package's initialisation, changed so that every one of them counts.
+    """Weights from the package's initialisation, changed so that each of them counts.
 
-    As initialised, each residual block and the whole network give zero, and a comparison would see
-    nothing of what is inside: zeros become noise, and norms differ from channel to channel.
+    As initialised, each residual block and the whole network give zero, which would hide all
+    differences inside: zeros become noise, and norms differ between channels.
     """
     with reference_network(config, seed=seed) as network:
         import torch

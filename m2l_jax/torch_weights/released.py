@@ -1,4 +1,4 @@
-"""The weights that Music2Latent's authors released, fetched once."""
+"""Fetches the weights that Music2Latent's authors released."""
 
 import logging
 import pathlib
@@ -16,10 +16,9 @@ _logger = logging.getLogger(__name__)
 
 
 def fetch_released() -> pathlib.Path:
-    """The released weights as a `.safetensors` file in the user's cache, converted on first use.
+    """Fetches the released weights once, as a `.safetensors` file in `user_cache_folder()`.
 
-    See `user_cache_folder`. The weights are not part of this project and not under its licence:
-    they are CC BY-NC 4.0.
+    They are not part of this project and not under its licence: they are CC BY-NC 4.0.
 
     Raises:
       InputError: if they cannot be fetched; it says what to do without a connection.
@@ -38,7 +37,7 @@ def _download() -> str:
     import huggingface_hub
     from huggingface_hub.utils import logging as hub_logging
 
-    # The hub tells of each of its attempts, twice; what a user needs is the line below.
+    # The hub logs each of its attempts twice; the line below is enough.
     verbosity = hub_logging.get_verbosity()
     hub_logging.set_verbosity(logging.CRITICAL)
     try:

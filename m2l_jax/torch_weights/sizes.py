@@ -1,4 +1,4 @@
-"""The sizes of a model, read off the shapes of its PyTorch tensors."""
+"""Infers a model's sizes from the shapes of its PyTorch tensors."""
 
 import re
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ _FACTORS = {(5, 1): (4, 1), (3, 3): (2, 2)}  # of a downsampling, by its kernel
 
 
 def infer_config(shapes: Shapes, attention_heads: int = 4) -> ModelConfig:
-    """The config of a state dict; whether every tensor fits it is for the caller to check.
+    """Infers the config of a state dict; `check_tensors` then checks every tensor.
 
     Args:
       shapes: name to shape, as the PyTorch package names and lays out its tensors.
-      attention_heads: the one size that leaves no trace in the shapes; 4 in the released model.
+      attention_heads: the one size that shapes don't show; 4 in the released model.
 
     Raises:
-      InputError: if a tensor that a size is read from is missing, or sizes contradict each other.
+      InputError: if a needed tensor is missing, or sizes contradict each other.
     """
     levels = _levels(shapes, 'down_layers')
     encoder_levels = _levels(shapes, 'encoder.down_layers')
@@ -53,10 +53,7 @@ def infer_config(shapes: Shapes, attention_heads: int = 4) -> ModelConfig:
 
 
 def _levels(shapes: Shapes, layers: str) -> list[list[int]]:
-    """Numbers of the residual blocks in a list of layers, a list for each level.
-
-    A level ends where the list has a downsampling, whose convolution is called `c`.
-    """
+    """Numbers of each level's residual blocks; a downsampling, called `c`, ends a level."""
     pattern = re.compile(re.escape(layers) + r'\.(\d+)\.(conv1|c)\.weight')
     found = sorted(
         (int(match[1]), match[2]) for match in map(pattern.fullmatch, shapes) if match is not None

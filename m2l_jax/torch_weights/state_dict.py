@@ -1,6 +1,6 @@
-"""Parameters to the PyTorch package's state dict and back, to the last bit."""
+"""Converts parameters to the PyTorch package's state dict and back, exactly."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,11 +11,11 @@ from m2l_jax.torch_weights.names import name_table, tensor_shapes, unused_tensor
 
 StateDict = dict[str, np.ndarray]
 
-_NAMES_TOLD = 6
+_MOST_NAMES = 6
 
 
 def to_state_dict(params: Params, config: ModelConfig) -> StateDict:
-    """Names and lays out parameters as the package does, in float32; what it never uses is zero.
+    """Names and lays out parameters as the package does, in float32; unused tensors are zero.
 
     Raises:
       InputError: if the package cannot build a model of these sizes.
@@ -50,11 +50,7 @@ def from_state_dict(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> P
 
 
 def check_tensors(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> None:
-    """Compares names and shapes with what a model of this config has.
-
-    Raises:
-      InputError: listing what is missing, unknown, or of another shape.
-    """
+    """Raises an InputError that lists tensors missing, unknown, or of another shape."""
     expected = tensor_shapes(config)
     unused = {name for name, _ in unused_tensors(config)}
     problems = {
@@ -66,15 +62,14 @@ def check_tensors(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> Non
             if name in tensors and tuple(tensors[name].shape) != shape
         ],
     }
-    told = [f'{kind}: {_enumerate(names)}' for kind, names in problems.items() if names]
-    if told:
-        raise InputError(f'the tensors are not those of a Music2Latent model; {"; ".join(told)}')
+    lines = [f'{kind}: {_enumerate(names)}' for kind, names in problems.items() if names]
+    if lines:
+        raise InputError(f'the tensors are not those of a Music2Latent model; {"; ".join(lines)}')
 
 
-def _enumerate(names: Collection[str]) -> str:
-    names = list(names)
-    more = len(names) - _NAMES_TOLD
-    return ', '.join(names[:_NAMES_TOLD]) + (f' and {more} more' if more > 0 else '')
+def _enumerate(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ', '.join(names[:_MOST_NAMES]) + (f' and {more} more' if more > 0 else '')
 
 
 def _check_representable(config: ModelConfig) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -117,15 +117,6 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     # The same structure with and without clipping, so that a run may resume with another setting.
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     return optax.chain(clip, config.make(learning_rate_schedule(config, steps)))
-
-
-def compute_once(function: Callable[[], Any], sharding: Any = None) -> Any:
-    """Runs a function of hundreds of small random draws, such as an initialisation, jitted.
-
-    On a CPU, XLA would take twice as long to optimise them as to compile them as they are.
-    """
-    options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}
-    return jax.jit(function, out_shardings=sharding, compiler_options=options)()
 
 
 def create_state(

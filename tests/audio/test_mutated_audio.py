@@ -5,9 +5,9 @@ import tracemalloc
 import pytest
 import soundfile
 
-from benchmarks import mutated_audio
 from m2l_jax.audio import files
 from m2l_jax.interface.errors import InputError
+from tests.drills import mutated_audio
 
 RATE = 44_100
 

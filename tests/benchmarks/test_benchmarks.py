@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from benchmarks import contest, machine, package, rounds
-from benchmarks.choices import numbers, precisions
+from benchmarks import contest, options, report, timing
+from benchmarks.options import dtypes, numbers
 from benchmarks.remote import Failed, Remote
 from m2l_jax.interface.errors import InputError
 from tests.benchmarks.running import ROOT, run
@@ -143,18 +143,18 @@ def test_corpus(tmp_path):
 def test_ratios_are_of_one_round():
     turns = iter([1.0, 2.0, 3.0, 3.0, 2.0, 5.0])
     ways = {'ours': lambda: next(turns), 'theirs': lambda: next(turns)}
-    seconds = rounds.alternate(ways, 3)
+    seconds = timing.alternate(ways, 3)
     assert seconds == {'ours': [1.0, 3.0, 2.0], 'theirs': [2.0, 3.0, 5.0]}
-    assert rounds.times_as_fast(seconds, 'ours', 'theirs') == {
+    assert timing.times_as_fast(seconds, 'ours', 'theirs') == {
         'median': 2.0,
         'by_round': [2.0, 1.0, 2.5],
     }
-    assert rounds.medians(seconds) == {'ours': 2.0, 'theirs': 3.0}
+    assert timing.medians(seconds) == {'ours': 2.0, 'theirs': 3.0}
 
 
 def test_a_turn_lasts_a_second():
     runs = iter([0.25, 0.5, 0.75, 0.25])
-    assert rounds.lasting(lambda: next(runs)) == 0.5
+    assert timing.lasting(lambda: next(runs)) == 0.5
     assert next(runs) == 0.25
 
 
@@ -297,22 +297,22 @@ def test_a_part_that_takes_too_long_leaves_what_it_came_to(tmp_path):
 
 
 def test_the_command_that_is_kept(monkeypatch):
-    for name in machine.ENVIRONMENT:
+    for name in report.ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('XLA_FLAGS', '--a --b')
     arguments = ['--styles=compiled channels last', '--output=/home/me/codec.json']
-    monkeypatch.setattr(sys, 'argv', ['/home/me/benchmarks/codec.py', *arguments])
-    assert machine.describe()['command'] == (
+    monkeypatch.setattr(sys, 'argv', [f'{ROOT}/benchmarks/codec.py', *arguments])
+    assert report.describe_machine()['command'] == (
         "XLA_FLAGS='--a --b' python -m benchmarks.codec '--styles=compiled channels last'"
     )
 
 
 def test_unknown_style():
     with pytest.raises(InputError, match="'quick': on cpu there are eager, "):
-        package.chosen_styles(['eager', 'quick'], 'cpu')
-    names = [style.name for style in package.chosen_styles(None, 'cuda')]
+        options.chosen_styles(['eager', 'quick'], 'cpu')
+    names = [style.name for style in options.chosen_styles(None, 'cuda')]
     assert len(names) == 9
-    assert names[0] == package.default_style('cuda').name == 'eager autocast'
+    assert names[0] == options.default_style('cuda').name == 'eager autocast'
     assert 'compiled channels last autocast tuned' in names
 
 
@@ -322,7 +322,7 @@ def test_unknown_style():
         (lambda flag: numbers(flag, float), 'ten', 'must be numbers above 0, commas between'),
         (lambda flag: numbers(flag, int), '1,0', 'must be whole numbers above 0, commas between'),
         (lambda flag: numbers(flag, int), '1.5', 'must be whole numbers above 0, commas between'),
-        (precisions, 'int8', 'must be of float32, bfloat16, commas between'),
+        (dtypes, 'int8', 'must be of float32, bfloat16, commas between'),
     ],
 )
 def test_values_of_flags(read, given, message):

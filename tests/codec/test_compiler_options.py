@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2l_jax.codec import batches, compiler_options
-from m2l_jax.codec.compiler_options import inference_options
+from m2l_jax.codec import batches, placement
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.codec.placement import inference_options
 from m2l_jax.model.autoencoder import Music2Latent
 
 
@@ -35,14 +35,14 @@ def test_other_platforms_are_left_alone():
 
 @pytest.fixture
 def forgets():
-    compiler_options._is_known.cache_clear()
+    inference_options.cache_clear()
     yield
-    compiler_options._is_known.cache_clear()
+    inference_options.cache_clear()
 
 
 @pytest.mark.usefixtures('forgets')
 def test_a_version_without_the_option_goes_on_without(monkeypatch):
-    monkeypatch.setattr(compiler_options, '_SAVE_MEMORY', {'xla_cpu_no_such_option': 'X'})
+    monkeypatch.setattr(placement, '_SAVE_MEMORY', {'xla_cpu_no_such_option': 'X'})
     assert inference_options('cpu') == {}
 
 

@@ -17,9 +17,9 @@ from m2l_jax.codec.chunks import Chunk, Chunking
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.rows import decoding_noise, waveform_samples
 from m2l_jax.compilation.collectives import find_collectives
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
-from m2l_jax.training.state import compute_once
 from tests.conftest import make_music
 from tests.model.test_layers import perturbed
 
@@ -104,7 +104,7 @@ def test_float32_is_multiplied_in_full_on_every_device(codec):
     for dtype, asked in (('float32', True), ('bfloat16', False)):
         other = EncoderDecoder.from_params(Music2Latent(codec.config), codec.params, dtype=dtype)
         waveforms = jnp.zeros((1, waveform_samples(other.config, 1)))
-        program = other._runner.encode_program
+        program = other._encode_program
         lowered = program.lower(other.params, waveforms, jnp.ones(1), jnp.ones(1)).as_text()
         assert ('precision = [HIGHEST, HIGHEST]' in lowered) == asked
 
@@ -224,9 +224,9 @@ def test_audio_of_any_lengths_shares_batches_and_programs(lively):
     lengths = [5632, 44_100, *random.integers(5632, 44_100, 10)]
     cuts = [music[: 1 + index % 2, :length] for index, length in enumerate(lengths)]
     together = lively.encode_batch(cuts, max_batch_size=4)
-    compiled = lively._runner.encode_program._cache_size()
+    compiled = lively._encode_program._cache_size()
     again = lively.encode_batch(cuts[::-1], max_batch_size=4)
-    assert lively._runner.encode_program._cache_size() == compiled
+    assert lively._encode_program._cache_size() == compiled
     model = Music2Latent(lively.config)
     for audio, latents, later in zip(cuts, together, again[::-1], strict=True):
         frames = latents.shape[2] * lively.config.time_downsampling
@@ -244,14 +244,8 @@ def encode_alone(model, params, spectrogram):
 def test_a_piece_is_decoded_in_a_longer_batch_as_alone(lively):
     latents = np.random.default_rng(1).standard_normal((1, 8, 11)).astype(np.float32)
     padded = lively.decode(latents)  # to twelve
-    (alone,) = lively._runner.decode(
-        lively.params,
-        [LatentRow(Chunk(0, 11), latents[0], 0)],
-        latents=11,
-        count=1,
-        steps=1,
-        seed=0,
-    )
+    row = LatentRow(Chunk(0, 11), latents[0], 0)
+    (alone,) = lively.decode_rows([row], Chunking(11), 1, steps=1, seed=0)
     assert snr(padded[0], np.clip(alone, -1, 1)) >= 90
 
 
@@ -275,17 +269,17 @@ def test_several_devices_share_the_rows(lively, shared):
 
 
 def test_devices_that_share_the_rows_send_each_other_nothing(shared):
-    runner, config, rows = shared._runner, shared.config, PartitionSpec('data')
+    config, rows = shared.config, PartitionSpec('data')
     counts = np.ones(4, np.int32)
     waveforms = np.zeros((4, waveform_samples(config, 1)), np.float32)
     latents = np.zeros((4, config.latent_channels, 1), np.float32)
     keys = jax.random.split(jax.random.key(0), 4)
-    audio = runner._put((waveforms, counts, counts), rows)
-    noise = runner._put((latents, keys, counts[:, None], counts, counts), rows)
+    audio = shared._put((waveforms, counts, counts), rows)
+    noise = shared._put((latents, keys, counts[:, None], counts, counts), rows)
     for lowered in (
-        runner.encode_program.lower(shared.params, *audio, method='encode'),
-        runner.encode_program.lower(shared.params, *audio, method='features'),
-        runner.decode_program.lower(shared.params, *noise, steps=2),
+        shared._encode_program.lower(shared.params, *audio, method='encode'),
+        shared._encode_program.lower(shared.params, *audio, method='features'),
+        shared._decode_program.lower(shared.params, *noise, steps=2),
     ):
         compiled = lowered.compile()
         assert find_collectives(compiled.as_text()) == []

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import small
-from m2l_jax.codec import packaged
+from m2l_jax.codec import weights
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.weights import locate_weights, open_weights
 from m2l_jax.interface.errors import InputError
@@ -20,7 +20,7 @@ def assets(tmp_path, monkeypatch):
     """An empty folder in place of the package's own."""
     folder = tmp_path / 'assets'
     folder.mkdir()
-    monkeypatch.setattr(packaged, '_FOLDER', folder)
+    monkeypatch.setattr(weights, '_FOLDER', folder)
     return folder
 
 
@@ -53,7 +53,7 @@ def test_a_folder_of_the_same_name_needs_its_path(assets, tmp_path, monkeypatch,
 
 
 def test_the_shipped_model_is_what_its_config_says():
-    assert packaged.packaged_path('small').stat().st_size <= 30e6
+    assert weights.packaged_path('small').stat().st_size <= 30e6
     model, _ = open_weights('small')
     expected = build(ModelConfig, {**small.get_config().model, 'dtype': 'float32'})
     assert model.config == expected

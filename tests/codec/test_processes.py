@@ -47,9 +47,9 @@ def codec(checkpoint):
 
 def test_a_copy_is_the_same_model(codec):
     latents = codec.encode(MUSIC)
-    program = codec._runner.encode_program
+    program = codec._encode_program
     for copied in (copy.copy(codec), copy.deepcopy([codec])[0]):
-        assert copied._runner.encode_program is program  # compiled once
+        assert copied._encode_program is program  # compiled once
         assert copied.params is not codec.params
         assert copied.model_id == codec.model_id
         np.testing.assert_array_equal(copied.encode(MUSIC), latents)

@@ -20,15 +20,15 @@ from tests.waiting import HANG_SECONDS
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
-def run(module, *flags):
-    return run_python('-m', f'm2l_jax.{module}', *flags)
+def run(module, *flags, **environment):
+    return run_python('-m', f'm2l_jax.{module}', *flags, **environment)
 
 
-def run_python(*arguments):
+def run_python(*arguments, **environment):
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=REPOSITORY,
-        env=on_one_device(),
+        env={**on_one_device(), **environment},
         capture_output=True,
         text=True,
         timeout=HANG_SECONDS,
@@ -55,10 +55,10 @@ def test_importing_the_package_loads_nothing_heavy():
 DEMO_WITHOUT_MODELS = """
 import pathlib
 from m2l_jax import demo
-from m2l_jax.codec import packaged
+from m2l_jax.codec import weights
 from m2l_jax.interface import command
 
-packaged._FOLDER = pathlib.Path('nowhere')
+weights._FOLDER = pathlib.Path('nowhere')
 command.run(demo.main)
 """
 
@@ -90,6 +90,14 @@ def test_demo_reconstructs_fine_tunes_and_summarises(tmp_path):
     assert second['before'] != pytest.approx(first['before'])
     names = {'si_sdr', 'lsd', 'mr_stft', 'mel', 'latent_gain', 'latent_gain_magnitude'}
     assert names == set(second['after'])
+
+    result = run('demo', *flags)
+    assert_told(result, f'error: {tmp_path / "more" / "run"} holds a finished training run: remove')
+    assert not result.stdout
+    # Initial weights of another size are refused before anything is reconstructed.
+    other = ('--config.model.base_channels=8', f'--output={tmp_path / "other"}')
+    assert_told(run('demo', *flags, *other), 'run is another model (config.model.base_channels: 4')
+    assert not (tmp_path / 'other').exists()
 
     curves = tmp_path / 'curves'
     result = run('plot', f'--workdir={tmp_path / "run"}', f'--output={curves}')
@@ -181,12 +189,24 @@ def test_evaluate_reports_each_piece_and_the_untrained_model(tmp_path):
     assert 0.1 < report['shaped_noise_mean']['mel'] < report['untrained_mean']['mel']
     assert report['by_noise_level']['latent_gain'] > 0
     lines = {line.split(':')[0].strip(): line for line in result.stdout.splitlines()}
-    assert f'mel distance {report["shaped_noise_mean"]["mel"]:.3f}' in lines['shaped_noise_mean']
+    assert f'mel distance {report["shaped_noise_mean"]["mel"]:.3f}' in lines['shaped noise']
     assert f'gain {report["by_noise_level"]["latent_gain"]:.3f}' in lines['latents']
     assert report['seed'] == 3
     written = {path.name for path in (tmp_path / 'out').iterdir()}
     assert written == {'report.json', '00_a_00.wav', '00_a_00.original.wav', '00_a_00.png'}
+    assert 'measuring 2 pieces with the untrained model' in result.stderr
+    assert 'measuring errors at 8 noise levels' in result.stderr
     assert_told(run('evaluate', *flags, '--seconds=0.01'), 'pieces of 0.01 s are too short')
+
+
+def test_evaluate_against_the_released_weights_tells_where_there_is_no_network(tmp_path):
+    save_torch_model(tmp_path / 'model.safetensors', UNEVEN, random_params(UNEVEN))
+    offline = {'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path), 'M2L_JAX_CACHE': str(tmp_path)}
+    flags = ('--against=released', f'--output={tmp_path / "out"}')
+    result = run('evaluate', f'--checkpoint={tmp_path / "model.safetensors"}', *flags, **offline)
+    assert_told(result, 'error: the released weights cannot be fetched (')
+    assert result.stderr.count('error: ') == 1
+    assert not (tmp_path / 'out').exists()
 
 
 def test_evaluate_leaves_no_folder_of_a_diverged_model(tmp_path):
@@ -197,14 +217,6 @@ def test_evaluate_leaves_no_folder_of_a_diverged_model(tmp_path):
     result = run('evaluate', *flags, '--seconds=0.4', f'--output={tmp_path / "deep" / "out"}')
     assert_told(result, 'the model gives NaN: its training diverged')
     assert not (tmp_path / 'deep').exists()
-
-
-def test_carry_writes_into_no_bucket(tmp_path):
-    result = run('carry', f'--from={tmp_path}', '--to=gs://bucket/parts')
-    assert_told(result, 'gs://bucket/parts is no folder: mount the bucket')
-    result = run('carry', f'--from={tmp_path}', f'--to={tmp_path / "parts"}')
-    assert_told(result, f'{tmp_path} holds no checkpoints')
-    assert not (tmp_path / 'parts').exists()
 
 
 def test_convert_there_and_back_is_exact(converted, tmp_path):

@@ -16,7 +16,9 @@ STEP, REACH = 1024, 1536
 @pytest.fixture
 def codec(monkeypatch):
     """Only its counts are asked for: no parameters are needed."""
-    monkeypatch.setattr('m2l_jax.codec.encoder_decoder.RowRunner.place', lambda self, params: None)
+    monkeypatch.setattr(
+        'm2l_jax.codec.encoder_decoder.EncoderDecoder._place', lambda self, params: None
+    )
     return EncoderDecoder.from_params(Music2Latent(small_model.CONFIG), {})
 
 

@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from benchmarks import small_model
-from benchmarks.small_corpus import write_audio
 from m2l_jax.corpus import latent_dataset
 from m2l_jax.corpus.dataset_outputs import DatasetFormat
 from m2l_jax.corpus.execution import RunOptions, run_job, verify_job
@@ -21,6 +20,7 @@ from tests.conftest import on_one_device
 from tests.corpus.fake_job import SETTINGS, FakeJob, plan, results
 from tests.corpus.killing import killed_at
 from tests.corpus.test_latent_dataset import make_file
+from tests.drills.small_corpus import write_audio
 from tests.waiting import HANG_SECONDS
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -8,17 +8,12 @@ import soundfile
 
 from benchmarks import small_model
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.evaluation.held_out import (
-    Clip,
-    EvaluationConfig,
-    HeldOutClips,
-    cut_crops,
-    read_clips,
-)
+from m2l_jax.evaluation.clips import Clip, cut_crops
+from m2l_jax.evaluation.held_out import EvaluationConfig, HeldOutClips, read_clips
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
-from m2l_jax.training.state import compute_once
 from tests.conftest import make_music
 
 RATE = 44_100
@@ -88,9 +83,9 @@ def test_the_same_parameters_give_the_same_figures_wherever_they_live(held_out, 
     changed = held_out.evaluate(jax.tree.map(lambda leaf: 1.1 * leaf, params))
     by_error = {f'evaluation/{name}' for name in FIGURES - GAINS - {'latents_saturated'}}
     assert all(changed.scalars[name] != first.scalars[name] for name in by_error)
-    runner = held_out._codec._runner
-    compiled = (held_out._measure_bins, runner.encode_program, runner.decode_program)
-    assert [function._cache_size() for function in compiled] == [1, 1, 1]
+    codec = held_out._codec
+    compiled = (*held_out._measure_bins.programs, codec._encode_program, codec._decode_program)
+    assert [function._cache_size() for function in compiled] == [1, 1, 1, 1]
 
 
 def test_media_are_of_the_first_clips(held_out, params, folder):
@@ -112,7 +107,9 @@ def test_a_perfect_codec_has_perfect_figures(held_out, params, monkeypatch):
     assert evaluation.scalars['evaluation/lsd'] == 0
     assert evaluation.scalars['evaluation/mr_stft'] == 0
     assert evaluation.scalars['evaluation/si_sdr'] > 200
-    assert 'LSD 0.00 dB, multi-resolution STFT 0.000, loss' in evaluation.describe()
+    described = evaluation.describe()
+    assert 'log-spectral distance 0.00 dB, multi-resolution STFT distance 0.000, ' in described
+    assert 'mel distance 0.000, loss' in described
     np.testing.assert_array_equal(evaluation.media[0].reconstruction, held_out.clips[0].waveform)
 
 

@@ -7,9 +7,9 @@ from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.loss import add_noise
 from m2l_jax.consistency.noise import NoiseLevels
 from m2l_jax.evaluation.noise_bins import BINS, bin_indices, make_measure, name_figures
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.unet import preconditioning
-from m2l_jax.training.state import compute_once
 from tests.conftest import make_music
 
 HUBER_SCALE, DELTA = 0.00054, 0.01
@@ -70,7 +70,8 @@ def test_any_model_leaves_alone_what_has_hardly_any_noise(params, crops, measure
     assert errors[0] < 0.02 < 0.1 < min(errors[3:])
     assert np.all(np.abs(errors[1:] - before[1:]) > 1e-4)
     assert losses.shape == errors.shape == (BINS,)
-    assert measure._cache_size() == 1  # compiled once for all parameters
+    # Compiled once for all parameters and levels.
+    assert [program._cache_size() for program in measure.programs] == [1, 1]
 
 
 def test_a_teacher_at_the_lowest_level_gives_the_clean_crop(model, params, crops):

@@ -1,17 +1,23 @@
+import dataclasses
+import logging
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 import soundfile
 
 from benchmarks import small_model
+from m2l_jax.codec import weights
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation import noise_bins
+from m2l_jax.evaluation.clips import cut_clips
 from m2l_jax.evaluation.held_out import EvaluationConfig, HeldOutClips
-from m2l_jax.evaluation.metrics import mean_figures
-from m2l_jax.evaluation.quality import cut_clips, measure_noise_levels
+from m2l_jax.evaluation.metrics import describe, mean_figures
+from m2l_jax.evaluation.quality import describe_report, evaluate, measure_noise_levels
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.torch_weights.conversion import save_torch_model
 from tests.conftest import make_music
 
 
@@ -95,7 +101,7 @@ def test_noise_levels_are_measured_on_the_crops_of_held_out_evaluation(tmp_path,
     )
     measured = []
 
-    def measure(params, crops):
+    def measure(params, crops, after_bin):
         measured.append(crops)
         ones, rising = np.ones(8), np.arange(1.0, 9)
         return noise_bins.BinFigures(ones, 2 * ones, 2 * rising, 6 * ones, ones, rising, 0.3, 0.1)
@@ -112,6 +118,51 @@ def test_noise_levels_are_measured_on_the_crops_of_held_out_evaluation(tmp_path,
     assert [figures[f'latent_gain_sigma_{level}'] for level in levels] == list(range(1, 9))
     assert (figures['latent_gain'], figures['latent_gain_over_mean']) == (6, 3)  # σ = 11
     assert (figures['loss'], figures['error'], figures['latent_std']) == (1, 2, 0.3)
+
+
+def test_another_model_is_measured_in_the_same_way(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    model, released = tmp_path / 'model.safetensors', tmp_path / 'released.safetensors'
+    params = small_model.random_params()
+    save_torch_model(model, small_model.CONFIG, params)
+    save_torch_model(released, small_model.CONFIG, jax.tree.map(lambda leaf: 1.5 * leaf, params))
+    monkeypatch.setattr(weights, 'fetch_released', lambda: released)
+    soundfile.write(tmp_path / 'a.wav', make_music(0.5).T, 44_100)
+    inputs, output = str(tmp_path / 'a.wav'), tmp_path / 'out'
+    report = evaluate(str(model), inputs, output, seconds=0.25, media=0, against='released')
+    alone = evaluate(str(released), inputs, output, seconds=0.25, media=0)
+    against = report['against']
+    assert (against['checkpoint'], against['model']) == ('released', alone['model'])
+    assert against['mean'] == alone['mean'] != report['mean']
+    assert against['by_noise_level'] == alone['by_noise_level'] != report['by_noise_level']
+    described = describe_report(report).splitlines()
+    rows = {line.partition(': ')[0].strip(): line.partition(': ')[2] for line in described[1:]}
+    assert rows['released'] == describe(alone['mean']) != rows['model'] == describe(report['mean'])
+    assert rows['released, latents'].startswith(
+        f'gain {alone["by_noise_level"]["latent_gain"]:.3f}'
+    )
+    assert 'against' not in alone
+    assert [message for message in caplog.messages if message.startswith('measuring')][:5] == [
+        'measuring 2 pieces with the model',
+        'measuring 2 pieces with the untrained model',
+        'measuring errors at 8 noise levels',
+        'measuring 2 pieces with released',
+        'measuring errors at 8 noise levels',
+    ]
+
+
+def test_models_of_other_rates_are_not_compared(tmp_path):
+    slow = dataclasses.replace(
+        small_model.CONFIG,
+        spectrogram=dataclasses.replace(small_model.CONFIG.spectrogram, sample_rate=22_050),
+    )
+    paths = tmp_path / 'model.safetensors', tmp_path / 'slow.safetensors'
+    for path, config in zip(paths, (small_model.CONFIG, slow), strict=True):
+        save_torch_model(path, config, small_model.random_params())
+    message = r'--against=.*slow\.safetensors is a model of 22050 Hz, --checkpoint one of 44100 Hz'
+    with pytest.raises(InputError, match=message):
+        evaluate(str(paths[0]), 'a.wav', tmp_path / 'out', against=str(paths[1]))
+    assert not (tmp_path / 'out').exists()
 
 
 def test_noise_levels_of_clips_shorter_than_a_latent_vector_are_measured(tmp_path):

@@ -186,10 +186,10 @@ def test_what_was_trained_is_packed_for_taking_away(play, code, done):
     process = start(play, f'0 {code} 0 0', 'train_for.sh', *arguments, **settings)
     assert finish(process)[0] == code
     expected = [
-        ['m2l_jax.carry', f'--from={play}/old', f'--to={play}/my run'],
+        ['tools.carry', f'--from={play}/old', f'--to={play}/my run'],
         ['m2l_jax.train', '--minutes=9', *arguments],
         [
-            *('m2l_jax.carry', f'--from={play}/my run', '--to=my out/run'),
+            *('tools.carry', f'--from={play}/my run', '--to=my out/run'),
             *('--form=exact', '--part_megabytes=15'),
         ],
         ['m2l_jax.plot', f'--workdir={play}/my run', '--output=my out'],
@@ -213,7 +213,7 @@ def test_a_run_goes_on_from_its_own_checkpoints(play, plan, code, packs):
     process = start(play, plan, 'train_for.sh', f'--workdir={play}/run', **settings)
     assert finish(process)[0] == code
     commands = [note[0][1] for note in read_notes(play)]
-    assert commands == ['m2l_jax.train', *['m2l_jax.carry', 'm2l_jax.plot'] * packs]
+    assert commands == ['m2l_jax.train', *['tools.carry', 'm2l_jax.plot'] * packs]
 
 
 @pytest.mark.parametrize('left', ['run', 'run/checkpoints', 'run/checkpoints/200.tmp'])

@@ -8,11 +8,11 @@ import pytest
 
 from m2l_jax.audio.spectrogram import SpectrogramConfig, to_spectrogram
 from m2l_jax.consistency.noise import NoiseLevels
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.model.unet import noise_embedding, preconditioning
-from m2l_jax.training.state import compute_once
 from tests.conftest import make_music
 from tests.model.test_layers import perturbed
 

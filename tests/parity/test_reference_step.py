@@ -13,8 +13,8 @@ require_reference()
 import torch
 from music2latent import hparams
 
-from benchmarks import package
-from benchmarks.package_training import PackageTraining
+from benchmarks.options import Style
+from benchmarks.package import PackageTraining
 from configs import default
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.torch_weights.names import name_table
@@ -46,7 +46,7 @@ def test_loss_and_gradient(tmp_path):
     loss, gradient = jax.jit(jax.value_and_grad(mean_loss))(params)
     path = str(tmp_path / 'tensors.npz')
     clean, noise = (torch.from_numpy(np.moveaxis(array, 3, 1).copy()) for array in (clean, noise))
-    training = PackageTraining(CONFIG, path, 2, FRAMES, 'cpu', package.Style())
+    training = PackageTraining(CONFIG, path, 2, FRAMES, 'cpu', Style())
     # Left open, it would give the package its own sizes back whenever Python collects it, in the
     # middle of another test.
     with contextlib.closing(training):

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from m2l_jax.interface.errors import InputError
-from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model
-from m2l_jax.torch_weights.halving import to_float16
+from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model, to_float16
 from tests.torch_weights.test_conversion import UNEVEN, random_params
 
 

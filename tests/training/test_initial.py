@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from m2l_jax.checkpoint.store import load_model
-from m2l_jax.codec import packaged
+from m2l_jax.codec import weights
 from m2l_jax.interface.errors import InputError
 from m2l_jax.torch_weights.conversion import save_torch_model
 from m2l_jax.training.loop import train_and_evaluate
@@ -26,7 +26,7 @@ def models(whole, tmp_path, monkeypatch):
     model, params = load_model(whole.workdir)
     path = tmp_path / 'small.safetensors'
     save_torch_model(path, model.config, params)
-    monkeypatch.setattr(packaged, '_FOLDER', tmp_path)
+    monkeypatch.setattr(weights, '_FOLDER', tmp_path)
     return [str(whole.workdir), str(path), 'small']
 
 

@@ -12,10 +12,11 @@ from benchmarks import small_model
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.consistency.auxiliary import AuxiliarySchedule, auxiliary_loss
 from m2l_jax.consistency.noise import IndexDensity, StepSchedule
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
-from m2l_jax.training.state import compute_once, create_state, param_shapes, ravel, to_trees
+from m2l_jax.training.state import create_state, param_shapes, ravel, to_trees
 from m2l_jax.training.step import ConsistencyConfig, compute_loss, draw, make_train_step
 from tests.conftest import make_music
 from tests.model.test_layers import perturbed

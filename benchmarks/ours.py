@@ -1,0 +1,178 @@
+"""This project's codec, training step and matrix products, to be timed by `contest`."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import timing
+from benchmarks.workload import Workload
+from configs import default
+from m2l_jax.codec.compile_cache import use_compile_cache
+from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.interface.settings import build
+from m2l_jax.model.autoencoder import Music2Latent, Params
+from m2l_jax.model.config import ModelConfig
+from m2l_jax.torch_weights.state_dict import from_state_dict
+from m2l_jax.training import mesh as meshes
+from m2l_jax.training.state import (
+    OptimizerConfig,
+    TrainState,
+    create_state,
+    learning_rate_schedule,
+    make_optimizer,
+    ravel,
+)
+from m2l_jax.training.step import ConsistencyConfig, make_train_step
+
+
+class OurCodec:
+    """Encodes and decodes a workload.
+
+    Args:
+      config: the model's.
+      tensors: `.npz` file of the weights, by the package's names.
+      workload: the audio to encode, and the number of latents to decode.
+      dtype: of the computation.
+    """
+
+    def __init__(self, config: ModelConfig, tensors: str, workload: Workload, dtype: str):
+        use_compile_cache()
+        params = _read_params(tensors, config)
+        self._codec = EncoderDecoder.from_params(Music2Latent(config), params, dtype=dtype)
+        self._audio, self._latents = workload.audio(config), workload.latents(config)
+
+    def run(self, direction: str, batch: int) -> float:
+        """Seconds of 'encode' or 'decode', from arrays in memory to arrays in memory."""
+        begin = time.perf_counter()
+        if direction == 'encode':
+            self._codec.encode(self._audio, max_batch_size=batch)
+        else:
+            self._codec.decode(self._latents, max_batch_size=batch)
+        return time.perf_counter() - begin
+
+    def encode(self) -> np.ndarray:
+        """The latents of the audio, `[rows, 64, frames]`."""
+        return self._codec.encode(self._audio)
+
+    def forget_peak(self) -> None:
+        """See `forget_peak`."""
+        forget_peak()
+
+    def facts(self) -> dict[str, Any]:
+        """Device, and peak of memory in GB."""
+        return _facts()
+
+
+class OurTraining:
+    """The default recipe's step on one device, made as `training.loop` makes it.
+
+    Args:
+      config: the model's; its `dtype` is replaced.
+      tensors: `.npz` file of the weights to start from, by the package's names.
+      batch: crops a step.
+      frames: of a crop.
+      dtype: of the computation.
+    """
+
+    def __init__(self, config: ModelConfig, tensors: str, batch: int, frames: int, dtype: str):
+        # A cached program would hide the time to compile.
+        jax.config.update('jax_enable_compilation_cache', False)
+        config = dataclasses.replace(config, dtype=dtype)
+        mesh = meshes.make_mesh(jax.local_devices()[:1])
+        step, shapes = _make_step(config, mesh)
+        params = np.asarray(ravel(_read_params(tensors, config)))
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        state = zeros.replace(params=params, ema_params=params.copy())
+        self._state = jax.device_put(state, meshes.state_shardings(mesh, shapes, False))
+        random = np.random.default_rng(0)
+        crops = random.standard_normal((batch, config.spectrogram.bins, frames, 2), np.float32)
+        self._data = meshes.to_global_batch(0.5 * crops, mesh)
+        begin = time.perf_counter()
+        lowered = step.lower(self._state, self._data)
+        self._lowering = time.perf_counter() - begin
+        self._step = lowered.compile()
+        self._compiling = time.perf_counter() - begin - self._lowering
+
+    def run(self, steps: int) -> float:
+        """Seconds of some steps in a row."""
+        begin = time.perf_counter()
+        for _ in range(steps):
+            self._state, metrics = self._step(self._state, self._data)
+        jax.block_until_ready((self._state, metrics))
+        return time.perf_counter() - begin
+
+    def forget_peak(self) -> None:
+        """See `forget_peak`."""
+        forget_peak()
+
+    def facts(self) -> dict[str, Any]:
+        """Device, peak of memory in GB, and seconds to trace and to compile."""
+        compiling = {'lowering_seconds': self._lowering, 'compiling_seconds': self._compiling}
+        return {**_facts(), **compiling}
+
+
+class OurMatrixProducts:
+    """Products of matrices.
+
+    Args:
+      device: 'cpu' or 'cuda'.
+      dtype: of the matrices.
+    """
+
+    def __init__(self, device: str, dtype: str):
+        self._device, self._dtype = device, dtype
+
+    def peak(self) -> float:
+        """Floating-point operations a second."""
+        multiply = jax.jit(jnp.matmul)
+
+        def product(size: int):
+            matrix = jax.random.normal(jax.random.key(0), (size, size), self._dtype)
+            return lambda: multiply(matrix, matrix).block_until_ready()
+
+        return timing.fastest_product(product, self._device)
+
+
+def device_name() -> str:
+    """The name of the device that JAX computes on."""
+    return jax.local_devices()[0].device_kind
+
+
+def forget_peak() -> None:
+    """Restarts the peak of memory on a CPU; an accelerator's counts from the process's start."""
+    if jax.default_backend() == 'cpu':
+        timing.forget_peak()
+
+
+def _facts() -> dict[str, Any]:
+    statistics = jax.local_devices()[0].memory_stats()
+    peak = statistics['peak_bytes_in_use'] if statistics else timing.peak_bytes()
+    return {'device': device_name(), 'peak_memory_gb': peak / 1e9}
+
+
+def _read_params(tensors: str, config: ModelConfig) -> Params:
+    with np.load(tensors) as arrays:
+        return from_state_dict(dict(arrays), config)
+
+
+def _make_step(config: ModelConfig, mesh: jax.sharding.Mesh) -> tuple[Any, TrainState]:
+    """The step, and the shapes of its state."""
+    recipe = default.get_config()
+    optimizer_config = build(OptimizerConfig, recipe.optimizer)
+    steps = recipe.train.steps
+    model, optimizer = Music2Latent(config), make_optimizer(optimizer_config, steps)
+    step = make_train_step(
+        model,
+        build(ConsistencyConfig, recipe.consistency),
+        optimizer,
+        learning_rate_schedule(optimizer_config, steps),
+        ema_decay=optimizer_config.ema_decay,
+        steps=steps,
+        seed=recipe.seed,
+        mesh=mesh,
+    )
+    return step, jax.eval_shape(lambda: create_state(model, optimizer, jax.random.key(0)))

@@ -1,0 +1,111 @@
+"""Clips of audio on which models are measured."""
+
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from m2l_jax.audio import files
+from m2l_jax.audio.levels import Levels, check_loudness
+from m2l_jax.audio.suffixes import LeftOut
+from m2l_jax.evaluation import metrics
+from m2l_jax.interface.errors import InputError
+
+_LEAST_RMS = 1e-3  # of a clip that is not silent
+_CROPS = 16  # for the figures by noise level, over all clips
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A clip to measure: `waveform` is `[channels, samples]`, float32, at the model's rate."""
+
+    name: str
+    waveform: np.ndarray
+
+
+def read_sound(
+    path: str | os.PathLike[str],
+    sample_rate: int,
+    samples: int | None = None,
+    levels: Levels | None = None,
+) -> np.ndarray:
+    """Reads a file, or its first `samples`, as `files.read` does.
+
+    Raises:
+      InputError: for a file that cannot be read, is not finite, or is absurdly loud.
+    """
+    waveform = files.read(path, sample_rate, 0, samples, levels)
+    files.check_finite(waveform, path)
+    check_loudness(waveform, path)
+    return waveform
+
+
+def is_silent(waveform: np.ndarray) -> bool:
+    """True below an RMS of 0.001, where figures mean nothing."""
+    return bool(np.sqrt(np.mean(waveform**2)) < _LEAST_RMS)
+
+
+def cut_clips(
+    paths: str, sample_rate: int, seconds: float
+) -> tuple[list[Clip], LeftOut, dict[str, str]]:
+    """Cuts every file into pieces of one length, without the rest and silent pieces.
+
+    Args:
+      paths: a file or folder; several with commas between.
+      sample_rate: of the clips, in Hz.
+      seconds: of each.
+
+    Returns:
+      The clips, the files of formats that are not read, and the reason for each file without a
+      clip.
+
+    Raises:
+      InputError: if pieces would be too short to measure, or there are none.
+    """
+    samples = round(seconds * sample_rate)
+    if samples < metrics.LEAST_SAMPLES:
+        raise InputError(
+            f'pieces of {seconds} s are too short to measure: '
+            f'{metrics.LEAST_SAMPLES / sample_rate:.3f} at least'
+        )
+    found, left_out = files.search(paths)
+    clips, skipped = [], {}
+    for index, path in enumerate(found):
+        levels = Levels()
+        try:
+            waveform = read_sound(path, sample_rate, levels=levels)
+        except InputError as error:
+            skipped[path] = str(error)
+            continue
+        if too_loud := levels.too_loud():
+            skipped[path] = f'{path} is {too_loud}'
+            continue
+        # The index distinguishes files of the same name.
+        stem = f'{index:02}_{pathlib.Path(path).stem}'
+        pieces = [
+            Clip(f'{stem}_{number:02}', waveform[:, number * samples : (number + 1) * samples])
+            for number in range(waveform.shape[1] // samples)
+        ]
+        sounding = [piece for piece in pieces if not is_silent(piece.waveform)]
+        clips += sounding
+        if not sounding:
+            skipped[path] = f'{path} has no {seconds} s that are not silent'
+    if not clips:
+        unread_too = f' ({left_out.describe()})' if left_out.files else ''
+        reason = f': {next(iter(skipped.values()))}' if skipped else ''
+        raise InputError(f'{paths} has nothing to evaluate{unread_too}{reason}')
+    return clips, left_out, skipped
+
+
+def cut_crops(clips: Sequence[Clip], samples: int) -> np.ndarray:
+    """Cuts `[16, samples]`, float32, evenly spaced over all clips, from their channels in turn."""
+    crops = []
+    for number in range(_CROPS):
+        fraction, clip = math.modf((number + 0.5) * len(clips) / _CROPS)
+        waveform = clips[int(clip)].waveform
+        start = round(fraction * (waveform.shape[1] - samples))
+        crops.append(waveform[number % len(waveform), start : start + samples])
+    return np.stack(crops)

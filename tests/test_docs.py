@@ -1,0 +1,60 @@
+"""Commands, flags, files and links that README and docs name exist."""
+
+import importlib.util
+import json
+import pathlib
+import re
+
+import pytest
+
+from configs import default
+from tools import goldens
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = sorted([ROOT / 'README.md', *(ROOT / 'docs').glob('*.md')])
+COMMAND = re.compile(r'python -m ((?:m2l_jax|benchmarks|tools|tests\.drills)\.\w+)((?: [^\n`]*)?)')
+
+
+@pytest.fixture(scope='module')
+def known_flags():
+    return json.loads(goldens.GOLDENS.read_text())['flags']
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_commands_and_their_flags_exist(page, known_flags):
+    for module, arguments in COMMAND.findall(page.read_text()):
+        assert importlib.util.find_spec(module), module
+        command = module.removeprefix('m2l_jax.')
+        for name in re.findall(r'--([\w-]+)', arguments.partition('#')[0]):
+            if command in known_flags:
+                assert name.replace('-', '_') in known_flags[command], f'{module} --{name}'
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r'\]\(([^)\s]+)\)', page.read_text()):
+        if target.startswith('http'):
+            continue
+        name, _, anchor = target.partition('#')
+        path = page.parent / name if name else page
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r'^#+ (.*)$', path.read_text(), re.MULTILINE)
+            slugs = {re.sub(r'[^\w\- ]', '', each.lower()).replace(' ', '-') for each in headings}
+            assert anchor in slugs, target
+
+
+def test_config_fields_exist():
+    for page in PAGES:
+        for path in re.findall(r'--config\.([\w.]+)=', page.read_text()):
+            field = default.get_config()
+            for name in path.split('.'):
+                assert name in field, f'{page.name}: config.{path}'
+                field = field[name]
+
+
+def test_configs_and_launchers_exist():
+    for page in PAGES:
+        text = page.read_text()
+        for path in re.findall(r'\b((?:configs|launch)/\w+\.(?:py|sh|sbatch|yaml))', text):
+            assert (ROOT / path).exists(), f'{page.name}: {path}'

@@ -1,0 +1,1 @@
+from tests.training.conftest import corpus, whole  # noqa: F401
