@@ -24,6 +24,7 @@ from m2l_jax.training.state import (
     create_state,
     learning_rate_schedule,
     make_optimizer,
+    ravel,
 )
 from m2l_jax.training.step import ConsistencyConfig, make_train_step
 
@@ -83,9 +84,9 @@ class OurTraining:
         config = dataclasses.replace(config, dtype=dtype)
         mesh = meshes.make_mesh(jax.local_devices()[:1])
         step, shapes = _make_step(config, mesh)
-        params = _read_params(tensors, config)
+        params = np.asarray(ravel(_read_params(tensors, config)))
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-        state = zeros.replace(params=params, ema_params=jax.tree.map(np.copy, params))
+        state = zeros.replace(params=params, ema_params=params.copy())
         self._state = jax.device_put(state, meshes.state_shardings(mesh, shapes, False))
         random = np.random.default_rng(0)
         crops = random.standard_normal((batch, config.spectrogram.bins, frames, 2), np.float32)

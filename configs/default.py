@@ -23,13 +23,18 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(dataclasses.asdict(ModelConfig(dtype='bfloat16')))
 
     config.consistency = ConfigDict()
-    config.consistency.density = ConfigDict({'log_sigma_mean': -1.1, 'log_sigma_std': 2.0})
-    config.consistency.schedule = ConfigDict({'start_exponent': 1.0, 'end_exponent': 3.0})
+    config.consistency.density = ConfigDict(
+        {'name': 'index', 'log_sigma_mean': -1.1, 'log_sigma_std': 2.0}  # or lognormal
+    )
+    config.consistency.schedule = ConfigDict(
+        {'name': 'exponential', 'start_exponent': 1.0, 'end_exponent': 3.0}  # or doubling
+    )
     config.consistency.huber_scale = 0.00054
     config.consistency.least_weight = 0.0
     config.consistency.auxiliary = ConfigDict({'weight': 0.0, 'end': 0.5})  # 0: as in the paper
 
     config.optimizer = ConfigDict()
+    config.optimizer.name = 'radam'  # or adamw, with a weight_decay
     config.optimizer.learning_rate = 1e-4
     config.optimizer.final_learning_rate = 1e-6
     config.optimizer.warmup_steps = 10_000

@@ -31,8 +31,6 @@ for ((run = 0; ; run++)); do
     wait "$child" || code=$?
   done
   child=''
-  # JAX aborts a process that has lost process 0 of its job: a loss like another's.
-  ((code != 134)) || code=75
   if ((code != 75 || run == ${RESTARTS:-10})) || [[ $stopping ]]; then exit "$code"; fi
   echo "$0: exit code 75, restart $((run + 1)) of ${RESTARTS:-10}" >&2
   sleep "${PAUSE:-5}" || true # Ctrl-C ends it too

@@ -1,15 +1,19 @@
 import dataclasses
+import functools
+import operator
 import re
 
 import jax
 import pytest
 
 from configs import default, demo, gpu, overfit, small, tpu_v4, tpu_v5e, tpu_v6e
+from m2l_jax.consistency import noise
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.training.config import TrainingConfig
+from m2l_jax.training.state import OPTIMIZERS
 
 
 @pytest.mark.parametrize('module', [default, demo, gpu, small, tpu_v4, tpu_v5e, tpu_v6e])
@@ -36,6 +40,7 @@ def test_default_is_the_papers_recipe():
         'b2': 0.999,
         'ema_decay': 0.9999,
         'clip_norm': 0.0,
+        'name': 'radam',
     }
 
 
@@ -124,3 +129,34 @@ def test_larger_slices_scale_the_recipe(config, batch, steps, rate, warmup, ema_
 def test_wrong_arguments_are_refused(module, argument):
     with pytest.raises(InputError, match=r'use e\.g\.'):
         module.get_config(argument)
+
+
+@pytest.mark.parametrize(
+    ('part', 'choices'),
+    [
+        ('consistency.density', noise.DENSITIES),
+        ('consistency.schedule', noise.SCHEDULES),
+        ('optimizer', OPTIMIZERS),
+    ],
+)
+def test_choices_are_made_by_name(part, choices):
+    *path, last = part.split('.')
+
+    def choose(fields):
+        config = default.get_config().to_dict()
+        config['data']['path'] = 'music'
+        functools.reduce(operator.getitem, path, config)[last] = fields
+        return operator.attrgetter(part)(build(TrainingConfig, config))
+
+    fields = operator.attrgetter(part)(default.get_config()).to_dict()
+    for name, cls in choices.items():
+        known = {field.name for field in dataclasses.fields(cls)}
+        mine = {key: value for key, value in fields.items() if key in known}
+        assert type(choose(mine | {'name': name})) is cls
+    # Checkpoints of older versions have no names.
+    old = {key: value for key, value in fields.items() if key != 'name'}
+    assert choose(old) == choose(fields)
+    with pytest.raises(InputError) as error:
+        choose(old | {'name': 'other'})
+    message = f"config.{part}.name='other' must be one of {', '.join(choices)}"
+    assert str(error.value) == message

@@ -4,6 +4,9 @@ Everything is indexed by i in [0, 1], on which the levels follow the curve of Ka
 """
 
 import dataclasses
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -41,16 +44,23 @@ class NoiseLevels:
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         return (low + index * (high - low)) ** self.rho
 
+    def index(self, sigma: jax.Array) -> jax.Array:
+        """i(σ), any shape: the inverse of `sigma`."""
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        return (sigma ** (1 / self.rho) - low) / (high - low)
+
 
 @dataclasses.dataclass(frozen=True)
 class IndexDensity:
-    """Where training looks: index i has density ∝ N(log σ(i); mean, std²) on [0, 1].
+    """Density of the noise index i in training: ∝ N(log σ(i); mean, std²) on [0, 1], the paper's.
 
-    The density is over the *index*, not over log σ, so that the levels drawn are not log-normal.
+    It is over the *index*, not over log σ, so the levels drawn are not log-normal. `DENSITIES` has
+    the names of densities.
     """
 
     log_sigma_mean: float
     log_sigma_std: float
+    name: str = 'index'
 
     def __post_init__(self):
         if self.log_sigma_std <= 0:
@@ -68,19 +78,68 @@ class IndexDensity:
 
 
 @dataclasses.dataclass(frozen=True)
+class LogNormalDensity(IndexDensity):
+    """Log-normal σ within the levels' range (Song & Dhariwal 2023, eq. 10, without its grid)."""
+
+    name: str = 'lognormal'
+
+    def sample(self, key: jax.Array, levels: NoiseLevels, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Draws indices of the given shape: log σ is normal, truncated to the range."""
+        bounds = np.log([levels.sigma_min, levels.sigma_max])
+        low, high = (bounds - self.log_sigma_mean) / self.log_sigma_std
+        normal = jax.random.truncated_normal(key, low, high, shape)
+        index = levels.index(jnp.exp(self.log_sigma_mean + self.log_sigma_std * normal))
+        return jnp.clip(index, 0.0, 1.0)
+
+
+DENSITIES: Mapping[str, type[IndexDensity]] = MappingProxyType(
+    {'index': IndexDensity, 'lognormal': LogNormalDensity}
+)
+
+
+@dataclasses.dataclass(frozen=True)
 class StepSchedule:
     """The distance Δ between student and teacher index: 10^-e, e linear over training.
 
     Music2Latent's continuous noise schedule, section 3.3: exponent 1 at the start, 3 at the end.
+    `SCHEDULES` has the names of schedules.
     """
 
     start_exponent: float
     end_exponent: float
+    name: str = 'exponential'
 
     def delta(self, progress: jax.Array) -> jax.Array:
         """Δ at `progress` in [0, 1] of the training."""
         exponent = self.start_exponent + progress * (self.end_exponent - self.start_exponent)
         return 10.0**-exponent
+
+
+@dataclasses.dataclass(frozen=True)
+class DoublingSchedule:
+    """Δ = 1/N, N doubling from `start_steps` to `end_steps` (Song & Dhariwal 2023, section 3.4)."""
+
+    start_steps: int = 10
+    end_steps: int = 1280
+    name: str = 'doubling'
+
+    def __post_init__(self):
+        if not 1 <= self.start_steps <= self.end_steps:
+            raise InputError(
+                f'schedule.start_steps={self.start_steps} must be from 1 to '
+                f'end_steps={self.end_steps}'
+            )
+
+    def delta(self, progress: jax.Array) -> jax.Array:
+        """Δ at `progress` in [0, 1] of the training, of which each N gets an equal part."""
+        stages = math.floor(math.log2(self.end_steps / self.start_steps)) + 1
+        doublings = jnp.floor(progress * stages)
+        return 1.0 / jnp.minimum(self.start_steps * 2.0**doublings, self.end_steps)
+
+
+SCHEDULES: Mapping[str, type] = MappingProxyType(
+    {'exponential': StepSchedule, 'doubling': DoublingSchedule}
+)
 
 
 def teacher_index(index: jax.Array, delta: jax.Array) -> jax.Array:

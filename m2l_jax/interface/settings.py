@@ -17,14 +17,16 @@ def build(cls: type[Settings], mapping: Mapping[str, Any], where: str = 'config'
     """Builds the dataclass `cls` from a ConfigDict, dict or parsed JSON, checking every field.
 
     Args:
-      cls: a frozen dataclass of numbers, strings, booleans, tuples and such dataclasses.
+      cls: a frozen dataclass of numbers, strings, booleans, tuples and such dataclasses. A field
+        `Annotated[Base, CHOICES]` takes the dataclass of `CHOICES` that its own `name` names, by
+        default the first.
       mapping: field names to values; lists become tuples, and whole numbers floats.
       where: the mapping's name in error messages, e.g. `config.model`.
 
     Raises:
       InputError: for an unknown, missing or ill-typed field, naming it.
     """
-    types = typing.get_type_hints(cls)
+    types = typing.get_type_hints(cls, include_extras=True)
     for name in mapping:
         if name not in types:
             raise InputError(f'{where} has no field {name!r}{_nearest(name, types)}')
@@ -65,6 +67,13 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
 def _convert(kind: Any, value: Any, where: str) -> Any:
     if value is None:
         raise InputError(f'{where} is not set: pass --{where}=VALUE')
+    if typing.get_origin(kind) is typing.Annotated:
+        kind, choices = typing.get_args(kind)
+        if hasattr(value, 'get'):
+            name = value.get('name', next(iter(choices)))
+            if name not in choices:
+                raise InputError(f'{where}.name={name!r} must be one of {", ".join(choices)}')
+            kind = choices[name]
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping) and not hasattr(value, 'items'):
             raise InputError(f'{where} must hold named fields, not {value!r}')

@@ -1,12 +1,13 @@
 """The whole of a training run's settings, typed; `configs/` holds their values."""
 
 import dataclasses
+from typing import Annotated
 
 from m2l_jax.data.config import DataConfig
 from m2l_jax.evaluation.held_out import EvaluationConfig
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.training.state import OptimizerConfig
+from m2l_jax.training.state import OPTIMIZERS, OptimizerConfig
 from m2l_jax.training.step import ConsistencyConfig
 
 BEST_METRICS = ('si_sdr', 'lsd', 'mr_stft', 'mel')
@@ -65,7 +66,7 @@ class TrainingConfig:
     seed: int
     model: ModelConfig
     consistency: ConsistencyConfig
-    optimizer: OptimizerConfig
+    optimizer: Annotated[OptimizerConfig, OPTIMIZERS]
     data: DataConfig
     train: LoopConfig
     evaluation: EvaluationConfig

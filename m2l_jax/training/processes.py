@@ -1,12 +1,14 @@
 """The processes of a job: how they find each other, and how each of them ends."""
 
 import contextlib
+import ctypes
 import dataclasses
 import importlib.util
 import logging
 import os
 import pathlib
 import re
+import signal
 import socket
 import sys
 import threading
@@ -15,7 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
-from m2l_jax.interface.command import EXIT_INPUT_ERROR, tell
+from m2l_jax.interface.command import EXIT_INPUT_ERROR, EXIT_INTERRUPTED, tell
 from m2l_jax.interface.errors import InputError, Interrupted, first_line
 
 _logger = logging.getLogger(__name__)
@@ -241,6 +243,7 @@ def _join(place: Place, timeout: int) -> None:
         raise InputError(f'{place} could not join the others: {first_line(error)}') from None
     finally:
         watch.cancel()
+    _on_abort(f'error: {_describe_loss("the lines above say more")}\n', EXIT_INTERRUPTED)
 
 
 def _log_devices() -> None:
@@ -284,6 +287,32 @@ def _describe_absence(place: Place, timeout: int) -> str:
     )
 
 
+def _describe_loss(reason: str) -> str:
+    return (
+        f'another process of this job was lost ({reason}): run the same command on all of them, '
+        'and it goes on from what is saved'
+    )
+
+
+def _on_abort(message: str, code: int) -> None:
+    """Replaces the exit code where JAX's client, which is C++, aborts this process.
+
+    It aborts wherever another process is lost. Its own callback for that cannot be a Python
+    function: jaxlib fails to convert the argument of `missed_heartbeat_callback`.
+    """
+
+    def end(number: int) -> None:
+        os.write(2, message.encode())
+        os._exit(code)
+
+    prototype = ctypes.CFUNCTYPE(None, ctypes.c_int)
+    handler = prototype(end)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(handler))  # for C, which may call it at any time
+    install = ctypes.CDLL(None).signal
+    install.argtypes, install.restype = (ctypes.c_int, prototype), ctypes.c_void_p
+    install(signal.SIGABRT, handler)
+
+
 def _leave(error: BaseException) -> NoReturn:
     """Reports an error and ends the process, whatever the others do."""
     import jax
@@ -292,15 +321,13 @@ def _leave(error: BaseException) -> NoReturn:
         _LOST.search(str(error)) is not None
     )
     if is_lost:
-        error = Interrupted(
-            f'error: another process of this job was lost ({first_line(error)}): run the same '
-            'command on all of them, and it goes on from what is saved'
-        )
+        error = Interrupted(f'error: {_describe_loss(first_line(error))}')
     if isinstance(error, InputError | Interrupted):
         code = tell(error)
     else:
         traceback.print_exception(error)
         code = 1
+    _on_abort('', code)
     if not is_lost:
         # They may have met the same error, and would only report a loss, of process 0 above all.
         parting = threading.Thread(target=jax.distributed.shutdown, daemon=True)

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from m2l_jax.checkpoint.store import CheckpointStore, holds_checkpoint
 from m2l_jax.codec.weights import open_weights
 from m2l_jax.consistency.keys import random_key
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build, differences
 from m2l_jax.model.autoencoder import Music2Latent, Params
@@ -22,7 +23,6 @@ from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.state import (
     TrainState,
-    compute_once,
     param_shapes,
     start_from,
     to_trees,

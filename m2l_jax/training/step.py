@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,13 @@ from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.consistency.auxiliary import AuxiliarySchedule, auxiliary_loss
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.loss import consistency_loss
-from m2l_jax.consistency.noise import IndexDensity, StepSchedule, teacher_index
+from m2l_jax.consistency.noise import (
+    DENSITIES,
+    SCHEDULES,
+    IndexDensity,
+    StepSchedule,
+    teacher_index,
+)
 from m2l_jax.evaluation.noise_bins import latent_moments, latent_spread
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
@@ -43,8 +49,8 @@ class ConsistencyConfig:
       auxiliary: the weight of the loss that is not the paper's; none by default.
     """
 
-    density: IndexDensity
-    schedule: StepSchedule
+    density: Annotated[IndexDensity, DENSITIES]
+    schedule: Annotated[StepSchedule, SCHEDULES]
     huber_scale: float
     least_weight: float = 0.0
     auxiliary: AuxiliarySchedule = dataclasses.field(default_factory=AuxiliarySchedule)

@@ -3,7 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2l_jax.consistency.noise import IndexDensity, NoiseLevels, StepSchedule, teacher_index
+from m2l_jax.consistency.noise import (
+    DoublingSchedule,
+    IndexDensity,
+    LogNormalDensity,
+    NoiseLevels,
+    StepSchedule,
+    teacher_index,
+)
 from m2l_jax.interface.errors import InputError
 
 LEVELS = NoiseLevels()
@@ -44,3 +51,26 @@ def test_teacher_stays_in_range():
 def test_levels_in_the_wrong_order_are_told():
     with pytest.raises(InputError, match=r'sigma_min=2\.0 must be between 0 and sigma_max=1\.0'):
         NoiseLevels(sigma_min=2.0, sigma_max=1.0)
+
+
+def test_lognormal_levels_are_a_truncated_normal_in_log_sigma():
+    indices = LogNormalDensity(-1.1, 2.0).sample(jax.random.key(0), LEVELS, (200_000,))
+    assert 0 <= indices.min() < indices.max() <= 1
+    log_sigma = np.log(LEVELS.sigma(indices))
+    grid = np.linspace(np.log(0.002), np.log(80), 100_001)
+    cumulative = np.cumsum(np.exp(-0.5 * ((grid + 1.1) / 2) ** 2))
+    levels = np.linspace(0.05, 0.95, 10)
+    expected = np.interp(levels, cumulative / cumulative[-1], grid)
+    np.testing.assert_allclose(np.quantile(log_sigma, levels), expected, atol=0.03)
+
+
+def test_index_is_the_inverse_of_sigma():
+    index = np.linspace(0, 1, 5)
+    np.testing.assert_allclose(LEVELS.index(LEVELS.sigma(index)), index, atol=1e-6)
+
+
+def test_steps_double_over_training():
+    delta = DoublingSchedule(10, 80).delta(jnp.array([0.0, 0.24, 0.26, 0.6, 0.76, 1.0]))
+    np.testing.assert_allclose(1 / delta, [10, 10, 20, 40, 80, 80], rtol=1e-6)
+    with pytest.raises(InputError, match='start_steps=3 must be from 1 to end_steps=2'):
+        DoublingSchedule(3, 2)

@@ -1,3 +1,5 @@
+import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -8,14 +10,19 @@ import pytest
 import soundfile
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from m2l_jax.checkpoint.store import load_model
+from m2l_jax.checkpoint.store import CheckpointStore, load_model
 from m2l_jax.data import resident
 from m2l_jax.interface.errors import InputError, Interrupted
+from m2l_jax.interface.settings import build
+from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.curves import read_curves
 from m2l_jax.training.loop import train_and_evaluate
+from m2l_jax.training.monitor import Profiler
+from m2l_jax.training.state import TrainState, make_optimizer
 from tests.conftest import make_music
 from tests.small_training import make_config
-from tests.training.runs import assert_identical, killed_after, watched
+from tests.training.runs import assert_identical, first_state, killed_after, watched
 
 
 @pytest.fixture
@@ -160,3 +167,65 @@ def test_a_resident_corpus_has_to_leave_room_for_the_state(corpus, tmp_path, mon
     with pytest.raises(InputError, match=r'GiB free and are to hold \S+ GiB of state too: use'):
         train_and_evaluate(make_config(corpus, resident=True), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_checkpoint_of_trees_goes_on_to_the_last_bit(config, whole, tmp_path, monkeypatch):
+    """As older versions wrote them: an optimiser's state of each array by itself."""
+    settings = build(TrainingConfig, config)
+    model = Music2Latent(settings.model)
+    optimizer = make_optimizer(settings.optimizer, settings.train.steps)
+    rng = np.random.default_rng(0)
+    params = model.init_params(jax.random.key(0))
+    state = TrainState(np.int32(3), np.int32(1), np.int32(0), params, None, optimizer.init(params))
+    state = jax.tree.map(
+        lambda leaf: rng.random(leaf.shape, leaf.dtype) if leaf.ndim else leaf, state
+    )
+    average = jax.tree.map(lambda leaf: rng.random(leaf.shape, leaf.dtype), params)
+    with contextlib.closing(CheckpointStore(tmp_path)) as store:
+        store.save(3, state, average, dataclasses.asdict(settings))
+    for shard in (False, True):
+        with config.unlocked():
+            config.train.shard_optimizer = shard
+        restored = first_state(config, tmp_path, monkeypatch)
+        assert_identical(restored, state.replace(ema_params=average))
+
+    with config.unlocked():
+        config.optimizer.name = 'adamw'
+    message = r'holds the state of config\.optimizer\.name=radam, not of adamw: choose another'
+    with pytest.raises(InputError, match=message):
+        train_and_evaluate(config, tmp_path)
+
+
+@pytest.mark.parametrize('profile', ['x', '0', '5:4', '0:4'])
+def test_a_wrong_profile_is_told(config, tmp_path, profile):
+    with pytest.raises(InputError, match=f'^--profile={profile} '):
+        train_and_evaluate(config, tmp_path / 'run', profile=profile)
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    ('profile', 'first_step', 'profiled'),
+    [('', 0, []), ('2', 7, [18, 19]), ('3:4', 0, [3, 4]), ('3:4', 3, []), ('19:30', 0, [19, 20])],
+)
+def test_the_profile_is_of_the_steps_asked_for(
+    tmp_path, monkeypatch, profile, first_step, profiled
+):
+    calls = []
+    monkeypatch.setattr('jax.profiler.start_trace', lambda folder: calls.append(folder))
+    monkeypatch.setattr('jax.profiler.stop_trace', lambda: calls.append('stop'))
+    profiler, seen = Profiler(tmp_path, profile, first_step), []
+    for step in range(first_step, 20):
+        profiler.before_step(step)
+        if len(calls) == 1:
+            seen.append(step + 1)
+        profiler.after_step(step + 1, {})
+    profiler.close()
+    assert seen == profiled
+    assert calls == ([str(tmp_path), 'stop'] if profiled else [])
+
+
+def test_a_profile_is_written(config, tmp_path):
+    with config.unlocked():
+        config.train.steps = 3
+    train_and_evaluate(config, tmp_path, profile='3:3')
+    assert list(tmp_path.glob('plugins/profile/*/*.xplane.pb'))
