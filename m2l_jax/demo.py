@@ -105,11 +105,10 @@ def _open_clips(settings, codec):
     """The function from parameters to latent gains on the piece, the piece, and the voice."""
     from m2l_jax.audio import files
     from m2l_jax.evaluation.held_out import Clip, HeldOutClips
-    from m2l_jax.model.autoencoder import Music2Latent
 
     held_out = HeldOutClips(
         dataclasses.replace(settings.evaluation, path=str(_PIECE), seconds=_SECONDS),
-        Music2Latent(codec.config),
+        codec.model,
         settings.data.crop_frames,
         settings.consistency.huber_scale,
     )

@@ -42,7 +42,6 @@ def main() -> None:
     from m2l_jax.evaluation.shaped_noise import shaped_noise
     from m2l_jax.interface.json_files import write_json
     from m2l_jax.interface.paths import new_folder
-    from m2l_jax.model.autoencoder import Music2Latent
     from m2l_jax.training.state import compute_once
 
     use_compile_cache()
@@ -56,7 +55,7 @@ def main() -> None:
             rows.append(result.figures)
             if number < _MEDIA.value:
                 quality.write_media(folder, result, rate)
-        model, key = Music2Latent(codec.config), random_key(_SEED.value)
+        model, key = codec.model, random_key(_SEED.value)
         untrained = codec.with_params(compute_once(lambda: model.init_params(key)))
         untrained_results = quality.reconstruct_clips(untrained, clips, **options)
         noise_rows = [
@@ -65,7 +64,7 @@ def main() -> None:
         report = {
             'checkpoint': _CHECKPOINT.value,
             'model': codec.model_id,
-            'config': dataclasses.asdict(codec.config),
+            'config': codec.config.record(),
             **options,
             'seconds': _SECONDS.value,
             'mean': metrics.mean_figures(rows),

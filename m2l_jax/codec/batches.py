@@ -16,6 +16,7 @@ from m2l_jax.codec.placement import Names, find_devices, names_of
 from m2l_jax.codec.rows import channel_key, decode_waveforms, encode_waveforms, waveform_samples
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.model.autoencoder import Music2Latent, Params
+from m2l_jax.model.ops import kernels_for
 
 Row = TypeVar('Row', 'AudioRow', 'LatentRow')
 
@@ -69,13 +70,14 @@ class RowRunner:
     """
 
     def __init__(self, model: Music2Latent, devices: Sequence[jax.Device] | None = None):
-        self._model, self._config = model, model.config
         self._devices = devices
         self.devices = 1 if devices is None else len(devices)
         self._lock = threading.Lock()
         self._mesh = None if devices is None else Mesh(np.asarray(devices), ('data',))
         platform = jax.default_backend() if devices is None else devices[0].platform
         options = inference_options(platform)
+        self.model = model = model.clone(kernels=kernels_for(platform))
+        self._config = model.config
         self.encode_program = jax.jit(
             on_each_device(functools.partial(encode_waveforms, model), self._mesh),
             static_argnames='method',
@@ -88,7 +90,7 @@ class RowRunner:
         )
 
     def __reduce__(self):
-        return _reopen, (self._model, names_of(self._devices))
+        return _reopen, (self.model, names_of(self._devices))
 
     @standard_jax()
     def place(self, params: Params) -> Params:

@@ -115,6 +115,11 @@ class EncoderDecoder:
         self.params = self._runner.place(params)
 
     @property
+    def model(self) -> Music2Latent:
+        """The module that computes, with kernels for the platform of the devices."""
+        return self._runner.model
+
+    @property
     def devices(self) -> int:
         """Devices that share the rows."""
         return self._runner.devices
@@ -290,7 +295,11 @@ class EncoderDecoder:
         rows = latent_rows(latents, chunks)
         count = self._limit(max_batch_size, len(rows))
         decoded = self.decode_rows(rows, chunking, count, steps, seed)
-        parts = (check_decoded(np.stack([next(decoded) for _ in latents]), latents) for _ in chunks)
+        scale = self.config.latent_scale
+        parts = (
+            check_decoded(np.stack([next(decoded) for _ in latents]), latents, scale)
+            for _ in chunks
+        )
         return np.concatenate(list(self.join(parts, chunks, chunking)), axis=1)
 
     def encode_rows(
@@ -416,9 +425,11 @@ def _check_encoded(latents: np.ndarray, waveform: np.ndarray, source: Any) -> np
     return check_finite(latents)
 
 
-def check_decoded(waveform: np.ndarray, latents: np.ndarray, name: str = 'the array') -> np.ndarray:
+def check_decoded(
+    waveform: np.ndarray, latents: np.ndarray, scale: float, name: str = 'the array'
+) -> np.ndarray:
     """As `check_finite`, but names the latents, and blames them if no encoder gives such."""
-    if not np.all(np.isfinite(waveform)) and (excess := describe_excess(latents)):
+    if not np.all(np.isfinite(waveform)) and (excess := describe_excess(latents, scale)):
         raise InputError(f'{name} {excess}; of these the model makes NaN')
     try:
         return check_finite(waveform)

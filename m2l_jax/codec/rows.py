@@ -15,8 +15,6 @@ from m2l_jax.consistency.sampler import sample
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
 
-LATENT_SCALE = 0.06  # standard deviation of the released model's latents on music
-
 
 def encode_rows(
     model: Music2Latent,
@@ -35,7 +33,7 @@ def encode_rows(
     """
     encoded = _apply(model, params, spectrogram, lengths, method=method)
     encoded = encoded.swapaxes(1, 2)  # [B, C, T/8]
-    return encoded / LATENT_SCALE if method == 'encode' else encoded
+    return encoded / model.config.latent_scale if method == 'encode' else encoded
 
 
 def encode_waveforms(
@@ -89,7 +87,7 @@ def decode_rows(
       steps: evaluations of the model.
       lengths: `[B]`, see above.
     """
-    scaled = latents.swapaxes(1, 2) * LATENT_SCALE
+    scaled = latents.swapaxes(1, 2) * model.config.latent_scale
     pyramid = _apply(model, params, scaled, lengths, method='pyramid')
     return sample(
         lambda noisy, sigma: _apply(
@@ -137,14 +135,14 @@ def decoding_noise(
       positions: `[B, L]`.
       step: of sampling, from 0.
     """
-    shape = (config.spectrogram.bins, config.time_downsampling, 2)
+    shape = (config.spectrogram.bins, config.time_downsampling, config.channels)
 
     def draw(key: jax.Array, position: jax.Array) -> jax.Array:
         return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, position), step), shape)
 
     noise = jax.vmap(jax.vmap(draw, (None, 0)))(keys, positions)  # [B, L, F, 8, 2]
     noise = noise.swapaxes(1, 2)  # [B, F, L, 8, 2]
-    return noise.reshape(*noise.shape[:2], -1, 2)
+    return noise.reshape(*noise.shape[:2], -1, config.channels)
 
 
 def channel_key(seed: int, channel: int) -> jax.Array:

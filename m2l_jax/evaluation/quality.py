@@ -15,7 +15,6 @@ from m2l_jax.evaluation import metrics, noise_bins
 from m2l_jax.evaluation.held_out import LEAST_RMS, Clip, cut_crops
 from m2l_jax.evaluation.report import draw_comparison, save_picture
 from m2l_jax.interface.errors import InputError
-from m2l_jax.model.autoencoder import Music2Latent
 
 _CROP_FRAMES = 64  # of the paper's training crops
 _HUBER_SCALE, _DELTA = 0.00054, 1e-3  # c/√n, and the Δ at which the paper's schedule ends
@@ -118,7 +117,7 @@ def measure_noise_levels(codec: EncoderDecoder, clips: Sequence[Clip]) -> dict[s
     if fitting < least:  # not a latent vector's
         clips = [Clip(clip.name, codec.pad(clip.waveform)) for clip in clips]
     samples = spectrogram.samples(max(fitting // least, 1) * least)
-    measure = noise_bins.make_measure(Music2Latent(codec.config), _HUBER_SCALE, _DELTA)
+    measure = noise_bins.make_measure(codec.model, _HUBER_SCALE, _DELTA)
     figures = measure(codec.params, to_spectrogram(cut_crops(clips, samples), spectrogram))
     return noise_bins.name_figures(figures, codec.config.noise)
 

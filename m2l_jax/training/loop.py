@@ -21,6 +21,7 @@ from m2l_jax.interface.errors import InputError, Interrupted
 from m2l_jax.interface.paths import make_folder
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.model.ops import kernels_for
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.agreement import check_shared, check_started_alike, read_alike
 from m2l_jax.training.config import BEST_METRICS, TrainingConfig
@@ -60,7 +61,7 @@ def train_and_evaluate(
     meshes.connect(mesh)
     meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
     learning_rate = learning_rate_schedule(settings.optimizer, settings.train.steps)
-    model = Music2Latent(settings.model)
+    model = Music2Latent(settings.model, kernels_for(meshes.platform(mesh)))
     initial = read_alike(lambda: read_initial(settings, workdir))
     held_out = _open_held_out(settings, model)
     optimizer = make_optimizer(settings.optimizer, settings.train.steps)
@@ -173,7 +174,11 @@ class _Run:
             done,
             state.replace(ema_params=None),
             state.ema_params,
-            {**dataclasses.asdict(self.settings), 'corpus': self.feed.fingerprint},
+            {
+                **dataclasses.asdict(self.settings),
+                'model': self.settings.model.record(),
+                'corpus': self.feed.fingerprint,
+            },
             figures,
         )
 
