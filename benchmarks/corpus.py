@@ -27,9 +27,10 @@ from m2l_jax.audio import files
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.codec.compile_cache import use_compile_cache
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.corpus.encoding import EncodeJob, EncodeSettings, EncodeWorker
-from m2l_jax.corpus.execution import RunOptions, run_job
+from m2l_jax.corpus.encode import EncodeJob, EncodeSettings
 from m2l_jax.corpus.inputs import find_audio
+from m2l_jax.corpus.plan import plan_shards
+from m2l_jax.corpus.run import RunOptions, run_job
 from m2l_jax.interface import command
 from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
@@ -110,14 +111,11 @@ def _corpus(
 
     def run() -> None:
         shutil.rmtree(target, ignore_errors=True)
-        report = run_job(
-            lambda shards: EncodeJob(None, str(target), settings, None, shards),
-            lambda job: EncodeWorker(job, codec),
-            find_audio(str(source), target)[0],
-            dataclasses.asdict(settings),
-            target,
-            RunOptions(shard_megabytes=1e9, shard_files=_SHARD_FILES.value, share='0/1'),
-        )
+        items, _ = find_audio(str(source), target)
+        shards = plan_shards(items, 1e9, _SHARD_FILES.value)
+        output = settings.target(codec.config, target, len(shards))
+        job = EncodeJob(None, settings, output, None, codec)
+        report = run_job(job, shards, dataclasses.asdict(settings), target, RunOptions(share='0/1'))
         assert report.files == _FILES.value
 
     return run

@@ -8,8 +8,6 @@
 Of a training run the averaged parameters of the newest checkpoint are converted.
 """
 
-import pathlib
-
 from absl import flags
 
 from m2l_jax.interface import command
@@ -21,7 +19,7 @@ _TO = flags.DEFINE_string('to', None, 'Folder, or .pt or .safetensors file, to w
 _HEADS = flags.DEFINE_integer(
     'attention_heads',
     None,
-    'Of a PyTorch file that this project did not write; its shapes do not tell. 4 if not given.',
+    "Of a PyTorch file that this project did not write, whose shapes don't show it. Default: 4.",
     lower_bound=1,
 )
 _STORAGE = flags.DEFINE_enum(
@@ -30,44 +28,21 @@ _STORAGE = flags.DEFINE_enum(
 _MOST = command.define_finite_float(
     'most_megabytes', None, 'Write no larger .pt or .safetensors file.'
 )
-# Taken for a slip, and not for the name of a folder.
-_OTHER_SUFFIXES = ('.pth', '.bin', '.ckpt', '.h5', '.msgpack', '.npz', '.onnx')
-
 flags.mark_flags_as_required(['from', 'to'])
 
 
 def main() -> None:
-    """Parses the flags and prints what was converted."""
-    import jax
+    """Parses the flags and converts."""
+    from m2l_jax.codec.conversion import convert
 
-    from m2l_jax.checkpoint.store import save_model
-    from m2l_jax.codec.weights import open_weights
-    from m2l_jax.torch_weights import files
-    from m2l_jax.torch_weights.conversion import save_torch_model
-
-    target = pathlib.Path(_TO.value)
-    _check_target(target, files.SUFFIXES)
-    model, params = open_weights(_FROM.value, _HEADS.value)
-    if target.suffix in files.SUFFIXES:
-        most = None if _MOST.value is None else int(_MOST.value * 1e6)
-        save_torch_model(target, model.config, params, storage=_STORAGE.value, most_bytes=most)
-    else:
-        save_model(target, model.config, params)
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    print(f'{_FROM.value} -> {target}: {size:,} parameters')
-
-
-def _check_target(target: pathlib.Path, suffixes: tuple[str, ...]) -> None:
-    """Refuses what cannot be written, before anything is read."""
-    from m2l_jax.interface.errors import InputError
-
-    kinds = f'{" or ".join(suffixes)} files'
-    if target.exists() and (target.is_file() or target.suffix in suffixes):
-        raise InputError(f'{target} exists already: remove it or choose another name')
-    if target.suffix in _OTHER_SUFFIXES:
-        raise InputError(f'{target}: weights are written to {kinds}')
-    if target.suffix not in suffixes and (_STORAGE.value != 'float32' or _MOST.value is not None):
-        raise InputError(f'{target}: --storage and --most_megabytes are for {kinds}')
+    parameters = convert(
+        _FROM.value,
+        _TO.value,
+        attention_heads=_HEADS.value,
+        storage=_STORAGE.value,
+        most_bytes=None if _MOST.value is None else int(_MOST.value * 1e6),
+    )
+    print(f'{_FROM.value} -> {_TO.value}: {parameters:,} parameters')
 
 
 if __name__ == '__main__':

@@ -22,10 +22,11 @@ import os
 
 from absl import flags
 
-from m2l_jax.corpus import run_flags
+from m2l_jax.corpus import flags as corpus_flags
 from m2l_jax.interface import command
 
-run_flags.define()
+corpus_flags.define_model()
+corpus_flags.define_sharing()
 flags.DEFINE_string(
     'input',
     None,
@@ -59,15 +60,16 @@ _SCALE = flags.DEFINE_float(
 
 def main() -> None:
     """Parses the flags and decodes, or checks what was decoded."""
-    run_flags.run(_decode)
+    corpus_flags.run(_decode)
 
 
 def _decode(source: str, output: str) -> None:
-    from m2l_jax.corpus import execution, inputs
-    from m2l_jax.corpus.decoding import DecodeJob, DecodeSettings, DecodeWorker, check_first
+    from m2l_jax.corpus import inputs
+    from m2l_jax.corpus.decode import DecodeJob, DecodeSettings, check_first
     from m2l_jax.corpus.models import chunking_of
+    from m2l_jax.corpus.run import run_job, run_single
 
-    checkpoint, codec = run_flags.open_model()
+    checkpoint, codec = corpus_flags.open_model()
     settings = DecodeSettings(
         codec.model_id,
         _FORMAT.value,
@@ -81,28 +83,20 @@ def _decode(source: str, output: str) -> None:
     )
     # An error comes before the folder is taken.
     chunking_of(codec, settings, codec.config.spectrogram.sample_rate)
-    job = DecodeJob(checkpoint, os.path.abspath(output), settings, flags.FLAGS.batch_size)
-
-    def open_worker(job: DecodeJob) -> DecodeWorker:
-        return DecodeWorker(job, codec)
-
-    options = run_flags.run_options()
+    options = corpus_flags.run_options()
+    opened = None if options.ray else codec
+    folder = os.path.abspath(output)
+    job = DecodeJob(checkpoint, folder, settings, flags.FLAGS.batch_size, opened)
     if inputs.is_single_file(source) and not options.is_shared:
-        print(execution.run_single(open_worker(job), source, output))
+        print(run_single(job, source, output))
         return
     items = inputs.latent_items(source, output)
     check_first(items[0], settings)
-    inputs.check_mirrored(inputs.files_among(items), f'.{_FORMAT.value}')
-    report = execution.run_job(
-        lambda shards: job,
-        open_worker,
-        items,
-        dataclasses.asdict(settings),
-        output,
-        options,
-    )
+    inputs.check_mirrored(items, f'.{_FORMAT.value}')
+    shards, cut = corpus_flags.plan(items)
+    report = run_job(job, shards, dataclasses.asdict(settings) | cut, output, options)
     print(report.describe())
-    execution.check_any_done(report, output)
+    report.check_any_done(output)
 
 
 if __name__ == '__main__':

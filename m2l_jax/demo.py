@@ -46,35 +46,43 @@ def run_demo(config, output: pathlib.Path) -> dict:
     Raises:
       InputError: if `output` holds a finished demo, or the initial weights do not fit the config.
     """
+    from m2l_jax.audio import files
     from m2l_jax.checkpoint.store import load_model
     from m2l_jax.codec.weights import is_packaged, packaged_path
+    from m2l_jax.evaluation.clips import Clip
+    from m2l_jax.evaluation.quality import measure_noise_levels
     from m2l_jax.interface.json_files import write_json
     from m2l_jax.interface.settings import build
     from m2l_jax.training.config import TrainingConfig
     from m2l_jax.training.loop import train_and_evaluate
 
-    begin = time.monotonic()
+    begin, run = time.monotonic(), output / 'run'
     if is_packaged(config.init_from) and not packaged_path(config.init_from).is_file():
         config.init_from = ''
     settings = build(TrainingConfig, config)
-    run = output / 'run'
     _check_unfinished(run, settings.train.steps)
     codec = _open(settings, run)
+    rate = codec.config.spectrogram.sample_rate
+    piece = Clip(_PIECE.stem, files.read(_PIECE, rate, samples=round(_SECONDS * rate)))
+    voice = Clip(_VOICE.stem, files.read(_VOICE, rate))
+
+    def measure_gains(codec) -> dict[str, float]:
+        figures = measure_noise_levels(codec, [piece], settings.data.crop_frames)
+        return {name: figures[name] for name in _GAINS}
+
     print(f'Model: {settings.init_from or "untrained"}.', _EXPECTED.get(settings.init_from, ''))
-    piece, voice = _read_clips(codec.config.spectrogram.sample_rate)
     reconstructed = _reconstruct(codec, [piece, voice], output / 'model')
     _print_table('Reconstruction', reconstructed)
     print(
-        'An untrained model has about 30 dB of log-spectral distance on the piece; 0 is the best.'
+        'An untrained model has about 30 dB of log-spectral distance on the piece; 0 is the best.\n'
+        'SI-SDR compares waveforms: it stays low as long as phases are made up.',
+        flush=True,
     )
-    print('SI-SDR compares waveforms: it stays low as long as phases are made up.', flush=True)
-
-    crop = settings.data.crop_frames
-    before = reconstructed[piece.name] | _gains(codec, piece, crop)
+    before = reconstructed[piece.name] | measure_gains(codec)
     train_and_evaluate(config, run)
     tuned = codec.with_params(load_model(run)[1])
-    after = _reconstruct(tuned, [piece], output / 'fine-tuned')[piece.name]
-    changes = {'before': before, 'after': after | _gains(tuned, piece, crop)}
+    after = _reconstruct(tuned, [piece], output / 'fine-tuned')[piece.name] | measure_gains(tuned)
+    changes = {'before': before, 'after': after}
     _print_table(f'{settings.train.steps} steps of fine-tuning', changes)
     print('Latent gain: the error with latents of another place over that with its own.')
     summary = {
@@ -88,7 +96,7 @@ def run_demo(config, output: pathlib.Path) -> dict:
 
 
 def _check_unfinished(run: pathlib.Path, steps: int) -> None:
-    """Refuses a finished run: its training would do nothing. An interrupted one goes on."""
+    """Refuses a finished run, which would not train; an interrupted one goes on."""
     from m2l_jax.checkpoint.store import CheckpointStore, holds_checkpoint
     from m2l_jax.interface.errors import InputError
 
@@ -109,8 +117,7 @@ def _open(settings, run: pathlib.Path):
     from m2l_jax.model.autoencoder import Music2Latent
     from m2l_jax.training.resume import read_initial
 
-    model = Music2Latent(settings.model)
-    params = read_initial(settings, run)  # an error comes before any work
+    model, params = Music2Latent(settings.model), read_initial(settings, run)
     if params is None and settings.init_from:  # an interrupted run goes on
         return EncoderDecoder(settings.init_from)
     if params is None:
@@ -118,34 +125,16 @@ def _open(settings, run: pathlib.Path):
     return EncoderDecoder.from_params(model, params)
 
 
-def _read_clips(sample_rate: int) -> list:
-    """The first seconds of the bundled held-out piece, and the voice."""
-    from m2l_jax.audio import files
-    from m2l_jax.evaluation.clips import Clip
-
-    piece = files.read(_PIECE, sample_rate, samples=round(_SECONDS * sample_rate))
-    return [Clip(_PIECE.stem, piece), Clip(_VOICE.stem, files.read(_VOICE, sample_rate))]
-
-
-def _gains(codec, clip, crop_frames: int) -> dict[str, float]:
-    from m2l_jax.evaluation.quality import measure_noise_levels
-
-    figures = measure_noise_levels(codec, [clip], crop_frames)
-    return {name: figures[name] for name in _GAINS}
-
-
 def _reconstruct(codec, clips: list, output: pathlib.Path) -> dict[str, dict[str, float]]:
     """Writes clips and their reconstructions; returns the figures of each by its name."""
     from m2l_jax.evaluation.reconstruction import reconstruct
     from m2l_jax.interface.paths import new_folder
 
-    figures = {}
     with new_folder(output) as folder:
-        for clip in clips:
-            result = reconstruct(codec, clip)
+        results = [reconstruct(codec, clip) for clip in clips]
+        for result in results:
             result.write(folder)
-            figures[clip.name] = result.figures
-    return figures
+    return {result.clip.name: result.figures for result in results}
 
 
 def _print_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
@@ -161,15 +150,14 @@ def _print_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> None
 
 
 def main() -> None:
-    """Parses the flags and says where to look."""
+    """Parses the flags and prints the written folders."""
     from m2l_jax.codec.compile_cache import use_compile_cache
 
     use_compile_cache()
     output = pathlib.Path(_OUTPUT.value)
     seconds = run_demo(command.read_config(_CONFIG), output)['seconds']
     print(f'\nDone in {seconds:.0f} s. Listen and look, *.original.wav beside *.wav and *.png:')
-    print(f'  {output}/model/')
-    print(f'  {output}/fine-tuned/')
+    print(f'  {output}/model/\n  {output}/fine-tuned/')
 
 
 if __name__ == '__main__':

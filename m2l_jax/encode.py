@@ -11,14 +11,14 @@ exit code is 1 only if none could be. Without --checkpoint the authors' released
 """
 
 import dataclasses
-import os
 
 from absl import flags
 
-from m2l_jax.corpus import run_flags
+from m2l_jax.corpus import flags as corpus_flags
 from m2l_jax.interface import command
 
-run_flags.define()
+corpus_flags.define_model()
+corpus_flags.define_sharing()
 flags.DEFINE_string(
     'input',
     None,
@@ -52,15 +52,16 @@ _PAD = flags.DEFINE_boolean(
 
 def main() -> None:
     """Parses the flags and encodes, or checks what was encoded."""
-    run_flags.run(_encode)
+    corpus_flags.run(_encode)
 
 
 def _encode(source: str, output: str) -> None:
-    from m2l_jax.corpus import execution, inputs
-    from m2l_jax.corpus.encoding import EncodeJob, EncodeSettings, EncodeWorker, latent_format
+    from m2l_jax.corpus import inputs
+    from m2l_jax.corpus.encode import EncodeJob, EncodeSettings
     from m2l_jax.corpus.models import chunking_of
+    from m2l_jax.corpus.run import run_job, run_single
 
-    checkpoint, codec = run_flags.open_model()
+    checkpoint, codec = corpus_flags.open_model()
     settings = EncodeSettings(
         codec.model_id,
         _FORMAT.value,
@@ -74,34 +75,25 @@ def _encode(source: str, output: str) -> None:
         _PAD.value,
     )
     chunking_of(codec, settings, settings.sample_rate)  # an error comes before the folder is taken
+    options = corpus_flags.run_options()
 
     def make_job(shards: int) -> EncodeJob:
-        folder = os.path.abspath(output)
-        return EncodeJob(checkpoint, folder, settings, flags.FLAGS.batch_size, shards)
+        target = settings.target(codec.config, output, shards)
+        opened = None if options.ray else codec
+        return EncodeJob(checkpoint, settings, target, flags.FLAGS.batch_size, opened)
 
-    def open_worker(job: EncodeJob) -> EncodeWorker:
-        return EncodeWorker(job, codec)
-
-    options = run_flags.run_options()
     is_alone = inputs.is_single_file(source) and not options.is_shared
     if is_alone and _FORMAT.value != 'tfds':
-        print(execution.run_single(open_worker(make_job(1)), source, output))
+        print(run_single(make_job(1), source, output))
         return
     items, left_out = inputs.find_audio(source, output)
     if _FORMAT.value != 'tfds':
         inputs.check_mirrored(items, f'.{_FORMAT.value}', ', or write a dataset (--format=tfds)')
-    report = execution.run_job(
-        make_job,
-        open_worker,
-        items,
-        dataclasses.asdict(settings),
-        output,
-        options,
-        lambda job, summaries: latent_format(codec.config, job).complete(summaries),
-        left_out,
-    )
+    shards, cut = corpus_flags.plan(items)
+    claimed = dataclasses.asdict(settings) | cut
+    report = run_job(make_job(len(shards)), shards, claimed, output, options, left_out)
     print(report.describe())
-    execution.check_any_done(report, output)
+    report.check_any_done(output)
 
 
 if __name__ == '__main__':

@@ -5,23 +5,24 @@
 
 Every channel becomes overlapping segments of 16-bit audio at one rate, with source, offset, peak
 and RMS, in array_record shards. Run it again and it writes what is missing. Files that cannot be
-used are named, here and in DATA_DIR/report.json; the exit code is 1 only if there are no others.
-To train on it: --config.data.path=DATA_DIR.
+used are named in DATA_DIR/failures.csv, silent or damaged parts of others in DATA_DIR/warnings.csv;
+the exit code is 1 only if no file can be used. To train on it: --config.data.path=DATA_DIR.
 """
 
 import os
 
 from absl import flags
 
+from m2l_jax.corpus import flags as corpus_flags
 from m2l_jax.interface import command
 
-_INPUT = flags.DEFINE_string(
+flags.DEFINE_string(
     'input',
     None,
     'Folder, glob pattern (** for any depth), audio file, or .txt with a path a line; several with '
     'commas.',
 )
-_OUTPUT = flags.DEFINE_string('output', None, 'Folder for the dataset: new, or of an earlier run.')
+flags.DEFINE_string('output', None, 'Folder for the dataset: new, or of an earlier run.')
 _RATE = flags.DEFINE_integer('sample_rate', 44_100, 'Of the stored audio, in Hz.')
 _SECONDS = flags.DEFINE_float('segment_seconds', 5.0, 'Length of a segment.')
 _CROP = flags.DEFINE_integer(
@@ -35,26 +36,27 @@ _MIN_RMS = flags.DEFINE_float(
 )
 _MEGABYTES = flags.DEFINE_float('shard_megabytes', 128.0, 'Audio in a shard, about.')
 _WORKERS = flags.DEFINE_integer(
-    'workers', None, 'Processes that write shards; by default one a core.'
+    'workers', None, 'Shards that are written at once in this process; by default one a core.'
 )
-_RUNNER = flags.DEFINE_enum('runner', 'local', ['local', 'beam'], 'Beam needs apache-beam.')
-_BEAM = flags.DEFINE_string(
-    'beam_options', '', 'For --runner=beam, in one string: "--runner=DirectRunner …".'
-)
-flags.mark_flags_as_required(['input', 'output'])
+corpus_flags.define_sharing()
 
 
 def main() -> None:
-    """Parses the flags and prepares the dataset."""
-    from m2l_jax.data.preparation import prepare
+    """Parses the flags and prepares the dataset, or checks one that was prepared."""
+    corpus_flags.run(_prepare, devices=False)
+
+
+def _prepare(source: str, output: str) -> None:
+    from m2l_jax.corpus.prepare import prepare
     from m2l_jax.data.segments import SegmentConfig
 
     config = SegmentConfig(
         _RATE.value, _SECONDS.value, _CROP.value, _MIN_RMS.value, _MEGABYTES.value
     )
     workers = os.cpu_count() or 1 if _WORKERS.value is None else _WORKERS.value
-    options = _BEAM.value if _RUNNER.value == 'beam' else None
-    print(prepare(_INPUT.value, _OUTPUT.value, config, workers, options).describe())
+    report = prepare(source, output, config, corpus_flags.run_options(workers))
+    print(report.describe())
+    report.check_any_done(output)
 
 
 if __name__ == '__main__':

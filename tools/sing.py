@@ -33,7 +33,7 @@ WIDTHS = (70, 90, 130, 200, 280)  # of the resonances, in Hz
 
 
 def contour(values: list[float], seconds: float) -> np.ndarray:
-    """A value a note to one a sample, gliding from each note to the next within so many seconds."""
+    """A value a note to one a sample, gliding between notes within some seconds."""
     steps = np.repeat(values, [round(beats * BEAT * RATE) for _, _, beats in NOTES])
     window = np.hanning(round(seconds * RATE) + 2)
     padded = np.pad(steps, (len(window) // 2, (len(window) - 1) // 2), mode='edge')

@@ -10,12 +10,10 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from m2l_jax.audio import channel_order, containers, mpeg, ogg, tags
-from m2l_jax.audio.ranges import Ranges
+from m2l_jax.audio import containers, mpeg, ogg
+from m2l_jax.audio.parts import FEW, PathLike, Ranges, joined, skip_tags, truncated
 from m2l_jax.audio.suffixes import UNREAD_SUFFIXES
 from m2l_jax.interface.errors import InputError
-
-PathLike = str | os.PathLike[str]
 
 # Hz. Slower than the slowest speech and instrument samples; faster than recorders for bats.
 SAMPLE_RATES = range(1_000, 1_000_001)
@@ -43,14 +41,27 @@ _LOSSY_SLACK = 1 << 13
 _CUT_SIZE = re.compile(
     r'^ *(?:data|SSND|BODY|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)', re.MULTILINE
 )
-# Writers that count their own header or padding as audio.
-_MISCOUNTED_BYTES = 128
-
 
 # Formats that are not read, whatever a file's name; libmpg123 would look for frames in them.
 _MP4_BRAND = b'ftyp'
 _UNREAD_MARKS = (b'\x30\x26\xb2\x75', b'\x1a\x45\xdf\xa3')
 _CONVERSION = 'convert it (ffmpeg -i {} FILE.flac)'
+
+# libsndfile gives and takes channels as they are stored. WAV's order, and that of other formats,
+# is left, right, centre, bass, back, side; Vorbis and Opus have their own for three to eight
+# channels (Vorbis I, section 4.3.9; RFC 7845, section 5.1.1.2). By the number of channels: which
+# of Vorbis's channels each of WAV's is. Of four they are alike.
+_AS_STORED = slice(None)
+_WAV_FROM_VORBIS = {
+    3: [0, 2, 1],
+    5: [0, 2, 1, 3, 4],
+    6: [0, 2, 1, 5, 3, 4],
+    7: [0, 2, 1, 6, 5, 3, 4],
+    8: [0, 2, 1, 7, 5, 6, 3, 4],
+}
+# The byte of an Opus header that says what the channels are: these, or ambisonics, or nothing.
+_OPUS_HEADER, _OPUS_FAMILY, _LOUDSPEAKERS = b'OpusHead', 18, 1
+_FIRST_PAGES_BYTES = 1 << 16
 
 
 class OpenAudio(soundfile.SoundFile):
@@ -137,7 +148,7 @@ def decode(
       InputError: if `stop` is None and the file holds less than its header promises.
     """
     longest = max(1, int(_BLOCK_VALUES / file.channels / max(1, expansion)))
-    order = channel_order.when_read(file, path)
+    order = _read_order(file, path)
     seek = _seek_point(file, start)
     position = file.seek(seek) if seek else 0
     while stop is None or position < stop:
@@ -151,7 +162,25 @@ def decode(
         position += len(block)
     slack = _LOSSY_SLACK if file.format in ('MP3', 'OGG') else 0
     if stop is None and file.has_length and position + slack < file.samples:
-        raise containers.truncated(path, position, file.samples)
+        raise truncated(path, position, file.samples)
+
+
+def channel_order(file: soundfile.SoundFile) -> slice | list[int]:
+    """Indices that bring the channels of a file into WAV's order; their inverse writes it."""
+    if file.subtype not in ('VORBIS', 'OPUS'):
+        return _AS_STORED
+    return _WAV_FROM_VORBIS.get(file.channels, _AS_STORED)
+
+
+def _read_order(file: OpenAudio, path: PathLike) -> slice | list[int]:
+    if file.subtype == 'OPUS':
+        with open(path, 'rb') as bare:
+            bare.seek(skip_tags(bare))
+            header = bare.read(_FIRST_PAGES_BYTES).partition(_OPUS_HEADER)[2]
+        place = _OPUS_FAMILY - len(_OPUS_HEADER)
+        if header[place : place + 1] != bytes([_LOUDSPEAKERS]):
+            return _AS_STORED
+    return channel_order(file)
 
 
 def _open(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio:
@@ -172,14 +201,14 @@ def _open_streams(path: PathLike, name: str | bytes, stack: contextlib.ExitStack
     """A file of packets or frames, and what is in no container that is looked into."""
     with open(path, 'rb') as bare:
         head = bare.read(8)
-        begin = tags.skip(bare)
+        begin = skip_tags(bare)
         bare.seek(begin)
         mark = bare.read(4)
     if head[4:] == _MP4_BRAND or head[:4] in _UNREAD_MARKS:
         remedy = _CONVERSION.format(path)
         raise InputError(f'{path} cannot be read as audio (MP4, WMA or Matroska): {remedy}')
     if mark == ogg.MARK:
-        _check_pages(path)
+        ogg.check(path)
         whole = [(begin, os.path.getsize(path))] if begin else []
         if parts := ogg.flac_ranges(path) or whole:
             return stack.enter_context(OpenAudio(stack.enter_context(Ranges(path, parts))))
@@ -206,26 +235,15 @@ def _open_streams(path: PathLike, name: str | bytes, stack: contextlib.ExitStack
     return file
 
 
-def _check_pages(path: PathLike) -> None:
-    pages = ogg.check(path)
-    if pages.is_chained:
-        raise containers.joined(path, is_converted=True)
-    if pages.missing:
-        raise InputError(
-            f'{path} is damaged, {pages.missing} of its pages are missing or broken: '
-            'replace or remove it'
-        )
-
-
 def _open_frames(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio | None:
     """The frames of MPEG audio; None if there are none, or libsndfile finds them all itself."""
     layout = mpeg.find(path)
     if layout is None or not layout.runs:
         return None
-    if layout.is_joined:
-        raise containers.joined(path, is_converted=True)
+    if len({run.kind for run in layout.runs}) > 1:
+        raise joined(path, is_converted=True)
     if layout.promised > layout.samples:
-        raise containers.truncated(path, layout.samples, layout.promised)
+        raise truncated(path, layout.samples, layout.promised)
     frames = stack.enter_context(mpeg.frames_alone(path, layout))
     return stack.enter_context(OpenAudio(frames, None if layout.states_samples else layout.samples))
 
@@ -253,8 +271,8 @@ def _check_header(file: OpenAudio, path: PathLike) -> None:
             'convert it (sox FILE.8svx FILE.wav)'
         )
     for promised, held in _CUT_SIZE.findall(file.extra_info):
-        if int(promised) - int(held) > _MISCOUNTED_BYTES:
-            raise containers.truncated(path, int(held), int(promised), 'bytes')
+        if int(promised) - int(held) > FEW:
+            raise truncated(path, int(held), int(promised), 'bytes')
 
 
 def _seek_point(file: OpenAudio, start: int) -> int:

@@ -1,22 +1,21 @@
 """Audio files: any format that libsndfile reads, any sample rate, any number of channels."""
 
-import collections
 import dataclasses
 import io
 import itertools
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import soundfile
 import soxr
 
-from m2l_jax.audio import channel_order
-from m2l_jax.audio.containers import truncated
-from m2l_jax.audio.decoding import OpenAudio, PathLike, decode, opened
+from m2l_jax.audio.blocks import cut, join, regroup, resample_blocks, resampled_length
+from m2l_jax.audio.decoding import OpenAudio, channel_order, decode, opened
 from m2l_jax.audio.levels import Levels, log_once
+from m2l_jax.audio.parts import PathLike, truncated
 from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, UNREAD_SUFFIXES, LeftOut, left_out
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.listing import list_files, readable_name, split_inputs
@@ -36,14 +35,6 @@ _UNBOUNDED = ('RF64', 'W64', 'CAF', 'FLAC', 'OGG', 'MP3')
 _WAV_BYTES = 3  # of a sample that is written
 # libsndfile's Vorbis encoder overflows its stack on one very long write.
 _WRITE_BLOCK = 1 << 16
-
-
-def resampled_length(samples: int, source_rate: int, sample_rate: int) -> int:
-    """Samples after resampling, everywhere: those that begin before the source ends.
-
-    soxr gives at least as many, for it rounds to the nearest.
-    """
-    return samples * sample_rate // source_rate
 
 
 def resample(waveform: np.ndarray, source_rate: int, sample_rate: int) -> np.ndarray:
@@ -140,7 +131,7 @@ def read(
     seen = Levels() if levels is None else levels
     with opened(path) as file:
         info = _info(file, path)
-        waveform = _join(_read_part(file, path, sample_rate, start, samples, seen), file.channels)
+        waveform = join(_read_part(file, path, sample_rate, start, samples, seen), file.channels)
     if samples is not None and waveform.shape[1] < samples:
         raise truncated(path, start + waveform.shape[1], start + samples)
     if levels is None:
@@ -180,7 +171,7 @@ def read_blocks(
     with opened(path) as file:
         info = _info(file, path)
         blocks = _read_part(file, path, sample_rate, 0, None, seen)
-        for block in _regroup(blocks, file.channels, block_samples, overlap_samples):
+        for block in regroup(blocks, file.channels, block_samples, overlap_samples):
             check_finite(block, path)
             empty = False
             yield block
@@ -240,7 +231,7 @@ def write_blocks(
     with replaced_file(path) as partial, _Target(partial, 'w+') as target:
         try:
             with soundfile.SoundFile(target, 'w', *format_) as file:
-                order = channel_order.when_written(file)
+                order = np.argsort(np.arange(len(first))[channel_order(file)])
                 for block in itertools.chain([first], blocks):
                     for begin in range(0, block.shape[1], _WRITE_BLOCK):
                         file.write(block[order, begin : begin + _WRITE_BLOCK].T)
@@ -316,59 +307,6 @@ def _read_part(
     if stop is not None:
         source_stop = math.ceil(stop * file.samplerate / sample_rate) + margin
     source = decode(file, path, periods * source_period, source_stop, expansion=1 / ratio)
-    resampled = _resample(levels.measured(source), file.samplerate, sample_rate, file.channels)
-    return _cut(resampled, start - periods * target_period, samples)
-
-
-def _resample(
-    blocks: Iterable[np.ndarray], source_rate: int, sample_rate: int, channels: int
-) -> Iterator[np.ndarray]:
-    """As if the blocks were resampled in one piece, bit for bit; `resampled_length` samples."""
-    stream = soxr.ResampleStream(source_rate, sample_rate, channels)
-    taken = given = 0
-    for block in blocks:
-        resampled = stream.resample_chunk(block)
-        taken, given = taken + len(block), given + len(resampled)
-        yield resampled
-    rest = stream.resample_chunk(np.empty((0, channels), np.float32), last=True)
-    yield rest[: resampled_length(taken, source_rate, sample_rate) - given]
-
-
-def _cut(blocks: Iterable[np.ndarray], start: int, samples: int | None) -> Iterator[np.ndarray]:
-    """The blocks' samples from `start` on, at most `samples` of them."""
-    stop = None if samples is None else start + samples
-    position = 0
-    for block in blocks:
-        yield block[max(0, start - position) : None if stop is None else max(0, stop - position)]
-        position += len(block)
-
-
-def _join(blocks: Iterable[np.ndarray], channels: int) -> np.ndarray:
-    """`[channels, samples]` of blocks `[samples, channels]`."""
-    held = collections.deque(blocks)
-    waveform = np.empty((channels, sum(map(len, held))), np.float32)
-    filled = 0
-    while held:  # a block is let go once it is copied
-        block = held.popleft()
-        waveform[:, filled : filled + len(block)] = block.T
-        filled += len(block)
-    return waveform
-
-
-def _regroup(
-    blocks: Iterable[np.ndarray], channels: int, length: int, overlap: int
-) -> Iterator[np.ndarray]:
-    """`[channels, length]`, overlapping, of blocks `[samples, channels]` of any lengths."""
-    group, filled = np.empty((channels, length), np.float32), 0
-    for block in blocks:
-        while len(block):
-            if filled == length:
-                repeated = group[:, length - overlap :].copy()
-                yield group
-                group, filled = np.empty((channels, length), np.float32), overlap
-                group[:, :overlap] = repeated
-            taken = block[: length - filled]
-            group[:, filled : filled + len(taken)] = taken.T
-            filled, block = filled + len(taken), block[len(taken) :]
-    if filled:
-        yield group[:, :filled]
+    seen = levels.measured(source)
+    resampled = resample_blocks(seen, file.samplerate, sample_rate, file.channels)
+    return cut(resampled, start - periods * target_period, samples)

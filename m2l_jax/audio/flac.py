@@ -1,12 +1,11 @@
 """Frames of a FLAC file (RFC 9639): the number of the last tells the length, its sum the end."""
 
-import functools
-import os
 import re
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from m2l_jax.audio import tags
+from m2l_jax.audio.parts import Contents, Part, PathLike, is_trailer, joined, once_per_file
+from m2l_jax.interface.errors import InputError
 
 HEADER_BYTES = 42  # the mark, the first block's header and STREAMINFO
 _FIELDS = slice(18, 26)  # sample rate, channels, bits and samples
@@ -36,6 +35,47 @@ class Stream(NamedTuple):
         return _FRAME_HEADER_BYTES + self.block * self.channels * (self.bits + 1) // 8 + 16
 
 
+class _Frames(NamedTuple):
+    """Result of a look at all frames.
+
+    Attributes:
+      is_joined: another stream follows the first.
+      samples: up to the end of the last frame; 0 where frames do not tell.
+      end: place where the last frame ends, counted from the stream's beginning.
+      is_cut: it does not end where the file, a tag or zeros let it.
+    """
+
+    is_joined: bool = False
+    samples: int = 0
+    end: int = 0
+    is_cut: bool = False
+
+
+def look_into(part: Part) -> Contents | None:
+    """Finds all audio of a file; None where libsndfile does.
+
+    Raises:
+      InputError: if several streams follow each other, or the last frame is cut.
+    """
+    header = part.read(0, HEADER_BYTES)
+    stream = parse(header)
+    if stream is None:
+        return None
+    frames = _find(part.path, part.base)
+    if frames.is_joined:
+        raise joined(part.path)
+    if frames.is_cut and frames.samples >= stream.samples:  # other cuts are found in reading
+        raise InputError(
+            f'{part.path} is damaged at its end, sample {frames.samples}: a frame is cut, or bytes '
+            'follow that are no audio; replace or remove it'
+        )
+    is_longer = frames.samples > stream.samples
+    if not is_longer and frames.end == part.size and not part.base:
+        return None
+    head = with_samples(header, frames.samples) if is_longer else header
+    return Contents(part.show(head, len(head), frames.end), frames.end)
+
+
 def parse(header: bytes) -> Stream | None:
     """The stream that `HEADER_BYTES` begin; None if they do not begin one."""
     if not _STREAM.match(header):
@@ -51,57 +91,29 @@ def with_samples(header: bytes, samples: int) -> bytes:
     return header[: _FIELDS.start] + fields.to_bytes(8, 'big') + header[_FIELDS.stop :]
 
 
-class Frames(NamedTuple):
-    """Result of a look at all frames.
-
-    Attributes:
-      is_joined: another stream follows the first.
-      samples: up to the end of the last frame; 0 where frames do not tell.
-      end: place where the last frame ends.
-      is_cut: it does not end where the file, a tag or zeros let it.
-    """
-
-    is_joined: bool = False
-    samples: int = 0
-    end: int = 0
-    is_cut: bool = False
-
-
-def find(path: str | os.PathLike[str], base: int = 0) -> Frames:
-    """The frames of a file; places count from `base`, where the stream begins.
-
-    Raises:
-      OSError: if it cannot be read.
-    """
-    status = os.stat(path)
-    return _find(os.fspath(path), base, status.st_size, status.st_mtime_ns)
-
-
 def find_end(tail: bytes, stream: Stream) -> tuple[int, int] | None:
     """Samples up to the end of the last frame in a file's last bytes, and its place in them.
 
     A frame counts that begins the stream or follows on the one before it: audio that looks like
     a frame's header does not.
     """
-    ends = {0}
-    last = None
+    ends, last = {0}, None
     for first, samples, place in _frames(tail, stream):
-        end = first + samples
         if first in ends:
-            last = end, place
-        ends.add(end)
+            last = first + samples, place
+        ends.add(first + samples)
     return last
 
 
-@functools.lru_cache(maxsize=1 << 14)  # parts of a file are read again and again in training
-def _find(path: str, base: int, size: int, changed: int) -> Frames:
-    del changed
+@once_per_file
+def _find(path: PathLike, base: int) -> _Frames:
     with open(path, 'rb') as file:
+        size = file.seek(0, 2)
         file.seek(base)
         stream = parse(file.read(HEADER_BYTES))
         begin = _first_frame(file, base)
         if _holds_stream(file, begin):
-            return Frames(is_joined=True)
+            return _Frames(is_joined=True)
         length, last = 2 * stream.most_frame_bytes + _TAIL_BYTES, None
         while last is None and length < 16 * (size - begin):  # large tags may follow
             start = max(begin, size - length)
@@ -109,13 +121,13 @@ def _find(path: str, base: int, size: int, changed: int) -> Frames:
             last = find_end(file.read(), stream)
             length *= 16
         if last is None:
-            return Frames(end=size - base)
+            return _Frames(end=size - base)
         samples, place = last
         end = _frame_end(file, start + place, size, stream)
         file.seek(begin)
         if next(_frames(file.read(_FRAME_HEADER_BYTES), stream), (1,))[0] != 0:
             samples = 0  # a recorded broadcast begins with a later frame
-        return Frames(False, samples, (end or size) - base, end is None)
+        return _Frames(False, samples, (end or size) - base, end is None)
 
 
 def _first_frame(file: BinaryIO, base: int) -> int:
@@ -152,7 +164,7 @@ def _frame_end(file: BinaryIO, begin: int, size: int, stream: Stream) -> int | N
     crc = 0
     for place, byte in enumerate(file.read(stream.most_frame_bytes), begin + 1):
         crc = (crc << 8 & 0xFFFF) ^ _CRC16[crc >> 8 ^ byte]
-        if not crc and tags.is_trailer(file, place, size):
+        if not crc and is_trailer(file, place, size):
             file.seek(place)  # zeros leave the remainder 0: the first may be the sum's
             return min(place + _SUM_BYTES, size) if file.read(1) == b'\0' else place
     return None
@@ -162,8 +174,7 @@ def _frames(tail: bytes, stream: Stream) -> Iterator[tuple[int, int, int]]:
     """First sample, samples and place of all that looks like a frame's header."""
     for match in _FRAME.finditer(tail):
         header = tail[match.start() : match.start() + _FRAME_HEADER_BYTES].ljust(8, b'\0')
-        code, rate = header[2] >> 4, header[2] & 15
-        channels = min(header[3] >> 4, 8)
+        code, rate, channels = header[2] >> 4, header[2] & 15, header[3] >> 4
         ones = 8 - (header[4] ^ 255).bit_length()
         if header[3] & 1 or (channels + 1 if channels < 8 else 2) != stream.channels or ones == 1:
             continue
@@ -176,8 +187,7 @@ def _frames(tail: bytes, stream: Stream) -> Iterator[tuple[int, int, int]]:
         for byte in header[5:after_number]:
             number = number << 6 | byte & 63
         samples = _BLOCKS[code] or int.from_bytes(header[after_number:after_block], 'big') + 1
-        first = number if header[1] & 1 else number * stream.block
-        yield first, samples, match.start()
+        yield number if header[1] & 1 else number * stream.block, samples, match.start()
 
 
 def _crc(content: bytes, bits: int, polynomial: int) -> int:

@@ -5,7 +5,6 @@ are no frame. Here the headers of all frames are read, and libsndfile is shown t
 with their true number.
 """
 
-import dataclasses
 import functools
 import itertools
 import os
@@ -13,7 +12,15 @@ import re
 import struct
 from typing import BinaryIO, NamedTuple
 
-from m2l_jax.audio import ranges, tags
+from m2l_jax.audio.parts import (
+    LONGEST_MARK,
+    TAG_MARKS,
+    PathLike,
+    Ranges,
+    once_per_file,
+    skip_id3,
+    skip_tags,
+)
 
 # kbit/s by the four bits of a header, from 1 on; 0 and 15 give a frame no length.
 _RATES_2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
@@ -75,17 +82,16 @@ class Run(NamedTuple):
     frames: int
 
 
-@dataclasses.dataclass(frozen=True)
-class LengthTag:
-    """A first frame that states how many follow it.
+class LengthTag(NamedTuple):
+    """A first frame that states the number of those that follow it.
 
     Attributes:
       content: the frame.
       frames: that follow, as stated; 0 if it does not say.
       bytes: of these and itself, as stated; 0 if it does not say.
-      frames_at: place in the frame of the number of frames; None if libsndfile does not read it.
+      frames_at: place in `content` of the number of frames; None if libsndfile does not read it.
       bytes_at: place of the number of bytes.
-      padding_at: place of what the encoder says it added at the end, 12 bits; None without.
+      padding_at: place of the encoder's padding at the end, 12 bits; None without.
     """
 
     content: bytes
@@ -108,8 +114,7 @@ class LengthTag:
         return bytes(content)
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """The frames of a file.
 
     Attributes:
@@ -119,11 +124,6 @@ class Layout:
 
     tag: LengthTag | None
     runs: tuple[Run, ...] = ()
-
-    @property
-    def is_joined(self) -> bool:
-        """True if frames of another kind follow the first."""
-        return any(run.kind != self.runs[0].kind for run in self.runs)
 
     @property
     def frames(self) -> int:
@@ -148,30 +148,25 @@ class Layout:
         return self.tag.frames * self.runs[0].kind.frame_samples
 
 
-def frames_alone(path: str | os.PathLike[str], layout: Layout) -> ranges.Ranges:
+def frames_alone(path: PathLike, layout: Layout) -> Ranges:
     """A file of the frames; where none states their number, no guess from the first ends within."""
     spans = [(run.begin, run.end) for run in layout.runs]
     if not layout.states_samples:
-        return ranges.Ranges(path, spans, stretch=_MOST_STRETCH)
+        return Ranges(path, spans, stretch=_MOST_STRETCH)
     size = sum(end - begin for begin, end in spans)
-    return ranges.Ranges(path, spans, layout.tag.restated(layout.frames, size))
+    return Ranges(path, spans, layout.tag.restated(layout.frames, size))
 
 
-def find(path: str | os.PathLike[str]) -> Layout | None:
+@once_per_file
+def find(path: PathLike) -> Layout | None:
     """The frames of a file; None if it holds none that is whole and states its bit rate.
 
     Raises:
       OSError: if it cannot be read.
     """
-    status = os.stat(path)
-    return _find(os.fspath(path), status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=1 << 14)  # parts of a file are read again and again in training
-def _find(path: str, size: int, changed: int) -> Layout | None:
-    del changed
     with open(path, 'rb') as file:
-        begin = tags.skip(file)
+        size = file.seek(0, os.SEEK_END)
+        begin = skip_tags(file)
         first = _search(file, begin, size, min(size, begin + _JUNK_BEFORE))
         if first is None:
             return None
@@ -194,7 +189,7 @@ def _is_plain(file: BinaryIO, first: int, tag: LengthTag, size: int) -> bool:
     """
     end = first + tag.bytes
     is_right = tag.frames_at is not None and 0 <= size - end <= tag.bytes // _FEW
-    return is_right and first == tags.skip_id3(file) and _search(file, end, size) is None
+    return is_right and first == skip_id3(file) and _search(file, end, size) is None
 
 
 def _follow(file: BinaryIO, begin: int, end: int, most: int | None = None) -> Run | None:
@@ -227,7 +222,7 @@ def _follow(file: BinaryIO, begin: int, end: int, most: int | None = None) -> Ru
 def _search(file: BinaryIO, begin: int, end: int, last: int | None = None) -> int | None:
     """The next place, before `last` or else `end`, at which frames begin."""
     last = end if last is None else last
-    begin = tags.skip(file, begin)
+    begin = skip_tags(file, begin)
     if _follow(file, begin, end, 1):
         return begin
     while begin < last:
@@ -245,7 +240,7 @@ def _search(file: BinaryIO, begin: int, end: int, last: int | None = None) -> in
 def _ends_at(file: BinaryIO, position: int, end: int) -> bool:
     """True if the file ends at a position, or a tag begins there."""
     file.seek(position)
-    return position == end or file.read(max(map(len, tags.MARKS))).startswith(tags.MARKS)
+    return position == end or file.read(LONGEST_MARK).startswith(TAG_MARKS)
 
 
 def _read_tag(file: BinaryIO, begin: int, end: int) -> LengthTag | None:
@@ -265,15 +260,13 @@ def _read_tag(file: BinaryIO, begin: int, end: int) -> LengthTag | None:
     bytes_at = frames_at + 4 * (flags & _HAS_FRAMES)
     (frames,) = struct.unpack_from('>I', content, frames_at)
     (size,) = struct.unpack_from('>I', content, bytes_at)
-    fields = sum(length for flag, length in _FIELD_BYTES.items() if flags & flag)
-    padding_at = frames_at + fields + _ENCODER_TO_PADDING
     size = size if flags & _HAS_BYTES else 0
     if not flags & _HAS_FRAMES:
         return LengthTag(content, 0, size)
-    has_padding = padding_at + 1 < len(content)
-    return LengthTag(
-        content, frames, size, frames_at, bytes_at, padding_at if has_padding else None
-    )
+    fields = sum(length for flag, length in _FIELD_BYTES.items() if flags & flag)
+    padding_at = frames_at + fields + _ENCODER_TO_PADDING
+    padding_at = padding_at if padding_at + 1 < len(content) else None
+    return LengthTag(content, frames, size, frames_at, bytes_at, padding_at)
 
 
 @functools.cache

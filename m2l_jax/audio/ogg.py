@@ -1,11 +1,12 @@
 """Pages of an Ogg file (RFC 3533): streams in a row, missing pages, a FLAC file in them."""
 
-import functools
-import os
 import struct
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
+
+from m2l_jax.audio.parts import PathLike, joined, once_per_file
+from m2l_jax.interface.errors import InputError
 
 MARK = b'OggS'
 _HEADER = struct.Struct('<4sBBqIIIB')
@@ -30,30 +31,24 @@ class _Page(NamedTuple):
     segments: int
 
 
-class Pages(NamedTuple):
-    """Result of a check of all pages.
-
-    Attributes:
-      is_chained: that a stream begins behind others, and not beside them: several files were
-        joined, or a radio station was recorded.
-      missing: pages that are not there or damaged, before the last.
-    """
-
-    is_chained: bool
-    missing: int
-
-
-def check(path: str | os.PathLike[str]) -> Pages:
+def check(path: PathLike) -> None:
     """Checks each page: streams may be of any length and have equal serial numbers.
 
     Raises:
+      InputError: if pages before the last are missing or damaged, or a stream begins behind others
+        and not beside them: several files were joined, or a radio station was recorded.
       OSError: if the file cannot be read.
     """
-    status = os.stat(path)
-    return _check(os.fspath(path), status.st_size, status.st_mtime_ns)
+    missing = _missing_pages(path)
+    if missing is None:
+        raise joined(path, is_converted=True)
+    if missing:
+        raise InputError(
+            f'{path} is damaged, {missing} of its pages are missing or broken: replace or remove it'
+        )
 
 
-def flac_ranges(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
+def flac_ranges(path: PathLike) -> list[tuple[int, int]]:
     """First byte and end of each part of a FLAC file that is wrapped in pages; empty without one.
 
     Raises:
@@ -69,9 +64,9 @@ def flac_ranges(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
         return [(begin + _FLAC_BEGIN, end), *bodies]
 
 
-@functools.lru_cache(maxsize=1 << 14)  # parts of a file are read again and again in training
-def _check(path: str, size: int, changed: int) -> Pages:
-    del size, changed
+@once_per_file
+def _missing_pages(path: PathLike) -> int | None:
+    """Pages that are not there or damaged, before the last; None of streams in a row."""
     last: dict[int, _Page] = {}
     beginning, missing = True, 0
     with open(path, 'rb') as file:
@@ -80,17 +75,14 @@ def _check(path: str, size: int, changed: int) -> Pages:
             is_first = bool(page.flags & _FIRST)
             beginning = beginning and is_first
             if before is not None:
-                if is_first or page.number <= before.number or _goes_back(before, page):
-                    return Pages(True, 0)
+                goes_back = _NO_POSITION < page.position < before.position
+                if is_first or page.number <= before.number or goes_back:
+                    return None
                 missing += page.number - before.number - 1
             elif not beginning:
-                return Pages(True, 0)
+                return None
             last[page.stream] = page
-    return Pages(False, missing)
-
-
-def _goes_back(before: _Page, page: _Page) -> bool:
-    return _NO_POSITION < page.position < before.position
+    return missing
 
 
 def _pages(file: BinaryIO) -> Iterator[tuple[_Page, int, int]]:
@@ -102,16 +94,18 @@ def _pages(file: BinaryIO) -> Iterator[tuple[_Page, int, int]]:
     while position is not None:
         file.seek(position)
         content = file.read(_HEADER.size)
-        page = _parse(content)
-        if page is not None:
+        page = _Page(*_HEADER.unpack(content.ljust(_HEADER.size, b'\0')))
+        is_whole = page.mark == MARK and page.version == 0 and page.flags <= _ALL_FLAGS
+        if is_whole:
             lengths = file.read(page.segments)
             content += lengths + file.read(sum(lengths))
-        if page is None or _checksum(content) != page.checksum:
-            position = _find_mark(file, position + 1)
-        else:
+            is_whole = _checksum(content) == page.checksum
+        if is_whole:
             begin = position + _HEADER.size + page.segments
             position += len(content)
             yield page, begin, position
+        else:
+            position = _find_mark(file, position + 1)
 
 
 def _checksum(page: bytes) -> int:
@@ -132,11 +126,3 @@ def _find_mark(file: BinaryIO, position: int) -> int | None:
         if len(block) < _BLOCK:
             return None
         position += _BLOCK - len(MARK) + 1
-
-
-def _parse(header: bytes) -> _Page | None:
-    if len(header) < _HEADER.size:
-        return None
-    page = _Page(*_HEADER.unpack(header))
-    known = page.mark == MARK and page.version == 0 and page.flags <= _ALL_FLAGS
-    return page if known else None

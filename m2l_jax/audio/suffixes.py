@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import soundfile
 
+from m2l_jax.interface.errors import InputError
+
 AUDIO_SUFFIXES = frozenset(
     f'.{name.lower()}'
     for name in (
@@ -64,3 +66,12 @@ def left_out(names: Iterable[str]) -> LeftOut:
     names = sorted(names)
     counts = collections.Counter(f'.{name.rpartition(".")[2].lower()}' for name in names)
     return LeftOut(len(names), dict(sorted(counts.items())), names[:_MOST_NAMES])
+
+
+def no_audio(inputs: str, not_read: LeftOut, name: str) -> InputError:
+    """The error for `inputs`, the value of the flag or field `name`, without audio to be read."""
+    kinds = ', '.join(sorted({'.wav', '.flac', '.ogg', '.mp3'} & AUDIO_SUFFIXES))
+    unread_too = f' ({not_read.describe()})' if not_read.files else ''
+    return InputError(
+        f'no audio files in {inputs}{unread_too}: put some there ({kinds}, …) or correct {name}'
+    )

@@ -1,19 +1,25 @@
-"""The inputs of a corpus job, from what the user names. No header is read: there may be millions.
+"""The inputs of a corpus job, from what the user names, and reading one of them.
 
-Besides what `find_files` takes, an input may be a TFDS dataset: its folder, `FOLDER[SPLIT]`, or of
-audio `tfds:NAME[SPLIT]`.
+Listing reads no header: there may be millions of files. Besides what `find_files` takes, an input
+may be a TFDS dataset: its folder, `FOLDER[SPLIT]`, or of audio `tfds:NAME[SPLIT]`.
 """
 
+import dataclasses
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+import numpy as np
+
+from m2l_jax.audio import files
+from m2l_jax.audio.levels import Levels
 from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, FFMPEG, UNREAD_SUFFIXES, LeftOut, left_out
-from m2l_jax.corpus import store
-from m2l_jax.corpus.claim import is_claimed
+from m2l_jax.corpus import formats, store
+from m2l_jax.corpus.formats import is_shard
+from m2l_jax.corpus.ledger import MANIFEST, is_claimed
 from m2l_jax.corpus.plan import Item
-from m2l_jax.corpus.sources import is_latent_shard
-from m2l_jax.data.audio_dataset import AudioRecords, is_dataset, split_of
+from m2l_jax.corpus.store import mirrored_name
+from m2l_jax.data.tfds import AudioRecords, is_dataset, split_of
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.listing import (
     LIST_SUFFIX,
@@ -25,22 +31,27 @@ from m2l_jax.interface.listing import (
 
 _logger = logging.getLogger(__name__)
 
-# Of files that may hold latents, but in no format that is read.
+# Files that may hold latents, but in no format that is read.
 _TENSOR_SUFFIXES = ('.pt', '.pth', '.safetensors', '.h5')
 _SAVE = 'with np.save(X, tensor.numpy())'
 
+DatasetReader = Callable[[str, str], Iterator[Item]]
+
 
 def is_single_file(inputs: str) -> bool:
-    """Whether they are one file by itself, and no list."""
+    """True for one file by itself that is not a list."""
     return os.path.isfile(inputs) and not inputs.lower().endswith(LIST_SUFFIX)
 
 
-def find_audio(inputs: str, output: str | os.PathLike[str]) -> tuple[tuple[Item, ...], LeftOut]:
+def find_audio(
+    inputs: str, output: str | os.PathLike[str], datasets: bool = True
+) -> tuple[tuple[Item, ...], LeftOut]:
     """Lists the audio to encode: files, and each record of datasets.
 
     Args:
       inputs: folder, pattern, file, list or dataset; several with commas between.
-      output: the job's output folder: what lies below it is no input.
+      output: the job's output folder; what lies below it is no input.
+      datasets: whether datasets are read.
 
     Returns:
       Every input once, sorted by `source`, and what folders and patterns hold of formats that are
@@ -49,51 +60,36 @@ def find_audio(inputs: str, output: str | os.PathLike[str]) -> tuple[tuple[Item,
     Raises:
       InputError: if an input is missing, or there is no audio that can be read.
     """
+    reader = _audio_records if datasets else None
     return _list_items(
-        inputs, output, AUDIO_SUFFIXES, 'audio file', _audio_records, UNREAD_SUFFIXES, FFMPEG
+        inputs, output, AUDIO_SUFFIXES, 'audio file', reader, UNREAD_SUFFIXES, FFMPEG
     )
 
 
 def latent_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...]:
-    """The latents to decode: files of `corpus.store`, and each shard of datasets of latents.
+    """Lists the latents to decode: files of `corpus.store`, and each shard of datasets of latents.
 
     Args, items and errors are those of `find_audio`; a folder in which a job has not come to its
     end is an error too.
     """
     for part in split_inputs(inputs):
-        if is_claimed(part) and not os.path.exists(os.path.join(part, 'manifest.json')):
+        if is_claimed(part) and not os.path.exists(os.path.join(part, MANIFEST)):
             raise InputError(f'{part} is not complete: run the encoding to its end first')
     items, not_read = _list_items(
-        inputs,
-        output,
-        store.SUFFIXES,
-        'file of latents',
-        _latent_shards,
-        _TENSOR_SUFFIXES,
-        _SAVE,
+        inputs, output, store.SUFFIXES, 'file of latents', _latent_shards, _TENSOR_SUFFIXES, _SAVE
     )
     if not_read.files:
         _logger.warning('%s', not_read.describe(_SAVE))
     return items
 
 
-def mirrored_name(source: str, suffix: str) -> str:
-    """The output file of an input, where each has one: the inputs' tree, with another suffix."""
-    return os.path.splitext(source)[0] + suffix
-
-
-def files_among(items: Iterable[Item]) -> list[Item]:
-    """The files of latents among them, as against shards of datasets."""
-    return [item for item in items if not is_latent_shard(item.path)]
-
-
 def check_mirrored(items: Iterable[Item], suffix: str, instead: str = '') -> None:
-    """Refuses inputs of which two would have the same output file.
+    """Refuses inputs of which two would have the same output file; shards of latents have none.
 
     Args:
       items: the inputs.
       suffix: of the output files.
-      instead: what to do other than to rename, for the message.
+      instead: an alternative to renaming, for the message.
 
     Raises:
       InputError: if there are such.
@@ -101,6 +97,8 @@ def check_mirrored(items: Iterable[Item], suffix: str, instead: str = '') -> Non
     taken: dict[str, Item] = {}
     pairs = []
     for item in items:
+        if is_shard(item.path):
+            continue
         other = taken.setdefault(mirrored_name(item.source, suffix), item)
         if other is not item:
             pairs.append((other, item))
@@ -112,17 +110,83 @@ def check_mirrored(items: Iterable[Item], suffix: str, instead: str = '') -> Non
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class AudioSource:
+    """An audio file, or a record of a dataset.
+
+    Records are held whole, and read twice: their length is known only once they are read.
+    """
+
+    item: Item
+    records: AudioRecords | None = None
+
+    @property
+    def name(self) -> str:
+        """Name by which it is stored."""
+        return self.item.source
+
+    def describe(self, sample_rate: int) -> tuple[int, int, str]:
+        """Returns samples at a given rate, channels, and a warning or ''; raises InputError."""
+        if self.records is None:
+            info = files.read_info(self.item.path)
+            return info.samples_at(sample_rate), info.channels, info.warning
+        channels, samples = self.records.read(self.item.record, sample_rate).shape
+        return samples, channels, ''
+
+    def blocks(self, sample_rate: int, block_samples: int, levels: Levels) -> Iterator[np.ndarray]:
+        """Yields consecutive `[channels, block_samples]` of a file, or all of a record.
+
+        The last block of a file may be shorter. What is decoded is added to `levels`.
+
+        Raises:
+          InputError: if it cannot be read.
+        """
+        if self.records is None:
+            yield from files.read_blocks(self.item.path, sample_rate, block_samples, levels=levels)
+            return
+        waveform = self.records.read(self.item.record, sample_rate)
+        levels.add(waveform.T)
+        yield waveform
+
+
+def audio_sources(items: Sequence[Item]) -> list[AudioSource]:
+    """Opens the audio of items.
+
+    Raises:
+      InputError: if a dataset cannot be opened.
+    """
+    paths = {item.path for item in items if item.record is not None}
+    datasets = {path: AudioRecords(path) for path in paths}
+    return [
+        AudioSource(item, None if item.record is None else datasets[item.path]) for item in items
+    ]
+
+
+def read_latent_item(item: Item) -> Iterator[tuple[str, store.StoredLatents]]:
+    """Yields the names and latents of the files that an item holds: one, or a dataset's shard.
+
+    Those of a file are as `store.read_any` gives them.
+
+    Raises:
+      InputError: if it cannot be read.
+    """
+    if not is_shard(item.path):
+        yield item.source, store.read_any(item.path)
+        return
+    yield from formats.read_shard(item.path, formats.read_format(os.path.dirname(item.path)))
+
+
 def _list_items(
     inputs: str,
     output: str | os.PathLike[str],
     suffixes: Collection[str],
     kind: str,
-    read_dataset: Callable[[str, str], Iterator[Item]],
+    read_dataset: DatasetReader | None,
     unread_suffixes: Collection[str],
     remedy: str,
 ) -> tuple[tuple[Item, ...], LeftOut]:
     parts = split_inputs(inputs)
-    datasets = [part for part in parts if is_dataset(part)]
+    datasets = [part for part in parts if read_dataset is not None and is_dataset(part)]
     others = [part for part in parts if part not in datasets]
     _refuse_output([*others, *(split_of(part)[0] for part in datasets)], output)
     names = [_dataset_name(part) for part in datasets]
@@ -167,7 +231,7 @@ def _name_below(root: str, path: str) -> str:
 
 
 def _dataset_name(path: str) -> str:
-    """What comes before its records' names where it is not the only input."""
+    """Name that comes before those of its records, where a dataset is not the only input."""
     return os.path.basename(os.path.normpath(split_of(path)[0])).removeprefix('tfds:')
 
 
@@ -180,8 +244,6 @@ def _audio_records(path: str, prefix: str) -> Iterator[Item]:
 
 
 def _latent_shards(path: str, prefix: str) -> Iterator[Item]:
-    from m2l_jax.corpus import latent_dataset  # TFDS, which takes seconds to import
-
-    shards = list(latent_dataset.shard_lengths(*split_of(path)))
+    shards = list(formats.shard_lengths(*split_of(path)))
     for shard, size in zip(shards, file_sizes(shards), strict=True):
         yield Item(os.path.join(prefix, os.path.basename(shard)), shard, size or 0)

@@ -1,94 +1,100 @@
-"""How far a corpus job is, and what came of it at the end."""
+"""Progress of a corpus job while it runs, and the report at its end."""
 
 import dataclasses
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
 
 from m2l_jax.audio.suffixes import NONE_LEFT_OUT, LeftOut
-from m2l_jax.corpus.plan import Shard
-from m2l_jax.corpus.summary import ShardSummary
+from m2l_jax.corpus.plan import Shard, ShardSummary
+from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.progress import ProgressBar, describe_duration
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class RunReport:
-    """What a process has done of a job.
+    """What a process has done of a job; `report.json` has the same fields.
 
     Attributes:
-      seconds: that it took, after the model was loaded.
-      shards: done.
-      files: done in them.
+      seconds: time taken, after the model was loaded.
+      shards: shards done.
+      files: files done in them.
       failures: files in them that could not be done.
-      warnings: about files in them that were read.
-      hours: of audio in the files done.
-      times_real_time: the audio's duration over the time that it took.
-      latents: vectors, of all channels.
-      shards_before: that were done already when it began.
-      shards_missing: of its share, where it was stopped.
-      left_out: of the whole input, for their suffixes.
+      warnings: warnings about files in them that were done.
+      hours: hours of audio in the files done.
+      times_real_time: the audio's duration over the time taken.
+      latents: vectors, over all channels.
+      shards_before: shards that were done already when it began.
+      shards_missing: shards of its share that are not done, where it was stopped.
+      left_out: files of the whole input that were left out for their suffixes.
     """
 
-    seconds: float
-    shards: int
-    files: int
-    failures: int
-    warnings: int
-    hours: float
-    times_real_time: float
-    latents: int
-    shards_before: int
-    shards_missing: int
-    left_out: LeftOut
+    seconds: float = 0.0
+    shards: int = 0
+    files: int = 0
+    failures: int = 0
+    warnings: int = 0
+    hours: float = 0.0
+    times_real_time: float = 0.0
+    latents: int = 0
+    shards_before: int = 0
+    shards_missing: int = 0
+    left_out: LeftOut = NONE_LEFT_OUT
 
     def describe(self) -> str:
-        """A line or two for people."""
+        """Describes the run in a few lines for people."""
         left_out = f'\n{self.left_out.describe()}' if self.left_out.files else ''
         if not self.shards and not self.shards_missing:
             return (
                 f'nothing to do: all {self.shards_before} shards were done before. failures.csv '
                 f'names the files that could not be done; --verify checks the others{left_out}'
             )
-        before = f'\n{self.shards_before} shards were done before' if self.shards_before else ''
+        latents = f'{self.latents} latent vectors, ' if self.latents else ''
         failures = f'{self.failures} failures{" (failures.csv)" if self.failures else ""}'
         warnings = f', {self.warnings} warnings (warnings.csv)' if self.warnings else ''
+        before = f'\n{self.shards_before} shards were done before' if self.shards_before else ''
         missing = f'\n{self.shards_missing} shards are missing' if self.shards_missing else ''
         return (
             f'{self.files} files, {describe_duration(self.hours * 3600)} of audio in '
             f'{describe_duration(self.seconds)}: {self.times_real_time:.1f} times real time, '
-            f'{self.latents} latent vectors, {failures}{warnings}'
-            f'{before}{missing}{left_out}'
+            f'{latents}{failures}{warnings}{before}{missing}{left_out}'
         )
+
+    def check_any_done(self, folder: str | os.PathLike[str]) -> None:
+        """Raises an InputError if files were worked on, and none could be done."""
+        if self.failures and not self.files and not self.shards_before:
+            raise InputError(
+                f'none of the {self.failures} files could be done: {folder}/failures.csv says why'
+            )
 
 
 class Progress:
-    """Counts what is done of a process's share of the shards, and shows it.
+    """Counts and shows what is done of a process's share of the shards; threads may share one.
 
-    Time left is by bytes of input, the only thing that the plan knows. Threads may share one.
+    The time left is estimated by bytes of input, the only thing that the plan knows.
     """
 
     def __init__(self, shards: Sequence[Shard], left_out: LeftOut = NONE_LEFT_OUT):
-        """Takes all shards of the share, those of an earlier run too; does not begin yet."""
+        """Takes all shards of the share, those done before too."""
         self._share = tuple(shards)
-        self._left_out = left_out
+        self._report = RunReport(left_out=left_out)
         self._lock = threading.Lock()
-        counted = ('shards', 'files', 'failures', 'warnings', 'latents', 'seconds')
-        self._done = dict.fromkeys(counted, 0)
-        self._under_way: dict[int, float] = {}  # seconds told of shards that are not done
-        self._files = sum(len(shard.items) for shard in self._share)
+        self._done_seconds = 0.0  # of audio
+        self._under_way: dict[int, float] = {}  # seconds of audio, of shards that are not done
+        self._files = sum(shard.files for shard in self._share)
         self._files_past = 0
-        self._before = 0
         self._begin = time.monotonic()
         self._bar: ProgressBar | None = None
 
     def start(self, missing: Sequence[Shard]) -> None:
-        """Begins to count the time; all shards but these were done before."""
+        """Starts the clock; all shards but these were done before."""
         total, left = (sum(shard.bytes for shard in part) for part in (self._share, missing))
-        self._before = len(self._share) - len(missing)
-        self._files_past = self._files - sum(len(shard.items) for shard in missing)
+        self._report.shards_before = len(self._share) - len(missing)
+        self._files_past = self._files - sum(shard.files for shard in missing)
         self._begin = time.monotonic()
         self._bar = ProgressBar(total, 'B', total - left)
 
@@ -99,58 +105,49 @@ class Progress:
             self._show(0)
 
     def show(self) -> None:
-        """Shows the same once more, for the time has gone on."""
+        """Shows the same figures again, as time goes on."""
         with self._lock:
             self._show(0)
 
     def drop(self, shard: Shard) -> None:
-        """Takes back what was told of a shard, of which nothing will remain."""
+        """Takes back the audio of a shard that is not going to be completed."""
         with self._lock:
             self._under_way.pop(shard.number, None)
 
     def after(self, shard: Shard, summary: ShardSummary) -> None:
-        """Counts a shard that is done, and names the files in it that could not be."""
+        """Counts a shard that is done, and logs its failures and warnings."""
         for source, reason in summary.failures:
             _logger.warning('skipped %s: %s', source, reason)
         for source, reason in summary.warnings:
             _logger.warning('%s: %s', source, reason)
         with self._lock:
             self._under_way.pop(shard.number, None)
-            self._done['shards'] += 1
-            self._done['files'] += summary.files
-            self._done['failures'] += len(summary.failures)
-            self._done['warnings'] += len(summary.warnings)
-            self._done['latents'] += summary.latents
-            self._done['seconds'] += summary.seconds
-            self._files_past += len(shard.items)
+            self._report.shards += 1
+            self._report.files += summary.files
+            self._report.failures += len(summary.failures)
+            self._report.warnings += len(summary.warnings)
+            self._report.latents += summary.latents
+            self._done_seconds += summary.seconds
+            self._files_past += shard.files
             self._show(shard.bytes)
 
     def close(self) -> RunReport:
         """Ends the display, and returns what was done since the start."""
-        took = time.monotonic() - self._begin
+        report, audio = self._report, self._done_seconds
+        report.seconds = time.monotonic() - self._begin
+        report.hours = audio / 3600
+        report.times_real_time = audio / report.seconds if report.seconds else 0.0
+        report.shards_missing = len(self._share) - report.shards_before - report.shards
         if self._bar is not None:
             self._bar.close()
-        audio = self._done['seconds']
-        return RunReport(
-            seconds=took,
-            shards=self._done['shards'],
-            files=self._done['files'],
-            failures=self._done['failures'],
-            warnings=self._done['warnings'],
-            hours=audio / 3600,
-            times_real_time=audio / took if took else 0.0,
-            latents=self._done['latents'],
-            shards_before=self._before,
-            shards_missing=len(self._share) - self._before - self._done['shards'],
-            left_out=self._left_out,
-        )
+        return report
 
     def _show(self, size: int) -> None:
-        """Shows the figures, after so many more bytes of input."""
-        audio = self._done['seconds'] + sum(self._under_way.values())
+        """Shows the figures, after `size` more bytes of input."""
+        audio = self._done_seconds + sum(self._under_way.values())
         speed = audio / max(time.monotonic() - self._begin, 1e-9)
         self._bar.advance(
             size,
             f'{self._files_past} of {self._files} files, {audio / 3600:.2f} h of audio, '
-            f'{speed:.1f} times real time, {self._done["failures"]} failures',
+            f'{speed:.1f} times real time, {self._report.failures} failures',
         )

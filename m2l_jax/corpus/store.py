@@ -1,4 +1,4 @@
-"""Latents of an audio file on disk, with all that is needed to decode them.
+"""Files of latents, with all that is needed to decode them.
 
 NumPy reads both formats without this project. It has no bfloat16 of its own and gives back such an
 array as `|V2`, for `array.view(ml_dtypes.bfloat16)`; the metadata's `dtype` says so.
@@ -11,7 +11,7 @@ import math
 import os
 import pathlib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import ml_dtypes  # after which NumPy knows 'bfloat16' by name
@@ -32,6 +32,7 @@ _METADATA = ('sample_rate', 'samples', 'scale', 'model')
 # Files written before have none of these; `dtype` tells of the array what NumPy does not.
 _LATER_METADATA = ('channel_mode', 'chunk_offsets', 'kind', 'dtype')
 _ALL_METADATA = (*_METADATA, *_LATER_METADATA)
+_LONGEST_NAME = 255  # bytes that file systems give to one
 _ZIP_HEADS = (b'PK\x03\x04', b'PK\x05\x06')
 
 
@@ -84,6 +85,19 @@ def to_storage(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
             f'({ml_dtypes.finfo(stored.dtype).max:.4g} at most): store it as float32 or bfloat16'
         )
     return stored
+
+
+def mirrored_name(source: str, suffix: str) -> str:
+    """Name of an input's output file: the inputs' tree, with another suffix."""
+    return os.path.splitext(source)[0] + suffix
+
+
+def check_name(path: pathlib.Path) -> None:
+    """Raises an InputError if the name is too long for a file."""
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise InputError(
+            f'{path.name} is too long for the name of a file: shorten that of its source'
+        )
 
 
 def written_paths(path: str | os.PathLike[str]) -> tuple[pathlib.Path, ...]:
@@ -234,6 +248,27 @@ def check(stored: StoredLatents) -> StoredLatents:
         raise ValueError(f'the latents have {latents.ndim} axes, not 3')
     _check_metadata(stored)
     return stored
+
+
+def join_records(records: list[Mapping[str, Any]]) -> StoredLatents:
+    """Joins the records of a file, its channels; raises a ValueError if some are missing."""
+    first = records[0]
+    numbers = [record['channel'] for record in records]
+    if numbers != list(range(first['channels'])):
+        raise ValueError(f'{first["source"].decode()} has channels {numbers}')
+    latents = np.stack([record['latents'].T for record in records])  # [channels, width, frames]
+    return check(
+        StoredLatents(
+            latents,
+            first['sample_rate'],
+            first['samples'],
+            float(first['scale']),
+            first['model'].decode(),
+            first['channel_mode'].decode(),
+            tuple(first['chunk_offsets'].tolist()),
+            first['kind'].decode(),
+        )
+    )
 
 
 def _check_metadata(stored: StoredLatents) -> None:

@@ -1,4 +1,4 @@
-"""Where training audio comes from and how it is cut: the settings."""
+"""Settings of the training audio."""
 
 import dataclasses
 import math
@@ -17,15 +17,15 @@ class Collection:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where training audio comes from and how it is cut.
+    """The training audio, and the batches that are cut from it.
 
     Attributes:
       path: a collection: a folder of audio files (searched recursively) or a file, several with
         commas between; a prepared dataset's folder; or `tfds:NAME[SPLIT]`, a dataset of TFDS.
       mix: several collections instead, `(name, path, weight)` each; the weights add up to 1.
-      resident: whether the whole corpus is kept in device memory, and crops cut by the devices.
-        Then every usable second of a collection is as likely, in datasets too, whose records are
-        drawn evenly otherwise.
+      resident: keeps the whole corpus in device memory, where the devices cut crops. Every usable
+        second of a collection is then equally likely, in datasets too, whose records are drawn
+        evenly otherwise.
       batch_size: crops a step, over all devices of all hosts.
       crop_frames: spectrogram frames of a crop, a multiple of the model's time downsampling.
       min_rms: crops below this root mean square are redrawn.
@@ -59,13 +59,11 @@ class DataConfig:
                 f'config.data.path and config.data.mix {both}: pass --config.data.path=FOLDER '
                 "or --config.data.mix=\"(('NAME', 'FOLDER', WEIGHT), ...)\""
             )
-        self._check_mix()
-
-    def _check_mix(self):
         names = [name for name, _, _ in self.mix]
-        for name, path, weight in self.mix:
+        for entry in self.mix:
+            name, path, weight = entry
             if not name.strip() or not path.strip():
-                raise InputError(f'config.data.mix: {(name, path, weight)} lacks a name or a path')
+                raise InputError(f'config.data.mix: {entry} lacks a name or a path')
             if names.count(name) > 1:
                 raise InputError(f'config.data.mix has two collections of the name {name!r}')
             if not weight > 0:
@@ -78,7 +76,6 @@ class DataConfig:
 
     @property
     def collections(self) -> tuple[Collection, ...]:
-        """The mix, of one collection where only `path` is given."""
-        if self.path:
-            return (Collection(self.path, self.path, 1.0),)
-        return tuple(Collection(*entry) for entry in self.mix)
+        """The mix; a single `path` is a mix of one."""
+        mix = self.mix or ((self.path, self.path, 1.0),)
+        return tuple(Collection(*entry) for entry in mix)

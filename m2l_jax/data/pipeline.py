@@ -1,4 +1,4 @@
-"""The tf.data input pipeline: batches of spectrogram (or waveform) crops, ahead of the device."""
+"""The tf.data input pipeline: batches of spectrogram or waveform crops, ahead of the device."""
 
 from collections.abc import Iterator
 
@@ -17,27 +17,27 @@ def read_batches(
     steps: range,
     rows: range,
 ) -> Iterator[np.ndarray]:
-    """Yields the batch of each step, this process's rows of it only.
+    """Yields this process's rows of each step's batch.
 
     Args:
-      reader: what reads a crop.
+      reader: reads a crop.
       config: representation, parallelism and read-ahead.
       spectrogram: the representation's constants.
-      steps: steps to yield batches for, in order.
+      steps: consecutive steps.
       rows: rows of the global batch that this process feeds.
 
     Yields:
       `[len(rows), F, T, 2]` spectrograms or `[len(rows), N]` waveforms, float32.
 
     Raises:
-      InputError: if the corpus holds hardly anything that can be used.
+      InputError: if hardly anything in the corpus is usable.
     """
     tf.config.set_visible_devices([], 'GPU')  # or TensorFlow would take the memory that JAX needs
-    failures: list[Exception] = []
-    if config.representation == 'spectrogram':
-        shape = (spectrogram.bins, config.crop_frames, 2)
-    else:
+    is_waveform = config.representation == 'waveform'
+    shape = (spectrogram.bins, config.crop_frames, 2)
+    if is_waveform:
         shape = (spectrogram.samples(config.crop_frames),)
+    failures: list[Exception] = []
 
     def load(number: np.ndarray) -> np.ndarray:
         step, row = divmod(int(number), len(rows))
@@ -46,16 +46,14 @@ def read_batches(
         except Exception as error:
             failures.append(error)
             raise
-        if config.representation == 'waveform':
-            return waveform
-        return to_spectrogram(waveform, spectrogram)
+        return waveform if is_waveform else to_spectrogram(waveform, spectrogram)
 
     def load_in_graph(number: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.numpy_function(load, [number], tf.float32, stateful=False), shape)
 
     options = tf.data.Options()
     options.deterministic = True
-    # TensorFlow would otherwise start a thread a core of its own beside JAX's.
+    # TensorFlow would otherwise start its own thread a core beside JAX's.
     options.threading.private_threadpool_size = config.workers
     dataset = (
         tf.data.Dataset.range(steps.start * len(rows), steps.stop * len(rows))

@@ -1,25 +1,20 @@
-"""How audio files are cut into overlapping segments, and which shard each segment goes to.
+"""Cutting audio files into overlapping segments, as `prepare` does.
 
 A training crop has to lie in one segment. Segments overlap by one sample less than a crop, so that
 every crop of the file lies in exactly one segment, and none is more likely than another.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Sequence
 
-from m2l_jax.audio.files import AudioInfo
 from m2l_jax.audio.spectrogram import SpectrogramConfig
-from m2l_jax.data.inputs import AudioFile
 from m2l_jax.interface import settings
 from m2l_jax.interface.errors import InputError
 
-BYTES_PER_SAMPLE = 2
-PREPARATION = 'preparation.json'  # beside the shards: the settings, and the input
+_NOTES = ('job.json', 'preparation.json')  # of `prepare`, the second of earlier versions
 
 # That crops are counted in. A model with another takes crops of another length: `check_crop`.
 _SPECTROGRAM = SpectrogramConfig()
@@ -27,7 +22,7 @@ _SPECTROGRAM = SpectrogramConfig()
 
 @dataclasses.dataclass(frozen=True)
 class SegmentConfig:
-    """How audio is resampled, cut, sieved and spread over shards.
+    """Settings by which audio is resampled, cut, filtered and spread over shards.
 
     Attributes:
       sample_rate: of the stored audio, in Hz.
@@ -84,27 +79,40 @@ class SegmentConfig:
         return start, min(start + self.segment_samples, samples)
 
 
-def check_crop(folder: str | os.PathLike[str], sample_rate: int, crop_samples: int) -> None:
-    """Makes sure that a dataset's segments overlap by enough for a training's crops.
+def read_config(folder: str | os.PathLike[str]) -> SegmentConfig | None:
+    """Reads the settings that a folder was prepared with; None if `prepare` has not written it.
 
-    A dataset that `prepare` has not written tells nothing, and passes.
+    Raises:
+      InputError: if they cannot be read.
+    """
+    for path in (pathlib.Path(folder, name) for name in _NOTES):
+        if not path.exists():
+            continue
+        try:
+            noted = json.loads(path.read_text())['settings']
+            if 'crop_frames' in noted:
+                return settings.build(SegmentConfig, noted, 'settings')
+        except (OSError, ValueError, LookupError, TypeError):
+            raise InputError(f'{path} is damaged: prepare the dataset again') from None
+    return None
+
+
+def check_crop(folder: str | os.PathLike[str], sample_rate: int, crop_samples: int) -> None:
+    """Checks that a dataset's segments overlap enough for a training's crops.
+
+    A dataset that `prepare` has not written passes.
 
     Args:
-      folder: of the dataset.
-      sample_rate: of the training, in Hz.
-      crop_samples: of its crops, at that rate.
+      folder: the dataset's.
+      sample_rate: the training's, in Hz.
+      crop_samples: length of its crops, at that rate.
 
     Raises:
       InputError: if its crops are longer, for then some of them lie in no segment.
     """
-    path = pathlib.Path(folder, PREPARATION)
-    if not path.exists():
+    config = read_config(folder)
+    if config is None:
         return
-    try:
-        earlier = json.loads(path.read_text())
-        config = settings.build(SegmentConfig, earlier['settings'], 'settings')
-    except (OSError, ValueError, LookupError, TypeError):
-        raise InputError(f'{path} is damaged: prepare the dataset again') from None
     needed = math.ceil(crop_samples * config.sample_rate / sample_rate)
     if needed > config.crop_samples:
         frames = 1 + math.ceil((needed - _SPECTROGRAM.window) / _SPECTROGRAM.hop)
@@ -113,41 +121,3 @@ def check_crop(folder: str | os.PathLike[str], sample_rate: int, crop_samples: i
             f'of this training have {needed}, at {config.sample_rate} Hz: prepare it with '
             f'--crop_frames={frames}, or lower config.data.crop_frames'
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """Consecutive segments of a file, from number `first` to before `stop`."""
-
-    info: AudioInfo
-    source: str
-    first: int
-    stop: int
-
-
-def plan_shards(files: Sequence[AudioFile], config: SegmentConfig) -> list[tuple[Piece, ...]]:
-    """Spreads the segments of usable files over shards of about `shard_megabytes`.
-
-    Files are taken in the order of a hash of their names, so that a shard is not one album, and
-    their segments fill one shard after another: a file that does not fit goes on in the next, so
-    that an hour-long one is the work of several processes. The same files and settings give the
-    same plan, in whatever order they are listed.
-    """
-    budget = config.shard_megabytes * 1e6
-    shards, pieces, room = [], [], budget
-    for file in sorted(files, key=_shuffled):
-        cost = config.segment_samples * file.info.channels * BYTES_PER_SAMPLE
-        first, count = 0, config.count(file.info.samples_at(config.sample_rate))
-        while first < count:
-            taken = min(count - first, max(int(room // cost), 0 if pieces else 1))
-            if taken:
-                pieces.append(Piece(file.info, file.source, first, first + taken))
-                first, room = first + taken, room - taken * cost
-            else:
-                shards.append(tuple(pieces))
-                pieces, room = [], budget
-    return [*shards, tuple(pieces)] if pieces else shards
-
-
-def _shuffled(file: AudioFile) -> bytes:
-    return hashlib.blake2b(file.source.encode()).digest()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from m2l_jax.audio import channel_order, files, flac
+from m2l_jax.audio import decoding, files, flac
 from m2l_jax.interface.errors import InputError
 from tests.audio.kinds import JUNK, id3v2, refusal
 from tests.conftest import make_music
@@ -399,7 +399,7 @@ def test_a_flac_whose_first_frame_is_a_later_one(tmp_path, whole):
 def test_a_flac_that_goes_away_while_it_is_read_is_named(tmp_path, whole, monkeypatch):
     path = tmp_path / 'a.flac'
     path.write_bytes(whole(FLAC)[0])
-    monkeypatch.setattr(channel_order, 'when_read', lambda *_: os.stat(tmp_path / 'gone'))
+    monkeypatch.setattr(decoding, '_read_order', lambda *_: os.stat(tmp_path / 'gone'))
     with pytest.raises(InputError, match=r'a\.flac is damaged \(.*No such file'):
         files.read(path, RATE)
 

@@ -6,7 +6,8 @@ import soundfile
 
 from m2l_jax.audio import files
 from m2l_jax.audio.levels import Levels
-from m2l_jax.corpus.sources import FileSource
+from m2l_jax.corpus.inputs import AudioSource
+from m2l_jax.corpus.plan import Item
 
 _RATES = (8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000)
 
@@ -23,7 +24,7 @@ def test_commands_and_python_agree(tmp_path):
     path, lengths, expected = tmp_path / 'a.wav', [], []
     for samples, source, wanted in _random_triples():
         soundfile.write(path, np.random.default_rng(samples).uniform(-0.5, 0.5, samples), source)
-        command = FileSource('a', str(path))
+        command = AudioSource(Item('a', str(path), 0))
         length, channels, _ = command.describe(wanted)
         blocks = command.blocks(wanted, 7_000, Levels())
         lengths.append(

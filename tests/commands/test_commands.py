@@ -296,6 +296,9 @@ def test_prepare_names_what_it_skips(music_folder, tmp_path):
     result = run('prepare', *flags, '--workers=1')
     assert result.returncode == 0, result.stderr
     assert 'text.wav cannot be read as audio' in result.stderr
-    assert result.stdout.splitlines()[0].startswith('3 files, 0.00 h -> 33 segments')
-    assert result.stdout.splitlines()[-1].endswith('1 files skipped, 0 damaged (report.json)')
+    assert '33 of 33 segments are in 1 shards' in result.stderr
+    assert result.stdout.startswith('2 files, ')
+    assert result.stdout.endswith(' 1 failures (failures.csv)\n')
+    checked = run('prepare', '--verify', f'--output={tmp_path / "set"}')
+    assert checked.stdout.endswith('of 2 inputs are as they were written; 1 inputs failed\n')
     assert_told(run('prepare', *flags, '--min_rms=0.1'), 'settings.min_rms: 0.001 -> 0.1')

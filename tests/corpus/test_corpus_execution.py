@@ -9,12 +9,12 @@ import sys
 import pytest
 
 from benchmarks import small_model
-from m2l_jax.corpus import latent_dataset
-from m2l_jax.corpus.dataset_outputs import DatasetFormat
-from m2l_jax.corpus.execution import RunOptions, run_job, verify_job
+from m2l_jax.corpus import formats
+from m2l_jax.corpus.formats import Target
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.plan import Item, plan_shards
-from m2l_jax.corpus.summary import ShardSummary
+from m2l_jax.corpus.plan import Item, ShardSummary, plan_shards
+from m2l_jax.corpus.run import RunOptions, run_job
+from m2l_jax.corpus.verify import verify_job
 from m2l_jax.interface.errors import InputError
 from tests.conftest import on_one_device
 from tests.corpus.fake_job import SETTINGS, FakeJob, plan, results
@@ -29,69 +29,61 @@ ROOT = pathlib.Path(__file__).parents[2]
 def test_a_report_that_cannot_be_written_hides_no_error(tmp_path):
     """Where a disk is full, nothing can be."""
     folder = tmp_path / 'out'
-    items, _ = plan(30, ['full'])
+    _, shards = plan(30, ['full'])
 
-    def open_worker(job):
-        (folder / 'report.json').mkdir()
-        return job.open()
+    class Blocking(FakeJob):
+        def open(self):
+            (folder / 'report.json').mkdir()
+            return super().open()
 
     with pytest.raises(InputError, match=r'full\.txt cannot be written \(No space left'):
-        run_job(
-            lambda shards: FakeJob(str(folder)),
-            open_worker,
-            items,
-            SETTINGS,
-            folder,
-            RunOptions(1.0, 3),
-        )
+        run_job(Blocking(str(folder)), shards, SETTINGS, folder, RunOptions())
 
 
-class RecordWorker:
-    """Writes a record or two for each item, but for those that are in `bad`."""
+class RecordJob:
+    """Its own worker; writes a record or two for each item, but for those that are in `bad`."""
 
     COMPLETE = ('dataset_info.json', 'manifest.json', 'failures.csv')
 
-    def __init__(self, dataset, bad, full=()):
-        self._dataset, self._bad, self._full = dataset, bad, full
+    def __init__(self, target, bad, full=()):
+        self.target, self._bad, self._full = target, bad, full
         self.seen = []  # what told of a complete job while a shard was worked on
 
+    def open(self):
+        return self
+
+    def complete(self, summaries):
+        self.target.complete(summaries)
+
     def work(self, shard, tell):
-        folder = self._dataset.folder
+        folder = self.target.folder
         self.seen += [name for name in self.COMPLETE if (folder / name).exists()]
         bad = [item.source for item in shard.items if item.source in self._bad]
         good = [item for item in shard.items if item.source not in bad]
-        with self._dataset.opened(shard.number) as sink:
+        with self.target.open(shard.number) as sink:
             for item in good:
                 if item.source in self._full:
                     raise InputError('the disk is full')
                 sink.write(item.source, make_file(item.bytes))
         failures = tuple((source, 'no audio') for source in bad)
-        return ShardSummary(shard.number, len(good), 1.0, 1, sink.outputs(), failures)
+        return ShardSummary(shard.number, len(good), 1.0, 1, tuple(sink.outputs), failures)
 
 
 def write_records(folder, bad=(), full=(), retry=False):
-    """Runs a job of six items in shards of two; its worker."""
-    items = [Item(str(number), '', number) for number in range(6)]
-    worker = RecordWorker(DatasetFormat(folder, 3, 'float32', 3), bad, full)
-    run_job(
-        lambda shards: worker,
-        lambda worker: worker,
-        items,
-        SETTINGS,
-        folder,
-        RunOptions(1.0, 2, retry_failures=retry),
-        lambda worker, summaries: worker._dataset.complete(summaries),
-    )
-    return worker
+    """Runs a job of six items in shards of two; the job."""
+    shards = plan_shards([Item(str(number), '', number) for number in range(6)], 1.0, 2)
+    job = RecordJob(Target(folder, 'tfds', 3, 'float32', 3), bad, full)
+    run_job(job, shards, SETTINGS, folder, RunOptions(retry_failures=retry))
+    return job
 
 
 def test_a_dataset_whose_failures_are_tried_again_is_told_anew(tmp_path):
     """Items are of one channel for an odd number, else of two."""
     folder = tmp_path / 'set'
     write_records(folder, bad=('2', '5'))
-    assert sum(latent_dataset.shard_lengths(folder).values()) == 6
+    assert sum(formats.shard_lengths(folder).values()) == 6
     assert write_records(folder, retry=True).seen == []
-    assert sum(latent_dataset.shard_lengths(folder).values()) == 9
+    assert sum(formats.shard_lengths(folder).values()) == 9
     assert (folder / 'failures.csv').read_text() == 'file,reason\n'
     assert verify_job(folder).startswith('3 files with the latents or the audio of 6 inputs')
 
@@ -101,10 +93,10 @@ def test_what_is_tried_again_and_breaks_off_is_no_complete_dataset(tmp_path):
     write_records(folder, bad=('2', '5'))
     with pytest.raises(InputError, match='the disk is full'):
         write_records(folder, full=('5',), retry=True)
-    for name in RecordWorker.COMPLETE:
+    for name in RecordJob.COMPLETE:
         assert not (folder / name).exists()
     assert write_records(folder).seen == []
-    assert sum(latent_dataset.shard_lengths(folder).values()) == 9
+    assert sum(formats.shard_lengths(folder).values()) == 9
 
 
 def test_shards_that_are_removed_by_hand_are_not_told_of_meanwhile(tmp_path):
@@ -113,17 +105,17 @@ def test_shards_that_are_removed_by_hand_are_not_told_of_meanwhile(tmp_path):
     write_records(folder)
     (folder / 'shards/000/00001.json').unlink()
     assert write_records(folder).seen == []
-    assert sum(latent_dataset.shard_lengths(folder).values()) == 9
+    assert sum(formats.shard_lengths(folder).values()) == 9
 
 
 def test_who_completes_a_job_that_another_has_begun_again_tells_nothing(tmp_path):
     """One process completes the job while another has shards done again."""
     folder = tmp_path / 'set'
-    worker = write_records(folder, bad=('2',))
+    job = write_records(folder, bad=('2',))
     shards = plan_shards([Item(str(number), '', number) for number in range(6)], 1.0, 2)
     ledger = Ledger(folder)
     ledger.forget_failures(shards)
-    worker._dataset.complete([])  # what the other had begun to write before
+    job.complete([])  # what the other had begun to write before
     assert not ledger.finish(shards)
     assert not (folder / 'dataset_info.json').exists()
 

@@ -12,7 +12,7 @@ from m2l_jax.corpus.inputs import (
     mirrored_name,
 )
 from m2l_jax.corpus.plan import Item
-from m2l_jax.data.audio_dataset import AudioRecords
+from m2l_jax.data.tfds import AudioRecords
 from m2l_jax.interface.errors import InputError
 from tests.corpus.test_latent_dataset import write_dataset as write_latents
 from tests.data.test_tfds_audio import make_record

@@ -5,9 +5,8 @@ import logging
 import pytest
 
 from m2l_jax.audio import suffixes
-from m2l_jax.corpus.plan import Item, Shard
+from m2l_jax.corpus.plan import Item, Shard, ShardSummary
 from m2l_jax.corpus.progress import Progress
-from m2l_jax.corpus.summary import ShardSummary
 
 
 @pytest.fixture

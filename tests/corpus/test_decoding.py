@@ -8,12 +8,12 @@ import soundfile
 from benchmarks import small_model
 from m2l_jax.audio import files
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.corpus import latent_dataset
-from m2l_jax.corpus.decoding import DecodeJob, DecodeSettings, DecodeWorker
+from m2l_jax.corpus import formats
+from m2l_jax.corpus.decode import DecodeJob, DecodeSettings
 from m2l_jax.corpus.inputs import latent_items
 from m2l_jax.corpus.plan import Item, Shard
 from m2l_jax.corpus.store import StoredLatents, write_latents
-from m2l_jax.data.record_dataset import ShardWriter
+from m2l_jax.data.tfds import ShardWriter
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 
@@ -45,7 +45,7 @@ def decode(codec, folder, items, batch_size=1, **settings):
     """Decodes one shard; returns its summary and the audio, by name."""
     defaults = {'chunk_seconds': CHUNK / 44_100, 'overlap_seconds': OVERLAP / 44_100}
     settings = DecodeSettings(codec.model_id, **defaults | settings)
-    worker = DecodeWorker(DecodeJob(None, str(folder), settings, batch_size), codec)
+    worker = DecodeJob(None, str(folder), settings, batch_size, codec).open()
     seconds = []
     summary = worker.work(Shard(0, tuple(items)), seconds.append)
     assert summary.failures or sum(seconds) == pytest.approx(summary.seconds)
@@ -128,12 +128,12 @@ def test_rate_scale_and_dtype_are_those_of_the_file(codec, tmp_path):
 
 def test_a_dataset_gives_the_same_as_files(codec, library, tmp_path):
     items, stored = library
-    record_format = latent_dataset.record_format(8, 'float32')
+    record_format = formats.latent_records(8, 'float32')
     folder = tmp_path / 'dataset'
     folder.mkdir()
     with ShardWriter(record_format.shard_path(folder, 0, 1), record_format.features) as writer:
-        records = [latent_dataset.write_file(writer, name, stored[name]) for name in stored]
-    record_format.write_metadata(folder, [sum(records)], 1, latent_dataset.describe('float32'))
+        records = [formats.write_records(writer, name, stored[name]) for name in stored]
+    record_format.write_metadata(folder, [sum(records)], 1, formats.describe('float32'))
     _, of_files = decode(codec, tmp_path / 'one', items)
     shards = latent_items(str(folder), '/nowhere')
     summary, of_records = decode(codec, tmp_path / 'other', shards, batch_size=3)

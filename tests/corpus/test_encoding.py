@@ -11,14 +11,11 @@ import soundfile
 from benchmarks import small_model
 from m2l_jax.audio import files
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.corpus.encoding import EncodeJob, EncodeSettings, EncodeWorker, latent_format
-from m2l_jax.corpus.execution import run_single
-from m2l_jax.corpus.inputs import find_audio, latent_items
+from m2l_jax.corpus.encode import EncodeJob, EncodeSettings
+from m2l_jax.corpus.inputs import find_audio, latent_items, read_latent_item
 from m2l_jax.corpus.plan import Item, Shard
-from m2l_jax.corpus.sources import read_latent_item
-from m2l_jax.data.audio_dataset import AudioRecords
-from m2l_jax.data.record_dataset import ShardWriter
-from m2l_jax.data.tfds_audio import SEGMENTS
+from m2l_jax.corpus.run import run_single
+from m2l_jax.data.tfds import AudioRecords, ShardWriter, segment_format
 from m2l_jax.model.autoencoder import Music2Latent
 from tests.conftest import make_music
 from tests.data.test_tfds_audio import make_record
@@ -54,11 +51,11 @@ def music(tmp_path_factory):
 def encode(codec, folder, items, batch_size=1, **settings):
     """Encodes one shard; returns its summary and what is stored, by name without suffix."""
     settings = EncodeSettings(codec.model_id, **{'chunk_seconds': SECONDS} | settings)
-    job = EncodeJob(None, str(folder), settings, batch_size, 1)
+    job = EncodeJob(None, settings, settings.target(codec.config, folder, 1), batch_size, codec)
     seconds = []
-    summary = EncodeWorker(job, codec).work(Shard(0, tuple(items)), seconds.append)
+    summary = job.open().work(Shard(0, tuple(items)), seconds.append)
     assert summary.failures or sum(seconds) == pytest.approx(summary.seconds)
-    latent_format(codec.config, job).complete([summary])
+    job.complete([summary])
     stored = {
         name.removesuffix('.npz').removesuffix('.npy'): latents
         for item in latent_items(str(folder), '/nowhere')
@@ -185,12 +182,12 @@ def test_company_changes_nothing(codec, music, tmp_path):
 def test_records_of_a_dataset_are_encoded_like_files(codec, tmp_path):
     folder = tmp_path / 'audio'
     folder.mkdir()
-    path = SEGMENTS.shard_path(folder, 0, 1)
+    path = segment_format().shard_path(folder, 0, 1)
     audio = (make_music(1) * 32767).astype(np.int16)[0]
-    with ShardWriter(path, SEGMENTS.features) as writer:
+    with ShardWriter(path, segment_format().features) as writer:
         for length in (44_100, 10_000, 100):
             writer.write({**make_record(0), 'audio': audio[:length]})
-    SEGMENTS.write_metadata(folder, [3], 1234, 'for a test')
+    segment_format().write_metadata(folder, [3], 1234, 'for a test')
     items = find_audio(str(folder), tmp_path / 'out')[0]
     summary, stored = encode(codec, tmp_path / 'out', items, format='tfds')
     assert summary.files == 2
@@ -269,8 +266,8 @@ def test_a_file_by_itself_is_warned_of(codec, tmp_path, caplog):
     path = tmp_path / 'silent.wav'
     soundfile.write(path, np.zeros(20_000), 44_100)
     settings = EncodeSettings(codec.model_id, chunk_seconds=SECONDS)
-    job = EncodeJob(None, str(tmp_path / 'out'), settings, 1, 1)
-    run_single(EncodeWorker(job, codec), str(path), tmp_path / 'out')
+    job = EncodeJob(None, settings, settings.target(codec.config, tmp_path / 'out', 1), 1, codec)
+    run_single(job, str(path), tmp_path / 'out')
     assert caplog.messages == [f'{path}: all samples are equal (0.0): silence']
 
 

@@ -13,11 +13,11 @@ import pytest
 import soundfile
 
 from benchmarks.small_model import CONFIG
-from m2l_jax.corpus import latent_dataset
+from m2l_jax.corpus import formats
 from m2l_jax.corpus.inputs import latent_items
 from m2l_jax.corpus.plan import Item
 from m2l_jax.corpus.store import read_latents, write_latents
-from m2l_jax.data.record_dataset import ShardWriter
+from m2l_jax.data.tfds import ShardWriter
 from m2l_jax.interface.errors import InputError
 from tests.corpus.test_decoding import REACH, STEP, assert_near, decode, make_codec, make_latents
 
@@ -172,12 +172,12 @@ def test_latents_that_were_lengthened_or_cut_are_followed(codec, tmp_path, frame
 
 
 def test_records_that_were_lengthened_are_followed(codec, tmp_path):
-    record_format = latent_dataset.record_format(WIDTH, 'float32')
+    record_format = formats.latent_records(WIDTH, 'float32')
     path = record_format.shard_path(tmp_path, 0, 1)
     edited = dataclasses.replace(make_latents(codec, 21, samples=21 * STEP), latents=draw(1, 8, 63))
     with ShardWriter(path, record_format.features) as writer:
-        records = latent_dataset.write_file(writer, 'a.wav', edited)
-    record_format.write_metadata(tmp_path, [records], 1, latent_dataset.describe('float32'))
+        records = formats.write_records(writer, 'a.wav', edited)
+    record_format.write_metadata(tmp_path, [records], 1, formats.describe('float32'))
     summary, audio = decode(codec, tmp_path / 'out', [item(path)], chunk_seconds=60.0)
     assert_near(audio['a.wav.wav'], codec.decode(edited.latents))
     ((name, line),) = summary.warnings

@@ -8,12 +8,12 @@ import pytest
 import soundfile
 
 from benchmarks import small_model
-from m2l_jax.corpus.decoding import DecodeJob, DecodeSettings
-from m2l_jax.corpus.encoding import EncodeJob, EncodeSettings
-from m2l_jax.corpus.execution import run_single
+from m2l_jax.corpus.decode import DecodeJob, DecodeSettings
+from m2l_jax.corpus.encode import EncodeJob, EncodeSettings
 from m2l_jax.corpus.inputs import latent_items
 from m2l_jax.corpus.models import load_codec
 from m2l_jax.corpus.plan import Item, Shard
+from m2l_jax.corpus.run import run_single
 from m2l_jax.corpus.store import StoredLatents, read_latents, write_latents
 from m2l_jax.interface.errors import InputError, Interrupted
 from tests.conftest import make_music
@@ -29,6 +29,14 @@ def checkpoint(tmp_path_factory):
     return path, load_codec(path, 'float32').model_id
 
 
+def encode_job(checkpoint, tmp_path, **settings):
+    path, model = checkpoint
+    settings = EncodeSettings(model, **settings)
+    return EncodeJob(
+        str(path), settings, settings.target(small_model.CONFIG, tmp_path / 'out', 1), 1
+    )
+
+
 @pytest.fixture
 def decoder(checkpoint, tmp_path):
     path, model = checkpoint
@@ -38,8 +46,7 @@ def decoder(checkpoint, tmp_path):
 
 @pytest.fixture
 def encoder(checkpoint, tmp_path):
-    path, model = checkpoint
-    return EncodeJob(str(path), str(tmp_path / 'out'), EncodeSettings(model), 1, 1).open()
+    return encode_job(checkpoint, tmp_path).open()
 
 
 def tell(seconds):
@@ -85,7 +92,8 @@ def test_two_datasets_of_one_name_are_refused(tmp_path):
         latent_items(both, tmp_path / 'out')
 
 
-def test_a_single_file_does_not_touch_a_corpus(encoder, tmp_path):
+def test_a_single_file_does_not_touch_a_corpus(checkpoint, tmp_path):
+    encoder = encode_job(checkpoint, tmp_path)
     soundfile.write(tmp_path / 'a.wav', make_music(0.5).T, 44_100)
     told = run_single(encoder, str(tmp_path / 'a.wav'), tmp_path / 'out')
     assert '0.5 s of audio' in told
@@ -107,9 +115,7 @@ def test_an_mp3_that_does_not_state_its_length_is_encoded_whole(encoder, tmp_pat
 
 
 def test_a_stop_is_heard_within_a_file(checkpoint, tmp_path):
-    path, model = checkpoint
-    settings = EncodeSettings(model, chunk_seconds=0.5)
-    encoder = EncodeJob(str(path), str(tmp_path / 'out'), settings, 1, 1).open()
+    encoder = encode_job(checkpoint, tmp_path, chunk_seconds=0.5).open()
     soundfile.write(tmp_path / 'a.wav', make_music(3).T, 44_100)
     told = []
 
@@ -124,9 +130,7 @@ def test_a_stop_is_heard_within_a_file(checkpoint, tmp_path):
 
 
 def test_chunks_of_days_take_no_more_memory_than_the_file(checkpoint, tmp_path):
-    path, model = checkpoint
-    settings = EncodeSettings(model, chunk_seconds=1e6)
-    encoder = EncodeJob(str(path), str(tmp_path / 'out'), settings, 1, 1).open()
+    encoder = encode_job(checkpoint, tmp_path, chunk_seconds=1e6).open()
     soundfile.write(tmp_path / 'a.wav', make_music(0.5).T, 44_100)
     summary = encoder.work(shard_of(tmp_path, 'a.wav'), tell)
     assert summary.files == 1

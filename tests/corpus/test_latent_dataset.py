@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from m2l_jax.corpus import latent_dataset
+from m2l_jax.corpus import formats
 from m2l_jax.corpus.store import StoredLatents
-from m2l_jax.data.record_dataset import ShardWriter
+from m2l_jax.data.tfds import ShardWriter
 from m2l_jax.interface.errors import InputError
 from tests.data.test_tfds_audio import READ_WITHOUT_TENSORFLOW
 
@@ -29,17 +29,17 @@ def make_file(number, dtype='float32', width=3):
 
 def write_dataset(folder, dtype='float32', shards=((0, 1), (), (2,))):
     """A shard for each tuple of files."""
-    record_format = latent_dataset.record_format(3, dtype)
+    record_format = formats.latent_records(3, dtype)
     lengths = []
     for number, files in enumerate(shards):
         path = record_format.shard_path(folder, number, len(shards))
         with ShardWriter(path, record_format.features) as writer:
             written = [
-                latent_dataset.write_file(writer, SOURCES[file], make_file(file, dtype))
+                formats.write_records(writer, SOURCES[file], make_file(file, dtype))
                 for file in files
             ]
         lengths.append(sum(written))
-    record_format.write_metadata(folder, lengths, 1234, latent_dataset.describe(dtype))
+    record_format.write_metadata(folder, lengths, 1234, formats.describe(dtype))
     return record_format
 
 
@@ -86,14 +86,12 @@ def test_reading_needs_no_tensorflow(tmp_path, dtype):
 @pytest.mark.parametrize('dtype', ['float32', 'float16', 'bfloat16'])
 def test_a_shards_files_are_put_together_again(tmp_path, dtype):
     written = write_dataset(tmp_path, dtype)
-    record_format = latent_dataset.read_format(tmp_path)
+    record_format = formats.read_format(tmp_path)
     assert (record_format.name, record_format.version) == (written.name, written.version)
     found = [
         file
         for number in range(3)
-        for file in latent_dataset.read_shard(
-            record_format.shard_path(tmp_path, number, 3), record_format
-        )
+        for file in formats.read_shard(record_format.shard_path(tmp_path, number, 3), record_format)
     ]
     assert [source for source, _ in found] == list(SOURCES)
     for number, (_, stored) in enumerate(found):
@@ -112,10 +110,10 @@ def test_damaged_shards_are_named(tmp_path):
     for damaged in (b'', b'text', content[:-1], content[: len(content) // 2]):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=name):
-            list(latent_dataset.read_shard(path, record_format))
+            list(formats.read_shard(path, record_format))
     path.unlink()
     with pytest.raises(InputError, match=r'00000-of-00001 does not exist'):
-        list(latent_dataset.read_shard(path, record_format))
+        list(formats.read_shard(path, record_format))
 
 
 def test_a_flipped_bit_is_never_read_as_latents(tmp_path):
@@ -138,12 +136,12 @@ def test_a_flipped_bit_is_never_read_as_latents(tmp_path):
 
 
 def read_all(path, record_format):
-    files = latent_dataset.read_shard(path, record_format)
+    files = formats.read_shard(path, record_format)
     return [(source, stored.latents.tobytes(), stored.samples) for source, stored in files]
 
 
 def test_a_lost_channel_is_told(tmp_path):
-    record_format = latent_dataset.record_format(3, 'float32')
+    record_format = formats.latent_records(3, 'float32')
     path = tmp_path / 'shard'
 
     class OnlyFirst(ShardWriter):
@@ -152,23 +150,23 @@ def test_a_lost_channel_is_told(tmp_path):
                 super().write(record)
 
     with OnlyFirst(path, record_format.features) as writer:
-        latent_dataset.write_file(writer, 'a.wav', make_file(0))
+        formats.write_records(writer, 'a.wav', make_file(0))
     with pytest.raises(InputError, match=r'a\.wav has channels \[0\]'):
-        list(latent_dataset.read_shard(path, record_format))
+        list(formats.read_shard(path, record_format))
 
 
 def test_what_no_record_can_hold_is_refused():
     huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (1, 8192, 70_000), (0, 0, 0))
     stored = dataclasses.replace(make_file(1), latents=huge, kind='features')
     with pytest.raises(InputError, match=r'a\.wav: a channel has 2\.3 GB of features, a record'):
-        latent_dataset.check_size('a.wav', stored)
+        formats.DatasetFormat.check(None, 'a.wav', stored)
 
 
 def test_other_datasets_are_refused(tmp_path):
     with pytest.raises(InputError, match='is no dataset that TFDS can open'):
-        latent_dataset.read_format(tmp_path)
+        formats.read_format(tmp_path)
     from tests.data.test_tfds_audio import write_dataset as write_audio
 
     write_audio(pathlib.Path(tmp_path), [1])
     with pytest.raises(InputError, match="is a dataset 'm2l_audio', not of latents"):
-        latent_dataset.read_format(tmp_path)
+        formats.read_format(tmp_path)

@@ -10,8 +10,7 @@ import pathlib
 import pytest
 
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.plan import Item, Shard
-from m2l_jax.corpus.summary import Output, ShardSummary
+from m2l_jax.corpus.plan import Item, Output, Shard, ShardSummary
 from m2l_jax.interface.errors import InputError
 
 SETTINGS = {'model': 'abc', 'overlap': 4, 'dtypes': ('float32', 'float16')}

@@ -76,11 +76,11 @@ def test_shares_are_parts_of_the_plan():
 
 @pytest.mark.parametrize('text', ['', '3', '3/', '-1/4', '1/4/2', '1.0/4', 'a/b'])
 def test_what_is_no_share_is_refused(text):
-    with pytest.raises(InputError, match=rf'^--shard={text} must be i/n, e\.g\. 0/16'):
+    with pytest.raises(InputError, match=rf'^--share={text} must be i/n, e\.g\. 0/16'):
         parse_share(text)
 
 
 @pytest.mark.parametrize('text', ['4/4', '16/16', '0/0'])
 def test_a_share_beyond_the_last_is_refused(text):
-    with pytest.raises(InputError, match=rf'^--shard={text} .* counted from 0'):
+    with pytest.raises(InputError, match=rf'^--share={text} .* counted from 0'):
         parse_share(text)

@@ -9,11 +9,11 @@ import threading
 
 import pytest
 
-from m2l_jax.corpus import ray_runner
+from m2l_jax.corpus import ray as ray_run
 from m2l_jax.corpus.ledger import Ledger
 from m2l_jax.corpus.progress import Progress
-from m2l_jax.corpus.ray_runner import RayOptions, run_ray
-from m2l_jax.corpus.runners import run_local
+from m2l_jax.corpus.ray import run_ray
+from m2l_jax.corpus.run import RayOptions, run_local
 from m2l_jax.interface.errors import InputError
 from tests.corpus.fake_job import SETTINGS, FakeJob, ThreadCountingJob, plan, results
 from tests.waiting import HANG_SECONDS, wait_until
@@ -41,7 +41,7 @@ def run(cluster, folder, count, trouble=(), seconds=0.0):
     ledger.claim(SETTINGS, items)
     options = RayOptions(cluster.address, cpus=1)
     try:
-        run_ray(FakeJob(str(folder), seconds), shards, folder, progress, options)
+        run_ray(FakeJob(str(folder), seconds), shards, ledger, progress, options)
     finally:
         report = progress.close()
     return ledger, shards, report
@@ -118,7 +118,7 @@ def test_an_actor_keeps_to_its_cores(cluster, tmp_path):
     run_ray(
         ThreadCountingJob(str(tmp_path / 'out')),
         shards,
-        tmp_path / 'out',
+        ledger,
         progress,
         RayOptions(cluster.address, cpus=1),
     )
@@ -147,7 +147,11 @@ def test_more_cores_than_a_node_has_are_refused(cluster, tmp_path):
     _, shards = plan(3)
     with pytest.raises(InputError, match=r'no node of the Ray cluster has 4 cores: pass fewer --'):
         run_ray(
-            FakeJob(''), shards, tmp_path, Progress(shards), RayOptions(cluster.address, cpus=4)
+            FakeJob(''),
+            shards,
+            Ledger(tmp_path),
+            Progress(shards),
+            RayOptions(cluster.address, cpus=4),
         )
 
 
@@ -162,7 +166,7 @@ def test_more_cores_than_a_node_has_are_refused(cluster, tmp_path):
 def test_an_address_without_a_cluster_is_refused(tmp_path, address, reason):
     _, shards = plan(3)
     with pytest.raises(InputError, match=rf'^--ray_address={address} cannot be .*{reason}.*\): '):
-        run_ray(FakeJob(''), shards, tmp_path, Progress(shards), RayOptions(address))
+        run_ray(FakeJob(''), shards, Ledger(tmp_path), Progress(shards), RayOptions(address))
 
 
 def test_without_ray_its_installation_is_named(tmp_path, monkeypatch):
@@ -176,9 +180,9 @@ def test_without_ray_its_installation_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, '__import__', refuse)
     _, shards = plan(3)
     with pytest.raises(InputError, match=r"no module ray\): pip install 'm2l_jax\[ray\]'"):
-        run_ray(FakeJob(''), shards, tmp_path, Progress(shards), RayOptions())
+        run_ray(FakeJob(''), shards, Ledger(tmp_path), Progress(shards), RayOptions())
 
 
 def test_a_node_whose_accelerator_jax_does_not_find_is_named():
     with pytest.raises(InputError, match=r"^JAX finds no GPU on .*: install there 'm2l_jax\[cuda"):
-        ray_runner._Actor().open(FakeJob(''), '', 1, 'GPU')
+        ray_run._Actor().open(FakeJob(''), '', 1, 'GPU')

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from m2l_jax.corpus.read_ahead import read_ahead
+from m2l_jax.corpus.reading import read_ahead
 from m2l_jax.interface.errors import InputError
 from tests.waiting import HANG_SECONDS, wait_until
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from m2l_jax.audio import files
-from m2l_jax.corpus import latent_dataset
+from m2l_jax.corpus import formats
+from m2l_jax.corpus.plan import Output, describe_output, digest_file
 from m2l_jax.corpus.store import StoredLatents, write_latents, written_paths
-from m2l_jax.corpus.summary import Output, describe_output, digest_file
-from m2l_jax.corpus.verification import verify
-from m2l_jax.data.record_dataset import ShardWriter, remove_metadata
+from m2l_jax.corpus.verify import verify
+from m2l_jax.data.tfds import INFO, ShardWriter
 from tests.conftest import make_music
 from tests.corpus.test_latent_dataset import make_file, write_dataset
 
@@ -97,7 +97,7 @@ def test_shards_are_counted_and_compared_with_the_dataset(tmp_path, shards):
         (first.name, 'holds 3 records, 2 were written'),
         ('dataset_info.json', f'tells of 3 records in {first.name}, not 2'),
     ]
-    remove_metadata(tmp_path)
+    (tmp_path / INFO).unlink()
     assert verify(tmp_path, shards) == [
         ('dataset_info.json', 'is missing, and so no shard can be opened')
     ]
@@ -112,6 +112,6 @@ def test_a_value_that_is_not_finite_is_found_in_a_shard(tmp_path):
     path = record_format.shard_path(tmp_path, 0, 1)
     infinite = StoredLatents(np.full((1, 3, 2), np.inf, np.float32), 44_100, 9, 0.06, 'ab12')
     with ShardWriter(path, record_format.features) as writer:
-        latent_dataset.write_file(writer, 'a b.wav', infinite)
+        formats.write_records(writer, 'a b.wav', infinite)
     problems = verify(tmp_path, [describe_output(tmp_path, path.name, 1)])
     assert problems == [(path.name, f'{path}: a b.wav holds NaN or infinity')]

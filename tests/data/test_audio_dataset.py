@@ -1,3 +1,6 @@
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -5,10 +8,10 @@ import soxr
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from m2l_jax.data import audio_dataset
+from m2l_jax.corpus.prepare import prepare
+from m2l_jax.corpus.run import RunOptions
 from m2l_jax.data.config import Collection
-from m2l_jax.data.crops import CropReader, open_collections
-from m2l_jax.data.preparation import prepare
+from m2l_jax.data.crops import AudioDataset, CropReader, open_collections
 from m2l_jax.data.segments import SegmentConfig
 from m2l_jax.interface.errors import InputError
 from tests.conftest import is_part_of, make_music
@@ -20,7 +23,8 @@ CROP = 8192
 def prepared(music_folder, tmp_path):
     """The music folder's mono and stereo file of 3 s as a dataset."""
     folder = tmp_path / 'prepared'
-    prepare(str(music_folder), folder, SegmentConfig(44_100, 1.0, 13, 0.001, 128.0))
+    config = SegmentConfig(44_100, 1.0, 13, 0.001, 128.0)
+    prepare(str(music_folder), folder, config, RunOptions(share='0/1'))
     return folder
 
 
@@ -84,11 +88,15 @@ def test_crops_longer_than_a_dataset_was_prepared_for_are_refused(prepared):
     with pytest.raises(InputError, match=told.format(8194)):
         open_for(4097, 22_050)
     assert SegmentConfig(44_100, 1.0, 14, 0.001, 128.0).crop_samples >= 8194
-    (prepared / 'preparation.json').write_text('{')
-    with pytest.raises(
-        InputError, match=r'preparation\.json is damaged: prepare the dataset again'
-    ):
+    (prepared / 'job.json').write_text('{')
+    with pytest.raises(InputError, match=r'job\.json is damaged: prepare the dataset again'):
         open_for(8192, 44_100)
+    config = SegmentConfig(44_100, 1.0, 13, 0.001, 128.0)
+    (prepared / 'job.json').unlink()
+    earlier = json.dumps({'settings': dataclasses.asdict(config), 'files': []})
+    (prepared / 'preparation.json').write_text(earlier)  # as earlier versions did
+    with pytest.raises(InputError, match=told.format(8193)):
+        open_for(8193, 44_100)
     (prepared / 'preparation.json').unlink()
     open_for(8193, 44_100)
 
@@ -97,6 +105,13 @@ def test_a_dataset_that_is_not_complete_is_told(prepared):
     (prepared / 'dataset_info.json').unlink()
     with pytest.raises(InputError, match='prepared is no complete dataset: run `prepare` to its'):
         read_crops(prepared)
+
+
+def test_the_output_of_another_job_is_audio_like_any(music_folder):
+    """As `decode` writes it."""
+    (music_folder / 'job.json').write_text('{"settings": {"format": "wav"}, "input": {}}')
+    ((_, source),) = open_collections([Collection('', str(music_folder), 1.0)], 44_100, CROP)
+    assert source.describe().startswith('2 ')
 
 
 def test_public_sets_are_read_whatever_they_store(tmp_path):
@@ -161,7 +176,7 @@ def test_what_is_no_audio_dataset_is_told(tmp_path, prepared):
 
 
 def test_items_are_whole_records(prepared):
-    source = audio_dataset.AudioDataset(str(prepared), 44_100, CROP)
+    source = AudioDataset(str(prepared), 44_100, CROP)
     items = dict(source.items())
     assert len(items) == len(source._records)
     assert {len(waveform) for waveform in items.values()} == {1}

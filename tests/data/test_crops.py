@@ -5,9 +5,8 @@ import pytest
 import soundfile
 
 from m2l_jax.audio import files
-from m2l_jax.data.audio_folder import scan
 from m2l_jax.data.config import Collection
-from m2l_jax.data.crops import CropReader, open_collections
+from m2l_jax.data.crops import AudioFolder, CropReader, open_collections
 from m2l_jax.interface.errors import InputError
 from tests.conftest import make_music
 
@@ -20,8 +19,13 @@ def open_reader(folder, seed=0, min_rms=0.001):
 
 
 def only_source(reader):
-    (source,) = reader._sources
+    ((_, source),) = reader._mix
     return source
+
+
+def draw(reader, step, row):
+    """The first draw of a row, whatever it falls on."""
+    return only_source(reader).draw(reader._random(step, row, 1))
 
 
 def write_flac_of_unknown_length(path):
@@ -37,18 +41,16 @@ def test_a_crop_is_a_function_of_seed_step_and_row(music_folder):
     reader, same = open_reader(music_folder), open_reader(music_folder)
     for step, row in ((0, 0), (5, 3), (5, 2), (0, 0)):
         np.testing.assert_array_equal(reader.read(step, row), same.read(step, row))
-    places = {
-        (c.file.path, c.start) for c in (reader.draw(s, r) for s in range(8) for r in range(8))
-    }
+    places = {(c.item, c.start) for c in (draw(reader, s, r) for s in range(8) for r in range(8))}
     assert len(places) == 64
-    assert open_reader(music_folder, seed=1).draw(0, 0) != reader.draw(0, 0)
+    assert draw(open_reader(music_folder, seed=1), 0, 0) != draw(reader, 0, 0)
 
 
 def test_a_crop_is_the_part_of_the_file_that_was_drawn(music_folder):
     reader = open_reader(music_folder)
     for row in range(5):
-        crop = reader.draw(7, row)
-        whole = files.read(crop.file.path, 44_100)
+        crop = draw(reader, 7, row)
+        whole = files.read(crop.item, 44_100)
         expected = whole[crop.channel, crop.start : crop.start + CROP]
         np.testing.assert_array_equal(reader.read(7, row), expected)
 
@@ -57,8 +59,8 @@ def test_files_are_drawn_by_length_and_channels_evenly(tmp_path):
     soundfile.write(tmp_path / 'long.wav', make_music(9, channels=2).T, 44_100)
     soundfile.write(tmp_path / 'short.wav', make_music(3).T, 44_100)
     reader = open_reader(tmp_path)
-    crops = [reader.draw(0, row) for row in range(2000)]
-    long = [crop for crop in crops if crop.file.path.endswith('long.wav')]
+    crops = [draw(reader, 0, row) for row in range(2000)]
+    long = [crop for crop in crops if crop.item.endswith('long.wav')]
     assert len(long) / len(crops) == pytest.approx(0.75, abs=0.03)
     assert np.mean([crop.channel for crop in long]) == pytest.approx(0.5, abs=0.04)
     starts = np.array([crop.start for crop in long])
@@ -101,42 +103,42 @@ def test_rejection_does_not_shift_the_other_rows(music_folder):
     """A row whose first draw is rejected is redrawn for itself alone."""
     soundfile.write(music_folder / 'silent.wav', np.zeros(400_000), 44_100)
     reader = open_reader(music_folder)
-    silent = [row for row in range(40) if 'silent' in reader.draw(0, row).file.path]
+    silent = [row for row in range(40) if 'silent' in draw(reader, 0, row).item]
     sounding = [row for row in range(40) if row not in silent]
     assert silent
     for row in sounding:
-        crop = reader.draw(0, row)
-        whole = files.read(crop.file.path, 44_100)
+        crop = draw(reader, 0, row)
+        whole = files.read(crop.item, 44_100)
         expected = whole[crop.channel, crop.start : crop.start + CROP]
         np.testing.assert_array_equal(reader.read(0, row), expected)
 
 
 def test_a_useless_folder_is_told(tmp_path):
     with pytest.raises(InputError, match=r'nowhere does not exist: check the path'):
-        scan(str(tmp_path / 'nowhere'), 44_100, CROP)
+        AudioFolder(str(tmp_path / 'nowhere'), 44_100, CROP)
     with pytest.raises(InputError, match='no audio files in'):
-        scan(str(tmp_path), 44_100, CROP)
+        AudioFolder(str(tmp_path), 44_100, CROP)
     (tmp_path / 'text.wav').write_text('not audio')
     with pytest.raises(InputError, match=r'none of the 1 audio files .*text\.wav cannot be read'):
-        scan(str(tmp_path), 44_100, CROP)
+        AudioFolder(str(tmp_path), 44_100, CROP)
 
 
 def test_formats_that_are_not_read_are_named_at_the_start(music_folder, tmp_path):
     (music_folder / 'other.m4a').touch()
-    line = scan(str(music_folder), 44_100, CROP).describe()
+    line = AudioFolder(str(music_folder), 44_100, CROP).describe()
     assert line.endswith(
         f'1 .m4a ({music_folder}/other.m4a first); convert each, as by `ffmpeg -i X X.flac`'
     )
     (tmp_path / 'others').mkdir()
     (tmp_path / 'others/a.wma').touch()
     with pytest.raises(InputError, match=r'no audio files in .*others \(files left out'):
-        scan(str(tmp_path / 'others'), 44_100, CROP)
+        AudioFolder(str(tmp_path / 'others'), 44_100, CROP)
 
 
 def test_a_link_in_a_circle_is_skipped(music_folder):
     (music_folder / 'self.wav').symlink_to('self.wav')
     (music_folder / 'lost.wav').symlink_to('gone.wav')
-    skipped = scan(str(music_folder), 44_100, CROP).skipped
+    skipped = AudioFolder(str(music_folder), 44_100, CROP).skipped
     assert skipped == tuple(
         f'{music_folder}/{name}.wav does not exist or is not a file: check the path'
         for name in ('lost', 'self')
@@ -166,13 +168,14 @@ def test_a_silent_corpus_is_told(tmp_path):
 def test_several_folders_and_files(music_folder, tmp_path):
     other = tmp_path / 'other.wav'
     soundfile.write(other, make_music(1, 48_000).T, 48_000)
-    corpus = scan(f'{music_folder}, {other}', 44_100, CROP)
+    corpus = AudioFolder(f'{music_folder}, {other}', 44_100, CROP)
     assert [file.path.rsplit('/')[-1] for file in corpus.files] == [
         'mono.wav',
         'stereo.flac',
         'other.wav',
     ]
-    assert corpus.seconds == pytest.approx(7)
+    assert corpus.describe() == '3 audio files, 0.1 minutes'
+    assert corpus.samples == 10 * 44_100
 
 
 def make_mix(tmp_path, seconds):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from m2l_jax.data import record_dataset
-from m2l_jax.data.tfds_audio import SEGMENTS
+from m2l_jax.data.tfds import INFO, ShardWriter, segment_format
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import replaced_file
 
@@ -44,11 +43,11 @@ def make_record(number):
 
 def write_dataset(folder, lengths):
     for shard, length in enumerate(lengths):
-        path = SEGMENTS.shard_path(folder, shard, len(lengths))
-        with record_dataset.ShardWriter(path, SEGMENTS.features) as writer:
+        path = segment_format().shard_path(folder, shard, len(lengths))
+        with ShardWriter(path, segment_format().features) as writer:
             for number in range(length):
                 writer.write(make_record(10 * shard + number))
-    SEGMENTS.write_metadata(folder, lengths, 1234, 'for a test')
+    segment_format().write_metadata(folder, lengths, 1234, 'for a test')
 
 
 def test_plain_tfds_reads_what_was_written(tmp_path):
@@ -94,9 +93,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
 
 def test_without_its_metadata_it_does_not_load(tmp_path):
     write_dataset(tmp_path, [1])
-    assert record_dataset.has_metadata(tmp_path)
-    record_dataset.remove_metadata(tmp_path)
-    assert not record_dataset.has_metadata(tmp_path)
+    (tmp_path / INFO).unlink()
     with pytest.raises(Exception, match=r'dataset_info\.json'):
         tfds.builder_from_directory(tmp_path)
 
@@ -105,12 +102,12 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
     with (
         pytest.raises(InputError, match='shard cannot be written'),
         replaced_file(tmp_path / 'shard') as partial,
-        record_dataset.ShardWriter(partial / 'below', SEGMENTS.features) as writer,
+        ShardWriter(partial / 'below', segment_format().features) as writer,
     ):
         writer.write(make_record(0))
     (tmp_path / 'file').touch()
     with pytest.raises(InputError, match=r'file/.*\.json cannot be written \('):
-        SEGMENTS.write_metadata(tmp_path / 'file', [1], 1, '')
+        segment_format().write_metadata(tmp_path / 'file', [1], 1, '')
     assert [path.name for path in tmp_path.iterdir()] == ['file']
 
 
@@ -124,7 +121,7 @@ def test_a_process_that_is_killed_leaves_no_part_of_the_metadata(tmp_path, monke
 
     original = tfds.core.DatasetInfo.write_to_directory
     monkeypatch.setattr(tfds.core.DatasetInfo, 'write_to_directory', write)
-    SEGMENTS.write_metadata(tmp_path, [1], 1, '')
+    segment_format().write_metadata(tmp_path, [1], 1, '')
     assert before == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         'dataset_info.json',

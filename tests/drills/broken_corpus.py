@@ -1,12 +1,12 @@
-"""Are the good files of a corpus encoded, and the broken ones named, whatever is broken about them?
+"""Are good files of a corpus encoded, and broken ones named, however they are broken?
 
     python -m tests.drills.broken_corpus --broken=1000 --good=100 --odd=200 --json=result.json
 
 Hides good audio files of every format among broken ones (`tests.drills.mutated_audio`) and among
 some whose numbers are absurd, encodes them all with `python -m m2l_jax.encode` and a very small
 random model, verifies the output, and compares each good file's latents with those of
-`EncoderDecoder.encode` of it alone. The same run over the good files alone tells how much memory
-the broken ones cost.
+`EncoderDecoder.encode` of it alone. A run over the good files alone shows how much memory the
+broken ones cost.
 
 Then it encodes files of odd structure (`tests.drills.odd_audio`). Of each, the audio encoded must
 be no shorter than what is in it and, unless that is known to the sample, than what ffmpeg, if
@@ -36,8 +36,7 @@ from absl import logging as absl_logging
 
 from benchmarks import report, small_model
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.corpus.inputs import latent_items
-from m2l_jax.corpus.sources import read_latent_item
+from m2l_jax.corpus.inputs import latent_items, read_latent_item
 from tests.drills import mutated_audio, odd_audio
 
 _BROKEN = flags.DEFINE_integer('broken', 1000, 'Broken files.')
@@ -53,8 +52,7 @@ _JSON = flags.DEFINE_string('json', None, 'File to write the result to as well.'
 
 _LEAST_SNR = 90  # dB
 # Beyond what the good files alone take, of which there are fewer, of fewer lengths to compile for;
-# what the headers claim is gigabytes. A first guess, 256, was too low: 399 were seen, of compiled
-# lengths and of memory that the allocator keeps.
+# headers claim gigabytes. 399 were seen, of compiled lengths and memory that the allocator keeps.
 _MOST_EXTRA_MEGABYTES = 512
 _MODEL = 'model.safetensors'
 # Two frames of MP3: what encoders add at the ends, and some decoders keep.
@@ -65,7 +63,7 @@ _FFMPEG_RATE = 48_000
 
 
 def main(_):
-    """Encodes, verifies, compares; prints what came of it."""
+    """Encodes, verifies, compares, and prints the result."""
     absl_logging.set_verbosity(absl_logging.ERROR)
     jax.config.update('jax_platforms', 'cpu')  # for latents that are to be equal
     folder = pathlib.Path(_FOLDER.value)
@@ -265,13 +263,13 @@ def _key(name: str) -> str:
 
 
 def _alarms(path: pathlib.Path) -> list[str]:
-    """Lines of the log that no user should see; decoders' own remarks are not ours to mend."""
+    """Lines of the log that no user should see; remarks of decoders are not counted."""
     lines = path.read_text(errors='replace').splitlines()
     return [line for line in lines if re.search(r'Traceback|\wWarning', line)]
 
 
 def _wrong(result: Mapping) -> list[str]:
-    """What must not be, of the result."""
+    """Names of the checks that failed."""
     extra = result['with_broken']['peak_megabytes'] - result['good_alone']['peak_megabytes']
     least = result['good_least_snr_db']
     checks = {

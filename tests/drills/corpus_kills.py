@@ -1,8 +1,8 @@
-"""Does a corpus job that meets with trouble end where one left in peace does?
+"""Does a disturbed corpus job end with the same bytes as an undisturbed one?
 
     python -m tests.drills.corpus_kills --trouble=kill --trouble=full --format=npz
 
-Encodes a corpus of small files (npz, tfds), or decodes what came of it (wav), once in peace, and
+Encodes a corpus of small files (npz, tfds), or decodes the latents (wav), once undisturbed, and
 once for each trouble: `kill -9` at random moments; three processes with a share each, all of them
 asked to stop with SIGTERM; a disk that is full, again and again; a Ray cluster that loses one of
 its two nodes. In the end both folders must hold the same files, byte for byte. Prints JSON.
@@ -49,7 +49,7 @@ _STORE = 80_000_000  # bytes, about the least that Ray takes
 
 
 def main(_):
-    """Does everything once in peace and once in trouble; prints what came of it."""
+    """Runs everything undisturbed and disturbed, and prints the result."""
     folder = pathlib.Path(_FOLDER.value).absolute()
     shutil.rmtree(folder, ignore_errors=True)
     write_audio(folder / 'audio', _FILES.value, _BROKEN, _SECONDS, _SEED.value)
@@ -93,7 +93,7 @@ class _Work:
         self.shards = 0
 
     def do_in_peace(self) -> dict[str, Any]:
-        """Does it, and verifies it; returns what is told of every trouble."""
+        """Runs and verifies it; returns the figures that all results have."""
         output, begin = self.folder / 'peace', time.monotonic()
         _check(self.start(output).wait() == 0, f'see {output}.log')
         whole = time.monotonic() - begin

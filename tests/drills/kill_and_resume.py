@@ -1,4 +1,4 @@
-"""Does a training that is killed again and again end where one left in peace does?
+"""Does a training that is killed again and again end with the same parameters?
 
     python -m tests.drills.kill_and_resume --kills=20 --signal=KILL
 
@@ -46,7 +46,7 @@ _TINY = [
 
 
 def main(_):
-    """Trains in peace, then with kills; prints what came of it."""
+    """Trains undisturbed, then with kills, and prints the result."""
     absl_logging.set_verbosity(absl_logging.WARNING)
     folder = pathlib.Path(_FOLDER.value)
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,13 +1,13 @@
-"""Is it heard where decoded chunks are joined?
+"""Can joins of decoded chunks be heard?
 
     python -m tests.drills.seams --checkpoint=DIR --audio=/data/music --picture=seams.png
 
 Joins recordings to one piece, encodes it whole, and decodes it in one piece, in chunks that fade
 into each other over --overlap seconds, and in chunks with blunt ends, as the PyTorch package does.
 Prints JSON: how joins rank among what is inside chunks (see `tests.drills.joins`), with the chunks
-put end to end without any care as a control, which must stand out; how alike consecutive chunks are
-where they overlap, of which the right fade depends; and what the level loses in the middle of a
-fade. Without --checkpoint the weights are random.
+put end to end as a control, which must stand out; how alike consecutive chunks are where they
+overlap, on which the right fade depends; and the loss of level in the middle of a fade.
+Without --checkpoint the weights are random.
 """
 
 import pathlib

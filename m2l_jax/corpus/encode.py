@@ -1,4 +1,4 @@
-"""Encoding a shard: its files are read ahead, share batches, and are written as they are done."""
+"""Encoding a shard: files are read ahead, share batches, and are written as they are done."""
 
 import collections
 import contextlib
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,14 +17,12 @@ from m2l_jax.codec.chunks import Chunk
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.codec.seams import join_latents
-from m2l_jax.corpus.audio_chunks import chunk_rows, mix, mixed_channels
+from m2l_jax.corpus.formats import Target
+from m2l_jax.corpus.inputs import AudioSource, audio_sources
 from m2l_jax.corpus.models import check_chunks, chunking_of, load_same_codec, rows_at_once
-from m2l_jax.corpus.outputs import FileFormat, LatentFormat
-from m2l_jax.corpus.plan import Shard
-from m2l_jax.corpus.read_ahead import read_ahead
-from m2l_jax.corpus.sources import AudioSource, audio_sources
+from m2l_jax.corpus.plan import Shard, ShardSummary
+from m2l_jax.corpus.reading import chunk_rows, mix, mixed_channels, read_ahead
 from m2l_jax.corpus.store import StoredLatents, to_storage
-from m2l_jax.corpus.summary import ShardSummary
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
 
@@ -35,18 +33,18 @@ _CHUNKS_AHEAD = 2  # of each file that is being read
 
 @dataclasses.dataclass(frozen=True)
 class EncodeSettings:
-    """All that the latents of a corpus depend on, beside the audio.
+    """Settings that the latents of a corpus depend on, beside the audio.
 
     Attributes:
       model: id of the model.
       format: 'npz' or 'npy', a file each, or 'tfds', records of a dataset.
       storage: dtype of what is written: 'float32', 'float16' or 'bfloat16'.
       kind: 'latents', or 'features' before the bottleneck.
-      dtype: of the computation.
-      sample_rate: that audio is resampled to, in Hz.
+      dtype: dtype of the computation.
+      sample_rate: rate in Hz, to which audio is resampled.
       chunk_seconds: longest stretch that is encoded at once.
       overlap_seconds: that such stretches share.
-      channel_mode: 'each', 'mono' or 'mid_side', see `audio_chunks.mix`.
+      channel_mode: 'each', 'mono' or 'mid_side', see `reading.mix`.
       pad: whether silence completes the last latent vector.
     """
 
@@ -66,53 +64,62 @@ class EncodeSettings:
             raise InputError(f'--sample_rate={self.sample_rate} must be from 1000 to 1000000')
         check_chunks(self)
 
+    def target(self, config: ModelConfig, folder: str | os.PathLike[str], shards: int) -> Target:
+        """Describes the output, in a folder, of a job of so many shards."""
+        width = config.latent_channels if self.kind == 'latents' else config.feature_channels
+        return Target(pathlib.Path(folder).absolute(), self.format, width, self.storage, shards)
+
 
 @dataclasses.dataclass(frozen=True)
 class EncodeJob:
-    """Encoding of shards into a folder.
+    """The encoding of shards into a folder.
 
     Attributes:
-      checkpoint: of the model, or None for the released one.
-      folder: for the results, which all workers see.
-      settings: how.
-      batch_size: chunks that a device encodes at once, or None for what it has room for; of
+      checkpoint: the model's, or None for the released one.
+      settings: all that the latents depend on.
+      target: the output, which all workers see.
+      batch_size: chunks that a device encodes at once, or None for as many as its memory holds; of
         shorter audio, on accelerators, more.
-      shards: of the whole job.
+      codec: the model where it is loaded already; None for a job that travels.
     """
 
     checkpoint: str | None
-    folder: str
     settings: EncodeSettings
+    target: Target
     batch_size: int | None
-    shards: int
+    codec: EncoderDecoder | None = None
 
     def open(self) -> 'EncodeWorker':
         """Loads the model on all of this process's devices."""
-        return EncodeWorker(self, load_same_codec(self.checkpoint, self.settings))
+        return EncodeWorker(self, self.codec or load_same_codec(self.checkpoint, self.settings))
+
+    def complete(self, summaries: Iterable[ShardSummary]) -> None:
+        """Finishes the output; see `run.Job`."""
+        self.target.complete(summaries)
 
 
 class EncodeWorker:
     """Encodes shards, with a model that is loaded."""
 
     def __init__(self, job: EncodeJob, codec: EncoderDecoder):
-        self._job = job
+        self._target = job.target
         self._settings = job.settings
         self._codec = codec
         self._chunking = chunking_of(codec, job.settings, job.settings.sample_rate)
-        self._format = latent_format(codec.config, job)
+        self._batch_rows = rows_at_once(codec, self._chunking, job.batch_size)
 
     def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
-        """Encodes a shard; see `job.Worker`.
+        """Encodes a shard; see `run.Worker`.
 
-        The longest files come first, so that what shares a batch is of like length. What they
-        give depends on nothing beyond the shard.
+        The longest files come first, so that files of like length share a batch. The latents
+        depend on nothing beyond the shard.
         """
         failures: dict[str, str] = {}
         warnings: list[tuple[str, str]] = []
         seconds, latents, done = 0.0, 0, 0
         files = self._described(audio_sources(shard.items), failures)
         with (
-            self._format.opened(shard.number) as sink,
+            self._target.open(shard.number) as sink,
             contextlib.closing(self._encode(files, failures, tell)) as encoded,
         ):
             for file, stored in encoded:
@@ -133,13 +140,13 @@ class EncodeWorker:
             done,
             seconds,
             latents,
-            sink.outputs(),
+            tuple(sink.outputs),
             tuple(sorted(failures.items())),
             tuple(sorted(warnings)),
         )
 
     def _described(self, sources: Sequence[AudioSource], failures: dict[str, str]) -> list['_File']:
-        """Those that can be encoded as far as their headers tell, the longest first."""
+        """Selects the files whose headers allow it, the longest first."""
 
         def describe(source: AudioSource) -> _File | InputError:
             try:
@@ -160,13 +167,13 @@ class EncodeWorker:
     def _encode(
         self, files: Sequence['_File'], failures: dict[str, str], tell: Callable[[float], None]
     ) -> Iterator[tuple['_File', StoredLatents]]:
-        """The latents of each file that can be read to its end, in the order of `files`."""
+        """Yields the latents of each file that can be read to its end, in the order of `files`."""
         settings = self._settings
         under_way: collections.deque[_File] = collections.deque()  # the file of each row
         results = self._codec.encode_rows(
             self._rows(files, under_way, failures),
             self._chunking,
-            rows_at_once(self._codec, self._chunking, self._job.batch_size),
+            self._batch_rows,
             settings.kind == 'features',
         )
         for encoded in results:
@@ -183,7 +190,7 @@ class EncodeWorker:
         under_way: collections.deque['_File'],
         failures: dict[str, str],
     ) -> Iterator[AudioRow]:
-        """The rows of all files; each one's file is appended to `under_way`."""
+        """Yields the rows of all files, and appends the file of each to `under_way`."""
         readers = [functools.partial(self._read, file) for file in files]
         with contextlib.closing(read_ahead(readers, _READERS, _CHUNKS_AHEAD)) as streams:
             for file, stream in zip(files, streams, strict=True):
@@ -195,7 +202,7 @@ class EncodeWorker:
                     failures[file.source.name] = _reason(error)
 
     def _read(self, file: '_File') -> Iterator[list[AudioRow]]:
-        """The rows of each chunk of a file."""
+        """Returns the rows of each chunk of a file."""
         settings = self._settings
         block = _BLOCK_SECONDS * settings.sample_rate
         blocks = file.source.blocks(settings.sample_rate, block, file.levels)
@@ -225,13 +232,13 @@ class _File:
     """A file that is being encoded.
 
     Attributes:
-      source: where it is read.
-      samples: of a channel, at the rate that it is encoded at.
-      chunks: of it.
-      rows: of all channels of all chunks.
-      warning: what its header has otherwise than it is, or nothing.
-      levels: of what has been read.
-      encoded: what has come of the rows so far.
+      source: the audio.
+      samples: samples of a channel, at the rate of the encoding.
+      chunks: chunks of a channel.
+      rows: number of rows, of all channels and chunks.
+      warning: a mistake in its header, or ''.
+      levels: levels of the audio read so far.
+      encoded: rows encoded so far.
     """
 
     source: AudioSource
@@ -243,23 +250,12 @@ class _File:
     encoded: list[np.ndarray] = dataclasses.field(default_factory=list)
 
     def oddities(self) -> list[str]:
-        """Lines on what is odd about it, once all of it has been read."""
+        """Returns warnings, once all of it has been read."""
         return [reason for reason in (self.warning, self.levels.oddity()) if reason]
 
 
 def _reason(error: InputError | OSError) -> str:
-    """Why a file cannot be encoded: it is no audio, or the disk or network fails."""
+    """Returns why a file cannot be encoded: it is no audio, or the disk or network fails."""
     if isinstance(error, OSError):
         return f'{error.filename or "it"} cannot be read ({error.strerror or error})'
     return str(error)
-
-
-def latent_format(config: ModelConfig, job: EncodeJob) -> LatentFormat:
-    """How a job's latents are written."""
-    settings, folder = job.settings, pathlib.Path(job.folder)
-    if settings.format != 'tfds':
-        return FileFormat(folder, f'.{settings.format}')
-    from m2l_jax.corpus.dataset_outputs import DatasetFormat  # TFDS, which takes seconds to import
-
-    width = config.latent_channels if settings.kind == 'latents' else config.feature_channels
-    return DatasetFormat(folder, width, settings.storage, job.shards)

@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -16,15 +16,12 @@ from m2l_jax.audio import files
 from m2l_jax.codec.batches import LatentRow, latent_rows
 from m2l_jax.codec.chunks import Chunk
 from m2l_jax.codec.encoder_decoder import EncoderDecoder, check_decoded
-from m2l_jax.corpus.audio_chunks import unmix
 from m2l_jax.corpus.foreign import check_decodable, fit_latents
-from m2l_jax.corpus.inputs import mirrored_name
+from m2l_jax.corpus.inputs import read_latent_item
 from m2l_jax.corpus.models import check_chunks, chunking_of, load_same_codec, rows_at_once
-from m2l_jax.corpus.outputs import check_name
-from m2l_jax.corpus.plan import Item, Shard
-from m2l_jax.corpus.sources import read_latent_item
-from m2l_jax.corpus.store import SUFFIXES, StoredLatents
-from m2l_jax.corpus.summary import Output, ShardSummary, describe_output
+from m2l_jax.corpus.plan import Item, Output, Shard, ShardSummary, describe_output
+from m2l_jax.corpus.reading import unmix
+from m2l_jax.corpus.store import SUFFIXES, StoredLatents, check_name, mirrored_name
 from m2l_jax.interface.errors import InputError
 
 _logger = logging.getLogger(__name__)
@@ -67,39 +64,44 @@ class DecodeSettings:
 
 @dataclasses.dataclass(frozen=True)
 class DecodeJob:
-    """Decoding of shards into a folder.
+    """The decoding of shards into a folder.
 
     Attributes:
-      checkpoint: of the model, or None for the released one.
+      checkpoint: the model's, or None for the released one.
       folder: for the audio, which all workers see.
-      settings: how.
-      batch_size: chunks that a device decodes at once, or None for what it has room for; of
+      settings: all that the audio depends on.
+      batch_size: chunks that a device decodes at once, or None for as many as its memory holds; of
         shorter audio, on accelerators, more.
+      codec: the model where it is loaded already; None for a job that travels.
     """
 
     checkpoint: str | None
     folder: str
     settings: DecodeSettings
     batch_size: int | None
+    codec: EncoderDecoder | None = None
 
     def open(self) -> 'DecodeWorker':
         """Loads the model on all of this process's devices."""
-        return DecodeWorker(self, load_same_codec(self.checkpoint, self.settings))
+        return DecodeWorker(self, self.codec or load_same_codec(self.checkpoint, self.settings))
+
+    def complete(self, summaries: Iterable[ShardSummary]) -> None:
+        """Does nothing: the files are complete."""
 
 
 class DecodeWorker:
     """Decodes shards, with a model that is loaded."""
 
     def __init__(self, job: DecodeJob, codec: EncoderDecoder):
-        self._folder = pathlib.Path(job.folder)
+        self._folder = pathlib.Path(job.folder).absolute()
         self._settings = job.settings
-        self._batch_size = job.batch_size
         self._codec = codec
         self._chunking = chunking_of(codec, job.settings, codec.config.spectrogram.sample_rate)
-        self._unnamed = threading.Lock()  # held for good once one such file has been told
+        self._batch_rows = rows_at_once(codec, self._chunking, job.batch_size)
+        self._unnamed = threading.Lock()  # held for good once one such file has been logged
 
     def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
-        """Decodes a shard; see `job.Worker`."""
+        """Decodes a shard; see `run.Worker`."""
         failures: dict[str, str] = {}
         outputs: list[Output] = []
         warnings: list[tuple[str, str]] = []
@@ -108,7 +110,7 @@ class DecodeWorker:
         decoded = self._codec.decode_rows(
             self._rows(shard, under_way, failures, warnings),
             self._chunking,
-            rows_at_once(self._codec, self._chunking, self._batch_size),
+            self._batch_rows,
             self._settings.denoising_steps,
             self._settings.seed,
         )
@@ -139,7 +141,7 @@ class DecodeWorker:
         failures: dict[str, str],
         warnings: list[tuple[str, str]],
     ) -> Iterator[LatentRow]:
-        """The rows of all files; each file is appended to `under_way`."""
+        """Yields the rows of all files, and appends each file to `under_way`."""
         # The longest first, as far as sizes tell, so that batches are of like length.
         for item in sorted(shard.items, key=lambda item: -item.bytes):
             try:
@@ -159,7 +161,7 @@ class DecodeWorker:
     def _open(
         self, item: Item, name: str, stored: StoredLatents
     ) -> tuple[list['_File'], list[str]]:
-        """The audio files that latents are to be decoded to, and lines on what may not be meant."""
+        """Returns the audio files that latents are decoded to, and lines on likely mistakes."""
         settings, output = self._settings, _output_name(item, name)
         _check_path(output)
         fitted, lines = fit_latents(name, stored, self._codec, settings.sample_rate, settings.scale)
@@ -205,7 +207,7 @@ class DecodeWorker:
 
 
 def check_first(item: Item, settings: DecodeSettings) -> None:
-    """Looks at one input, for a wrong checkpoint to be told before the output folder is taken.
+    """Checks one input, so that a wrong checkpoint is reported before the output folder is taken.
 
     Raises:
       InputError: if it can be read, but not be decoded by this model.
@@ -218,7 +220,7 @@ def check_first(item: Item, settings: DecodeSettings) -> None:
 
 
 class _UndecodableError(Exception):
-    """What is wrong with one file, and not with where it is written."""
+    """An error of one file, and not of the place that is written to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,7 +249,7 @@ class _File:
 
 
 def _output_name(item: Item, source: str) -> str:
-    """Without a suffix: a file's own; of a dataset the whole, for it may hold a.wav and a.mp3.
+    """Name without a suffix: a file's own, or the whole of a record's, for a.wav and a.mp3 differ.
 
     Where there are several inputs, a dataset's name comes before that.
     """
@@ -257,7 +259,7 @@ def _output_name(item: Item, source: str) -> str:
 
 
 def _numbers(count: int) -> list[str]:
-    """The endings of the names of a batch's files: `-00` to `-11` of twelve."""
+    """Returns the endings of the names of a batch's files: `-00` to `-11` of twelve."""
     digits = len(str(count - 1))
     return [f'-{number:0{digits}d}' for number in range(count)]
 
@@ -274,14 +276,14 @@ def _check_numbers_free(item: Item, endings: list[str]) -> None:
 
 
 def _check_path(name: str) -> None:
-    """Raises InputError for what a dataset may hold, but is no path below a folder."""
+    """Raises an InputError for a record's name that is no path below a folder."""
     path = pathlib.PurePosixPath(name)
     if path.is_absolute() or '..' in path.parts or not path.name or '\0' in name:
         raise InputError(f'{name!r} is no path below the output folder: encode it again')
 
 
 def _trimmed(blocks: Iterator[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """The first `samples` of blocks, all of which are taken."""
+    """Yields the first `samples` of blocks, and consumes all of them."""
     for block in blocks:
         yield block[:, :samples]
         samples = max(0, samples - block.shape[1])

@@ -1,6 +1,6 @@
-"""Working on the shards of a job on a Ray cluster, of which any node may be lost at any time.
+"""The run of a job on a Ray cluster, of which any node may be lost at any time.
 
-Each accelerator, or else each set of cores, has an actor that opens the job once and works on two
+Each accelerator, or else each set of cores, has an actor that opens the job once and works on a few
 shards at a time. This process hands out shards, and gives those of a lost actor to others.
 """
 
@@ -16,11 +16,10 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from m2l_jax.corpus.job import SHARDS_AT_ONCE, Job, complete, stopped
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.plan import Shard
+from m2l_jax.corpus.plan import Shard, ShardSummary
 from m2l_jax.corpus.progress import Progress
-from m2l_jax.corpus.summary import ShardSummary
+from m2l_jax.corpus.run import Job, RayOptions, check_not_stopped, work_and_commit
 from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.signals import StopRequest
 
@@ -29,46 +28,29 @@ _logger = logging.getLogger(__name__)
 _MOST_DEATHS = 3  # of actors at one shard, or in a row before they were ready
 _ACCELERATORS = ('GPU', 'TPU')  # as Ray names them
 _WAIT_SECONDS = 1.0
-_RECOUNT_SECONDS = 10.0  # of the nodes, for some may be new
-_DROP_SECONDS = 10.0
-_CONNECT_SECONDS = 10.0
-
-
-@dataclasses.dataclass(frozen=True)
-class RayOptions:
-    """Which cluster, and how much of it an actor takes.
-
-    Attributes:
-      address: of the cluster, `auto` for the one that this machine is part of.
-      cpus: cores of an actor, beside its accelerator.
-    """
-
-    address: str = 'auto'
-    cpus: int = 4
-
-    def __post_init__(self):
-        if self.cpus < 1:
-            raise InputError(f'--ray_cpus={self.cpus} must be at least 1')
+_PATIENCE_SECONDS = 10.0  # to connect, to drop shards, and between counts of the nodes
 
 
 def run_ray(
     job: Job,
     shards: Sequence[Shard],
-    folder: str | os.PathLike[str],
+    ledger: Ledger,
     progress: Progress,
     options: RayOptions,
+    threads: int = 2,
 ) -> None:
-    """Works on those of the shards that are not done, on all of a cluster.
+    """Works on all of a cluster on those of the shards that are not done.
+
+    All nodes see the ledger's folder, and the input, under the same name.
 
     Args:
-      folder: the output folder, claimed; all nodes see it, and the input, under the same name.
+      threads: shards that an actor works on at once.
 
     Raises:
       InputError: if there is no such cluster, at the first error that is not one file's, or if a
         shard has ended several processes. What is complete is kept.
       Interrupted: after SIGTERM or Ctrl-C; the shards under way are dropped.
     """
-    ledger = Ledger(folder)
     missing = ledger.missing(shards)
     stop = StopRequest()
     progress.start(missing)
@@ -76,12 +58,10 @@ def run_ray(
         with (
             _connected(options.address) as ray,
             stop.watched('dropping the shards under way, then stopping'),
-            contextlib.closing(_Crew(ray, job, ledger, progress, options)) as crew,
+            contextlib.closing(_Crew(ray, job, ledger, progress, options, threads)) as crew,
         ):
             crew.work_on(missing, stop)
-    left = ledger.missing(missing)
-    if stop and left:
-        raise stopped(len(left), len(shards))
+    check_not_stopped(stop, ledger.missing(missing), shards)
 
 
 @contextlib.contextmanager
@@ -112,16 +92,16 @@ def _connected(address: str) -> Iterator[ModuleType]:
 
 
 def _check_address(address: str) -> None:
-    """Tries to connect: Ray itself would try for more than a minute, and end the process."""
+    """Tries to connect; Ray itself would try for more than a minute, and end the process."""
     if '://' in address:
         raise ValueError("this is for Ray's client: run on a node of the cluster")
     host, _, port = address.rpartition(':')
     if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=_PATIENCE_SECONDS).close()
 
 
 class _Actor:
-    """What is in each actor's process."""
+    """An actor's process."""
 
     def __init__(self):
         self._stop = threading.Event()
@@ -139,14 +119,13 @@ class _Actor:
         return ray.get_runtime_context().get_node_id()
 
     def work(self, shard: Shard) -> ShardSummary:
-        """Completes a shard; what it has written is in the ledger, and is not returned."""
-        summary = complete(
-            self._worker, shard, self._ledger, lambda seconds: None, self._stop.is_set
-        )
+        """Completes a shard; its outputs are in the ledger, and are not returned."""
+        arguments = (self._worker, shard, self._ledger, lambda seconds: None, self._stop.is_set)
+        summary = work_and_commit(*arguments)
         return dataclasses.replace(summary, outputs=())
 
     def stop(self) -> None:
-        """Has the shards under way dropped."""
+        """Drops the shards under way."""
         self._stop.set()
 
 
@@ -171,17 +150,24 @@ class _Member:
 
 
 class _Crew:
-    """The actors, and who works on what."""
+    """The actors, and the shards that each works on."""
 
     def __init__(
-        self, ray: ModuleType, job: Job, ledger: Ledger, progress: Progress, options: RayOptions
+        self,
+        ray: ModuleType,
+        job: Job,
+        ledger: Ledger,
+        progress: Progress,
+        options: RayOptions,
+        threads: int,
     ):
         self._ray = ray
+        self._threads = threads
         self._job = ray.put(job)
         self._ledger = ledger
         self._progress = progress
         self._cpus = options.cpus
-        self._accelerator = _find_accelerator(ray)
+        self._accelerator = _find_accelerator(ray) if options.accelerators else None
         if not self._count_places():
             what = 'cores' if self._accelerator is None else f'cores and a {self._accelerator}'
             raise InputError(
@@ -210,17 +196,17 @@ class _Crew:
             self._progress.show()
 
     def close(self) -> None:
-        """Has shards under way dropped, and ends the actors."""
+        """Drops the shards under way, and ends the actors."""
         under_way = [task for task, (_, shard) in self._tasks.items() if shard is not None]
         if under_way:
             stops = [member.actor.stop.remote() for member in self._members]
-            self._wait([*stops, *under_way], _DROP_SECONDS, number=len(stops) + len(under_way))
+            self._wait([*stops, *under_way], _PATIENCE_SECONDS, number=len(stops) + len(under_way))
         for member in self._members:
             self._ray.kill(member.actor)
 
     def _count_left(self) -> int:
-        under_way = sum(shard is not None for _, shard in self._tasks.values())
-        return len(self._queue) + len(self._suspects) + under_way
+        under_way = [shard for _, shard in self._tasks.values() if shard is not None]
+        return len(self._queue) + len(self._suspects) + len(under_way)
 
     def _wait(self, tasks: list[Any], seconds: float, number: int = 1) -> list[Any]:
         if not tasks:
@@ -229,8 +215,8 @@ class _Crew:
         return self._ray.wait(tasks, num_returns=number, timeout=seconds)[0]
 
     def _hire(self) -> None:
-        """Makes actors, of which the cluster starts as many as it has free places."""
-        self._recount_time = time.monotonic() + _RECOUNT_SECONDS
+        """Makes actors; the cluster starts as many as it has free places."""
+        self._recount_time = time.monotonic() + _PATIENCE_SECONDS
         places = min(self._count_places(), self._count_left())
         if not places:
             _logger.warning('no node of the Ray cluster is left: waiting for one')
@@ -240,7 +226,7 @@ class _Crew:
             num_gpus=int(self._accelerator == 'GPU'),
             resources=resources,
             max_restarts=0,
-            max_concurrency=SHARDS_AT_ONCE + 1,  # and `stop`
+            max_concurrency=self._threads + 1,  # and `stop`
         )(_Actor)
         while len(self._members) < places:
             member = _Member(remote.remote())
@@ -250,18 +236,16 @@ class _Crew:
 
     def _count_places(self) -> int:
         """Actors for which the nodes that are alive have room."""
-        count = 0
-        for resources in _live_resources(self._ray):
-            places = int(resources.get('CPU', 0) // self._cpus)
-            if self._accelerator is not None:
-                places = min(places, int(resources.get(self._accelerator, 0)))
-            count += places
-        return count
+        needed = {'CPU': self._cpus} | ({self._accelerator: 1} if self._accelerator else {})
+        return sum(
+            min(int(resources.get(name, 0) // amount) for name, amount in needed.items())
+            for resources in _live_resources(self._ray)
+        )
 
     def _assign(self) -> None:
-        """Gives shards to those who are ready, evenly."""
+        """Gives shards to actors that are ready, evenly."""
         ready = [member for member in self._members if member.node is not None]
-        for busy in range(SHARDS_AT_ONCE):
+        for busy in range(self._threads):
             for member in ready:
                 if member.busy == busy and self._queue:
                     self._give(member, self._queue.popleft())
@@ -274,7 +258,7 @@ class _Crew:
         self._tasks[member.actor.work.remote(shard)] = (member, shard)
 
     def _take(self, task: Any) -> None:
-        """Notes how a task has ended."""
+        """Notes the end of a task."""
         errors = self._ray.exceptions
         member, shard = self._tasks[task]
         try:
@@ -293,7 +277,7 @@ class _Crew:
             self._progress.after(shard, result)
 
     def _lose(self, member: _Member, error: Exception) -> None:
-        """Goes on without an actor, with what it worked on."""
+        """Goes on without an actor, and queues its shards again."""
         _logger.warning('an actor was lost: %s', first_line(error))
         self._members.remove(member)
         self._recount_time = 0.0
@@ -327,10 +311,9 @@ class _Crew:
 
 
 def _find_accelerator(ray: ModuleType) -> str | None:
-    """The kind that the cluster has, if any."""
+    """Returns the kind that the cluster has, if any."""
     nodes = list(_live_resources(ray))
-    found = (kind for kind in _ACCELERATORS if any(node.get(kind, 0) >= 1 for node in nodes))
-    return next(found, None)
+    return next((k for k in _ACCELERATORS if any(node.get(k, 0) >= 1 for node in nodes)), None)
 
 
 def _live_resources(ray: ModuleType) -> Iterator[dict[str, float]]:

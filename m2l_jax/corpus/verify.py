@@ -1,7 +1,9 @@
-"""Reading again all that a corpus job has written."""
+"""Verification: all that a corpus job has written is read again."""
 
 import concurrent.futures
+import contextlib
 import itertools
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
@@ -11,19 +13,49 @@ import numpy as np
 from m2l_jax.audio import files
 from m2l_jax.audio.levels import Levels
 from m2l_jax.audio.suffixes import AUDIO_SUFFIXES
-from m2l_jax.corpus import latent_dataset, store
-from m2l_jax.corpus.sources import is_latent_shard
+from m2l_jax.corpus import formats, store
+from m2l_jax.corpus.formats import is_shard
+from m2l_jax.corpus.ledger import Ledger, read_manifest
+from m2l_jax.corpus.plan import Output, digest_file
 from m2l_jax.corpus.store import StoredLatents
-from m2l_jax.corpus.summary import Output, digest_file
-from m2l_jax.data.audio_dataset import INFO
-from m2l_jax.data.record_dataset import RecordFormat
+from m2l_jax.data.tfds import INFO, RecordFormat
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.progress import ProgressBar
+
+_logger = logging.getLogger(__name__)
 
 _THREADS = 8
 _BLOCK = 256  # outputs that are handed to the threads at once: there may be millions
 _AUDIO_SAMPLES = 1 << 20
+_KINDS = (formats.DATASET, 'm2l_audio')
 
 Problem = tuple[str, str]
+
+
+def verify_job(folder: str | os.PathLike[str]) -> str:
+    """Reads again all that a complete job has written; returns a line to print.
+
+    Raises:
+      InputError: if it is not complete, or something is not as it was written.
+    """
+    totals, outputs, shard_of = read_manifest(folder)
+    bar = ProgressBar(totals['bytes'], 'B')
+    with contextlib.closing(bar):
+        problems = verify(folder, outputs, lambda size: bar.advance(size, 'verified'))
+    for name, reason in problems:
+        _logger.warning('%s %s', name, reason)
+    if problems:
+        numbers = sorted({shard_of[name] for name, _ in problems if name in shard_of})
+        summaries = ' '.join(Ledger(folder).summary_name(number) for number in numbers)
+        raise InputError(
+            f'{len(problems)} of {len(outputs)} files in {folder} are not as they were written: '
+            f'have them done again by `cd {folder} && rm -f manifest.json {summaries}` and the '
+            'command that wrote them'
+        )
+    return (
+        f'{len(outputs)} files with the latents or the audio of {totals["files"]} inputs are as '
+        f'they were written; {totals["failures"]} inputs failed'
+    )
 
 
 def verify(
@@ -52,19 +84,17 @@ def verify(
             for output, reason in zip(block, reasons, strict=True):
                 problems += [(output.name, reason)] if reason else []
                 tell(output.bytes)
-            shards = [output for output in block if is_latent_shard(output.name)]
+            shards = [output for output in block if is_shard(output.name)]
             lengths |= {output.name: output.records for output in shards}
     return problems + _compare_lengths(folder, record_format, lengths)
 
 
-def _read_format(
-    folder: str | os.PathLike[str],
-) -> tuple[RecordFormat | None, list[Problem]]:
-    """The format of the dataset of latents in a folder, if there is one, or what is wrong."""
+def _read_format(folder: str | os.PathLike[str]) -> tuple[RecordFormat | None, list[Problem]]:
+    """Reads the format of the dataset in a folder, if there is one, or returns its problem."""
     if not os.path.isfile(os.path.join(folder, INFO)):
         return None, []
     try:
-        return latent_dataset.read_format(folder), []
+        return formats.read_format(folder, _KINDS), []
     except InputError as error:
         return None, [(INFO, str(error))]
 
@@ -74,11 +104,11 @@ def _compare_lengths(
     record_format: RecordFormat | None,
     lengths: Mapping[str, int],
 ) -> list[Problem]:
-    """Which shards the dataset's own description has otherwise than the outputs."""
+    """Compares the records of each shard with the dataset's own description."""
     if record_format is None:
         without = lengths and not os.path.exists(os.path.join(folder, INFO))
         return [(INFO, 'is missing, and so no shard can be opened')] if without else []
-    described = latent_dataset.shard_lengths(folder)
+    described = formats.shard_lengths(folder, kinds=_KINDS)
     told = {os.path.relpath(path, folder): records for path, records in described.items()}
     return [
         (INFO, f'tells of {told.get(name, "no")} records in {name}, not {records}')
@@ -88,7 +118,7 @@ def _compare_lengths(
 
 
 def _find_problem(path: pathlib.Path, output: Output, record_format: RecordFormat | None) -> str:
-    """Why an output is not as it was written, or nothing."""
+    """Returns why an output is not as it was written, or ''."""
     try:
         size = path.stat().st_size
         if size != output.bytes:
@@ -108,7 +138,7 @@ def _find_problem(path: pathlib.Path, output: Output, record_format: RecordForma
 
 
 def _count_records(path: pathlib.Path, record_format: RecordFormat | None) -> int | None:
-    """Records in a file, all of which are read, or None of a file that nothing more is known of.
+    """Counts the records in a file, all of which are read; None for a file of an unknown kind.
 
     Raises:
       InputError: if one of them is damaged, or not finite.
@@ -117,27 +147,29 @@ def _count_records(path: pathlib.Path, record_format: RecordFormat | None) -> in
     if suffix in store.SUFFIXES:
         _check_values(path, store.read_latents(path))
         return 1
-    if is_latent_shard(path.name):
+    if is_shard(path.name):
         return None if record_format is None else _count_in_shard(path, record_format)
     if suffix not in AUDIO_SUFFIXES:
         return None
     rate = files.read_info(path).sample_rate
-    # It refuses what is not finite; what is odd, the input may have been.
+    # It refuses numbers that are not finite; other oddities may come from the input.
     for _ in files.read_blocks(path, rate, _AUDIO_SAMPLES, levels=Levels()):
         pass
     return 1
 
 
 def _count_in_shard(path: pathlib.Path, record_format: RecordFormat) -> int:
+    if record_format.name != formats.DATASET:  # of integers, which are finite
+        return sum(1 for _ in formats.read_records(path, record_format))
     records = 0
-    for source, stored in latent_dataset.read_shard(path, record_format):
+    for source, stored in formats.read_shard(path, record_format):
         _check_values(f'{path}: {source}', stored)
         records += len(stored.latents)
     return records
 
 
 def _check_values(name: str | os.PathLike[str], stored: StoredLatents) -> None:
-    """Raises an InputError for what no encoder gives."""
+    """Raises an InputError for latents that no encoder writes."""
     frames = stored.latents.shape[2]
     if stored.chunk_offsets[-1] > max(0, frames - 1):
         raise InputError(f'{name} has {frames} frames, and a chunk at {stored.chunk_offsets[-1]}')

@@ -1,0 +1,308 @@
+"""The formats that latents are written in, and reading datasets of latents.
+
+`FORMATS` names them; a new one is a class here and an entry there. A dataset is opened by plain
+TFDS, see `data.tfds`. One in bfloat16 needs TensorFlow, or `import ml_dtypes` (JAX does
+it) before it is opened: only then does NumPy know the type.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import pathlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import ml_dtypes  # noqa: F401 -- after which NumPy, and so TFDS, knows 'bfloat16' by name
+import numpy as np
+
+from m2l_jax.corpus.plan import Output, ShardSummary, describe_output
+from m2l_jax.corpus.store import (
+    StoredLatents,
+    check_name,
+    join_records,
+    mirrored_name,
+    write_latents,
+    written_paths,
+)
+from m2l_jax.data.tfds import SPLIT, RecordFormat, ShardWriter, segment_format
+from m2l_jax.interface.errors import InputError, first_line
+from m2l_jax.interface.paths import replaced_file
+
+DATASET = 'm2l_latents'
+_VERSION = '1.0.0'
+
+# A record is a protocol buffer, which holds 2 GiB at most, the other fields too.
+_MOST_BYTES = (1 << 31) - (1 << 20)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """The output of an encoding job.
+
+    Attributes:
+      folder: for the latents.
+      format: one of `FORMATS`.
+      width: numbers a frame: 64 for latents, 8192 for features of the released model.
+      dtype: of the numbers, one of `store.STORAGE_DTYPES`.
+      shards: of the whole job.
+    """
+
+    folder: pathlib.Path
+    format: str
+    width: int
+    dtype: str
+    shards: int
+
+    def open(self, number: int) -> 'FileFormat | DatasetFormat':
+        """Opens the shard of a number for writing; a context manager."""
+        return FORMATS[self.format](self, number)
+
+    def complete(self, summaries: Iterable[ShardSummary]) -> None:
+        """Finishes the output, of which all shards are written."""
+        FORMATS[self.format].complete(self, summaries)
+
+
+class FileFormat(contextlib.AbstractContextManager):
+    """Writes a file for each input, the tree of their names mirrored: `.npz`, or `.npy` and JSON.
+
+    Attributes:
+      outputs: files written, complete once the shard is closed.
+    """
+
+    def __init__(self, target: Target, number: int):
+        self.outputs: list[Output] = []
+        self._folder = target.folder
+        self._suffix = f'.{target.format}'
+
+    def check(self, source: str, stored: StoredLatents) -> None:
+        """Raises an InputError if the latents of a file could not be written anywhere."""
+        for path in written_paths(self._path(source)):
+            check_name(path)
+
+    def write(self, source: str, stored: StoredLatents) -> None:
+        """Writes the latents of a file; raises an InputError or OSError."""
+        path = self._path(source)
+        write_latents(path, stored)
+        for written in written_paths(path):
+            name = written.relative_to(self._folder).as_posix()
+            self.outputs.append(describe_output(self._folder, name, int(written == path)))
+
+    def __exit__(self, *_: object) -> None: ...
+
+    @staticmethod
+    def complete(target: Target, summaries: Iterable[ShardSummary]) -> None:
+        """Does nothing: the files are complete."""
+
+    def _path(self, source: str) -> pathlib.Path:
+        return self._folder / mirrored_name(source, self._suffix)
+
+
+class DatasetFormat(contextlib.AbstractContextManager):
+    """Writes a TFDS dataset with a record for each channel of each input; see `FileFormat`.
+
+    The shard takes its name once it is closed without an error.
+    """
+
+    def __init__(self, target: Target, number: int):
+        self.outputs: list[Output] = []
+        self._records = 0
+        record_format = latent_records(target.width, target.dtype)
+        self._path = record_format.shard_path(target.folder, number, target.shards)
+        with contextlib.ExitStack() as stack:
+            partial = stack.enter_context(replaced_file(self._path))
+            self._writer = stack.enter_context(ShardWriter(partial, record_format.features))
+            self._stack = stack.pop_all()
+
+    def check(self, source: str, stored: StoredLatents) -> None:
+        """Raises an InputError if a channel of a file is too large for a record."""
+        if stored.latents[0].nbytes > _MOST_BYTES:
+            raise InputError(
+                f'{source}: a channel has {stored.latents[0].nbytes / 1e9:.1f} GB of '
+                f'{stored.kind}, a record holds 2: store float16 or bfloat16, split the file or '
+                'use --format=npy'
+            )
+
+    def write(self, source: str, stored: StoredLatents) -> None:
+        """Appends the records of a file; raises an OSError."""
+        self._records += write_records(self._writer, source, stored)
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        self._stack.__exit__(kind, *rest)
+        if kind is None:
+            self.outputs.append(describe_output(self._path.parent, self._path.name, self._records))
+
+    @staticmethod
+    def complete(target: Target, summaries: Iterable[ShardSummary]) -> None:
+        """Writes the metadata by which TFDS opens the dataset."""
+        lengths, size = [], 0
+        for summary in summaries:
+            (output,) = summary.outputs
+            lengths.append(output.records)
+            size += output.bytes
+        record_format = latent_records(target.width, target.dtype)
+        record_format.write_metadata(target.folder, lengths, size, describe(target.dtype))
+
+
+FORMATS = {'npz': FileFormat, 'npy': FileFormat, 'tfds': DatasetFormat}
+
+
+def latent_records(width: int, dtype: str) -> RecordFormat:
+    """Returns the format of records that each hold one channel of a file; see `Target`."""
+    import tensorflow_datasets as tfds  # takes seconds
+
+    tensor, raw = tfds.features.Tensor, tfds.features.Encoding.BYTES
+    features = tfds.features.FeaturesDict(
+        {
+            # As bytes, which are read at once, a list of numbers one by one.
+            'latents': tensor(shape=(None, width), dtype=np.dtype(dtype), encoding=raw),
+            'kind': tfds.features.Text(),  # 'latents' or 'features'
+            'source': tfds.features.Text(),  # the file's path below the input folder
+            'sample_rate': np.int32,  # of the audio that was encoded, Hz
+            'samples': np.int64,  # of that audio
+            'channel': np.int32,
+            'channels': np.int32,  # records of this source
+            'channel_mode': tfds.features.Text(),  # 'each', 'mono' or 'mid_side'
+            # The frame at which each separately encoded chunk begins.
+            'chunk_offsets': tensor(shape=(None,), dtype=np.int64, encoding=raw),
+            # As bytes, for TFDS keeps a plain number in single precision.
+            'scale': tensor(shape=(), dtype=np.float64, encoding=raw),
+            'model': tfds.features.Text(),
+        }
+    )
+    return RecordFormat(DATASET, _VERSION, features)
+
+
+def describe(dtype: str) -> str:
+    """Description that a dataset carries."""
+    text = (
+        "Latents of audio files, [frames, width], a record a channel. The model's own are "
+        'latents * scale. The channels of a file are consecutive records.'
+    )
+    note = ' Opened without TensorFlow it needs `import ml_dtypes` (JAX does it) before.'
+    return text + note if dtype == 'bfloat16' else text
+
+
+def write_records(writer: ShardWriter, source: str, stored: StoredLatents) -> int:
+    """Appends a record for each channel of a file, and returns their number; raises an OSError."""
+    for channel, latents in enumerate(stored.latents):
+        writer.write(
+            {
+                'latents': np.ascontiguousarray(latents.T),  # [frames, width]
+                'kind': stored.kind,
+                'source': source,
+                'sample_rate': stored.sample_rate,
+                'samples': stored.samples,
+                'channel': channel,
+                'channels': len(stored.latents),
+                'channel_mode': stored.channel_mode,
+                'chunk_offsets': np.array(stored.chunk_offsets, np.int64),
+                'scale': np.float64(stored.scale),
+                'model': stored.model,
+            }
+        )
+    return len(stored.latents)
+
+
+def read_format(
+    folder: str | os.PathLike[str], kinds: Collection[str] = (DATASET,)
+) -> RecordFormat:
+    """Reads the format of the dataset in a folder.
+
+    Raises:
+      InputError: if there is none, or its name is not among `kinds`.
+    """
+    info = _open_builder(folder, kinds).info
+    if info.name != DATASET:
+        return segment_format()
+    feature = info.features['latents']
+    return latent_records(feature.shape[1], np.dtype(feature.np_dtype).name)
+
+
+def shard_lengths(
+    folder: str | os.PathLike[str], split: str = SPLIT, kinds: Collection[str] = (DATASET,)
+) -> dict[str, int]:
+    """Reads the number of records in each shard of the dataset in a folder, by the shard's path.
+
+    Raises:
+      InputError: as `read_format` does, or if there is no such split.
+    """
+    builder = _open_builder(folder, kinds)
+    if split not in builder.info.splits:
+        raise InputError(f'{folder} has no split {split!r}, only {SPLIT!r}')
+    found = builder.info.splits[split]
+    return dict(zip(map(os.fspath, found.filepaths), found.shard_lengths, strict=True))
+
+
+def is_shard(path: str) -> bool:
+    """True for a shard of a dataset."""
+    return '.array_record-' in os.path.basename(path)
+
+
+def read_shard(
+    path: str | os.PathLike[str], record_format: RecordFormat
+) -> Iterator[tuple[str, StoredLatents]]:
+    """Yields each file of a shard of latents, its channels joined, with its source.
+
+    Raises:
+      InputError: if the shard cannot be read, or lacks channels of a file.
+    """
+    records = read_records(path, record_format)
+    with _damage_named(path, record_format):
+        for source, channels in itertools.groupby(records, key=lambda record: record['source']):
+            yield source.decode(), join_records(list(channels))
+
+
+def read_records(
+    path: str | os.PathLike[str], record_format: RecordFormat
+) -> Iterator[Mapping[str, Any]]:
+    """Yields the records of a shard of any dataset.
+
+    Raises:
+      InputError: if it cannot be read.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    with _damage_named(path, record_format):
+        os.stat(path)  # array_record's own error does not say that a file is missing
+        reader = ArrayRecordReader(os.fspath(path))
+        try:
+            if not reader.ok():  # it raises nothing, and shows no records
+                raise ValueError('no array_record file, or one cut short')
+            for number in range(reader.num_records()):
+                yield record_format.features.deserialize_example_np(reader.read([number])[0])
+        finally:
+            reader.close()
+
+
+@contextlib.contextmanager
+def _damage_named(path: str | os.PathLike[str], record_format: RecordFormat) -> Iterator[None]:
+    """Raises an InputError with the path for any error of array_record, TFDS or protobuf."""
+    what, remedy = 'latents', 'encode'
+    if record_format.name != DATASET:
+        what, remedy = 'audio', 'prepare'
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f'{path} does not exist: check the path') from None
+    except InputError:
+        raise
+    except Exception as error:
+        reason = first_line(error)
+        raise InputError(
+            f'{path} is damaged or no shard of {what} ({reason}): {remedy} it again'
+        ) from None
+
+
+def _open_builder(folder: str | os.PathLike[str], kinds: Collection[str]) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(folder)
+    except Exception as error:  # TFDS has no common class of errors
+        raise InputError(
+            f'{folder} is no dataset that TFDS can open ({first_line(error)})'
+        ) from None
+    if builder.info.name not in kinds:
+        raise InputError(f'{folder} is a dataset {builder.info.name!r}, not of latents')
+    return builder

@@ -1,0 +1,303 @@
+"""Preparing a shard: audio files are cut into overlapping segments, the records of a TFDS dataset.
+
+A long file is spread over several shards, so that several processes work on it.
+"""
+
+import concurrent.futures
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from m2l_jax.audio import files
+from m2l_jax.audio.levels import Levels
+from m2l_jax.audio.pcm import FULL_SCALE, to_int16
+from m2l_jax.corpus.inputs import find_audio
+from m2l_jax.corpus.ledger import Ledger
+from m2l_jax.corpus.plan import (
+    Item,
+    Piece,
+    SegmentShard,
+    Shard,
+    ShardSummary,
+    describe_output,
+    shuffled,
+)
+from m2l_jax.corpus.progress import RunReport
+from m2l_jax.corpus.run import RunOptions, run_job
+from m2l_jax.data.segments import SegmentConfig
+from m2l_jax.data.tfds import ShardWriter, segment_format
+from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.paths import replaced_file
+
+_logger = logging.getLogger(__name__)
+
+_BYTES_PER_SAMPLE = 2
+# Float32 values read at a time, over all channels, 64 MB: some three minutes of stereo. Resampling
+# needs a few times as much.
+_BLOCK_VALUES = 1 << 24
+
+
+def prepare(
+    inputs: str, output: str | os.PathLike[str], config: SegmentConfig, options: RunOptions
+) -> RunReport:
+    """Writes a dataset of audio segments, or what is missing of it.
+
+    Args:
+      inputs: folder, pattern, file or list; several with commas between.
+      output: folder for the dataset: new, empty, or of an earlier run.
+      config: how audio is cut and stored.
+      options: the division of the work; it has a share, so that JAX isn't asked for one.
+
+    Raises:
+      InputError: if an input is missing, no file can be used, the folder is another job's, or the
+        work cannot go on.
+      Interrupted: if it was asked to stop.
+    """
+    items, left_out = find_audio(inputs, output, datasets=False)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        listed = list(threads.map(lambda item: _read_header(item, config), items))
+    if all(file.problem for file in listed):
+        raise InputError(
+            f'none of the {len(listed)} audio files in {inputs} can be used: {listed[0].problem}'
+        )
+    shards = plan_segments(listed, config)
+    pieces = [piece for shard in shards for piece in shard.items if not piece.problem]
+    segments = sum((piece.stop - piece.first) * piece.info.channels for piece in pieces)
+    job = PrepareJob(inputs, os.path.abspath(output), config, len(shards), segments)
+    return run_job(job, shards, dataclasses.asdict(config), output, options, left_out)
+
+
+def plan_segments(listed: Sequence[Piece], config: SegmentConfig) -> tuple[SegmentShard, ...]:
+    """Spreads the segments of files over shards of about `shard_megabytes`.
+
+    Files are taken in the order of a hash of their names, and their segments fill one shard after
+    another; a file that does not fit goes on in the next. The order of `listed` doesn't matter.
+    """
+    budget = config.shard_megabytes * 1e6
+    shards: list[SegmentShard] = []
+    pieces: list[Piece] = []
+    room = budget
+    for file in shuffled(listed):
+        if file.problem:
+            pieces.append(file)
+            continue
+        cost = config.segment_samples * file.info.channels * _BYTES_PER_SAMPLE
+        first, count = 0, config.count(file.info.samples_at(config.sample_rate))
+        while first < count:
+            taken = min(count - first, max(int(room // cost), room == budget))
+            if taken:
+                pieces.append(dataclasses.replace(file, first=first, stop=first + taken))
+                first, room = first + taken, room - taken * cost
+            else:
+                shards.append(SegmentShard(len(shards), tuple(pieces)))
+                pieces, room = [], budget
+    return (*shards, SegmentShard(len(shards), tuple(pieces)))
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareJob:
+    """The preparation of shards in a folder; its own worker.
+
+    Attributes:
+      inputs: what the user has named, for errors.
+      folder: for the dataset, which all workers see.
+      config: how audio is cut and stored.
+      shards: number of shards of the whole job.
+      segments: number of segments planned, over all channels.
+    """
+
+    inputs: str
+    folder: str
+    config: SegmentConfig
+    shards: int
+    segments: int
+
+    def open(self) -> 'PrepareJob':
+        """Returns itself: nothing is to be loaded."""
+        return self
+
+    def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
+        """Writes a shard; see `run.Worker`.
+
+        A file of which a part is silent or damaged has a warning, one of which nothing is left is
+        a failure. Of a file in several shards that is known of each part only, which has warnings.
+        """
+        failures: list[tuple[str, str]] = []
+        warnings: list[tuple[str, str]] = []
+        done, seconds, records = 0, 0.0, 0
+        record_format = segment_format()
+        path = record_format.shard_path(self.folder, shard.number, self.shards)
+        with (
+            replaced_file(path) as partial,
+            ShardWriter(partial, record_format.features) as writer,
+        ):
+            for piece in shard.items:
+                if piece.problem:
+                    failures.append((piece.source, piece.problem))
+                    continue
+                levels = Levels()
+                written, problem = self._write_piece(writer, piece, levels, tell)
+                records += written
+                if not written:
+                    problem = problem or f'{piece.path} is silent (RMS below {self.config.min_rms})'
+                is_whole = piece.stop - piece.first == self._count(piece)
+                if not written and is_whole:
+                    failures.append((piece.source, problem))
+                    continue
+                done += piece.first == 0
+                seconds += self._seconds(piece.stop - piece.first)
+                header = '' if piece.first else piece.info.warning
+                reasons = (header, problem, levels.constant() if is_whole else '')
+                warnings += [(piece.source, reason) for reason in reasons if reason]
+        output = describe_output(path.parent, path.name, records)
+        return ShardSummary(
+            shard.number, done, seconds, 0, (output,), tuple(failures), tuple(warnings)
+        )
+
+    def complete(self, summaries: Iterable[ShardSummary]) -> None:
+        """Writes the metadata by which TFDS opens the dataset.
+
+        Raises:
+          InputError: if it has no records; then nothing is left of it.
+        """
+        summaries = list(summaries)
+        outputs = [output for summary in summaries for output in summary.outputs]
+        if not any(output.records for output in outputs):
+            Ledger(self.folder).discard(summaries)
+            reasons = dict(pair for each in summaries for pair in (*each.failures, *each.warnings))
+            raise InputError(
+                f'none of the {len(reasons)} audio files in {self.inputs} can be used: '
+                f'{next(iter(reasons.values()))}'
+            )
+        lengths = [output.records for output in outputs]
+        size = sum(output.bytes for output in outputs)
+        segment_format().write_metadata(self.folder, lengths, size, self._describe())
+        _logger.info(
+            '%d of %d segments are in %d shards, %.1f MB; the others are silent or damaged',
+            sum(lengths),
+            self.segments,
+            len(lengths),
+            size / 1e6,
+        )
+
+    def _write_piece(
+        self, writer: ShardWriter, piece: Piece, levels: Levels, tell: Callable[[float], None]
+    ) -> tuple[int, str]:
+        """Writes the segments of a piece that are finite and not silent, a record a channel.
+
+        Returns:
+          The number of records, and the first problem.
+        """
+        written, problem = 0, ''
+        try:
+            for offset, segment in self._read_segments(piece, levels):
+                for channel, waveform in enumerate(segment):
+                    if not np.isfinite(waveform).all():
+                        problem = (
+                            f'{piece.path} holds NaN or infinite samples: replace or remove it'
+                        )
+                    else:
+                        written += self._write_record(writer, piece, offset, channel, waveform)
+                tell(self._seconds(1))
+        except _DamagedError as error:
+            problem = problem or str(error)
+        return written, problem
+
+    def _write_record(
+        self, writer: ShardWriter, piece: Piece, offset: int, channel: int, waveform: np.ndarray
+    ) -> bool:
+        """Writes a segment of a channel unless it is silent; returns whether it was written."""
+        rms = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
+        if rms < self.config.min_rms:
+            return False
+        writer.write(
+            {
+                'audio': to_int16(waveform),
+                'sample_rate': self.config.sample_rate,
+                'source': piece.source,
+                'offset': offset,
+                'channel': channel,
+                'channels': piece.info.channels,
+                'source_sample_rate': piece.info.sample_rate,
+                'peak': np.abs(waveform).max(),
+                'rms': np.float32(rms),
+            }
+        )
+        return True
+
+    def _read_segments(self, piece: Piece, levels: Levels) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields each segment's first sample and `[channels, samples]`.
+
+        Raises:
+          _DamagedError: at the first segment that cannot be read.
+        """
+        config = self.config
+        samples = piece.info.samples_at(config.sample_rate)
+        step = max(1, _BLOCK_VALUES // (piece.info.channels * config.hop))
+        for first in range(piece.first, piece.stop, step):
+            numbers = range(first, min(first + step, piece.stop))
+            bounds = [config.bounds(number, samples) for number in numbers]
+            begin, end = bounds[0][0], bounds[-1][1]
+            try:
+                block = self._read(piece, begin, end, levels)
+            except _DamagedError:
+                block = None
+            if block is not None and np.isfinite(block).all():
+                for start, stop in bounds:
+                    yield start, block[:, start - begin : stop - begin]
+                continue
+            # One by one, so that damage, or NaN that the resampling filter spreads, costs as
+            # little of the file as possible.
+            for start, stop in bounds:
+                yield start, self._read(piece, start, stop, levels)
+
+    def _read(self, piece: Piece, begin: int, end: int, levels: Levels) -> np.ndarray:
+        """Reads a part of a file, unless it is too loud: 16 bits would keep its signs only."""
+        try:
+            waveform = files.read(piece.path, self.config.sample_rate, begin, end - begin, levels)
+        except (InputError, OSError) as error:
+            raise _DamagedError(str(error)) from None
+        if too_loud := levels.too_loud():
+            raise _DamagedError(f'{piece.path} is {too_loud}')
+        return waveform
+
+    def _count(self, piece: Piece) -> int:
+        """Number of segments of a piece's whole file."""
+        return self.config.count(piece.info.samples_at(self.config.sample_rate))
+
+    def _seconds(self, segments: int) -> float:
+        return segments * self.config.hop / self.config.sample_rate
+
+    def _describe(self) -> str:
+        """Description that the dataset carries."""
+        config = self.config
+        return (
+            f'Segments of {config.segment_samples} samples at {config.sample_rate} Hz, one channel '
+            f'each, for crops of {config.crop_samples} samples: consecutive segments of a file '
+            f'overlap by {config.crop_samples - 1}, so that every crop lies in exactly one. A '
+            f'waveform of full scale 1 is audio / {FULL_SCALE}.'
+        )
+
+
+class _DamagedError(Exception):
+    """An error of one file, and not of the place that is written to."""
+
+
+def _read_header(item: Item, config: SegmentConfig) -> Piece:
+    named = (item.source, item.path, item.bytes)
+    try:
+        info = files.read_info(item.path)
+    except InputError as error:
+        return Piece(*named, problem=str(error))
+    except OSError as error:
+        return Piece(*named, problem=f'{item.path} cannot be read ({error.strerror})')
+    problem = ''
+    if info.samples_at(config.sample_rate) < config.crop_samples:
+        problem = (
+            f'{item.path} is shorter than a crop ({config.crop_samples} samples at '
+            f'{config.sample_rate} Hz)'
+        )
+    return Piece(*named, info=info, problem=problem)
