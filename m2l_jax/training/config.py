@@ -5,12 +5,11 @@ from typing import Annotated
 
 from m2l_jax.data.config import DataConfig
 from m2l_jax.evaluation.held_out import EvaluationConfig
+from m2l_jax.evaluation.metrics import METRICS
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.training.state import OPTIMIZERS, OptimizerConfig
 from m2l_jax.training.step import ConsistencyConfig
-
-BEST_METRICS = ('si_sdr', 'lsd', 'mr_stft', 'mel')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +43,9 @@ class LoopConfig:
         for name, value in dataclasses.asdict(self).items():
             if type(value) is int and value < 1:
                 raise InputError(f'config.train.{name}={value} must be at least 1')
-        if self.best_metric not in BEST_METRICS:
+        if self.best_metric not in METRICS:
             raise InputError(
-                f'config.train.best_metric={self.best_metric!r} must be one of '
-                f'{", ".join(BEST_METRICS)}'
+                f'config.train.best_metric={self.best_metric!r} must be one of {", ".join(METRICS)}'
             )
 
 

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from m2l_jax.checkpoint.store import CheckpointStore
 from m2l_jax.evaluation.held_out import HeldOutClips
+from m2l_jax.evaluation.metrics import METRICS
 from m2l_jax.interface.errors import InputError, Interrupted
 from m2l_jax.interface.paths import make_folder
 from m2l_jax.interface.settings import build
@@ -27,7 +28,7 @@ from m2l_jax.interface.signals import StopRequest
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.ops import kernels_for
 from m2l_jax.training import mesh as meshes
-from m2l_jax.training.config import BEST_METRICS, TrainingConfig
+from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.feed import Feed, open_feed
 from m2l_jax.training.monitor import Monitor, Profiler
 from m2l_jax.training.resume import create_or_restore, read_initial, state_shapes, stored_shapes
@@ -188,9 +189,7 @@ class _Run:
 
     def _evaluate(self, done: int, state: TrainState, is_last: bool) -> dict[str, float] | None:
         """Figures of the held-out clips, in every process; None where no evaluation is due."""
-        if self.held_out is None:
-            return None
-        if done % self.settings.evaluation.every and not is_last:
+        if self.held_out is None or (done % self.settings.evaluation.every and not is_last):
             return None
         figures = {}
         ema_params = self._average(state.ema_params)
@@ -202,10 +201,10 @@ class _Run:
             else:
                 self.monitor.write_evaluation(done, evaluation)
                 figures = evaluation.scalars
-        values = np.array([figures.get(f'evaluation/{name}', math.nan) for name in BEST_METRICS])
+        values = np.array([figures.get(f'evaluation/{name}', math.nan) for name in METRICS])
         # All must agree on which checkpoint is the best.
         values = multihost_utils.broadcast_one_to_all(values)
-        return {name: float(value) for name, value in zip(BEST_METRICS, values, strict=True)}
+        return {name: float(value) for name, value in zip(METRICS, values, strict=True)}
 
     @functools.cached_property
     def _average(self) -> Callable[[jax.Array], Any]:
@@ -306,7 +305,7 @@ def _open_held_out(settings: TrainingConfig, model: Music2Latent) -> HeldOutClip
 def _score(settings: TrainingConfig) -> Callable[[Mapping[str, float]], float]:
     """Ranks a checkpoint by its figures, higher for better."""
     metric = settings.train.best_metric
-    sign = 1 if metric == 'si_sdr' else -1  # the others are distances
+    sign = 1 if METRICS[metric].higher_is_better else -1
 
     def score(figures: Mapping[str, float]) -> float:
         value = sign * figures.get(metric, math.nan)
