@@ -74,7 +74,7 @@ def _ways(folder: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Callab
     )
     ways = {
         'corpus': _corpus(codec, folder / 'audio', folder / 'latents'),
-        'bare': _bare(model, params, folder / 'audio'),
+        'bare': _bare(codec.model, params, folder / 'audio'),
     }
     if _REFERENCE.value:
         network = stack.enter_context(reference_network(config))

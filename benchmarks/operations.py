@@ -35,7 +35,7 @@ class _Counts:
 
     def __init__(self, config: ModelConfig, frames: int):
         self._config = config
-        self._channels = config.channels
+        self._channels = config.widths
         bins, times = [config.spectrogram.bins], [frames]
         for frequency, time in config.downsampling:
             bins.append(bins[-1] // frequency)
@@ -46,7 +46,7 @@ class _Counts:
 
     def encoder(self) -> int:
         config, width = self._config, self._config.bottleneck_channels
-        total = self._conv(0, 9, 2, self._channels[0])
+        total = self._conv(0, 9, config.channels, self._channels[0])
         before = self._channels[0]
         for level, channels in enumerate(self._channels):
             total += self._block(level, before)
@@ -71,7 +71,7 @@ class _Counts:
         first = self._channels[0]
         # The MLPs of the noise level, and the convolutions at both ends.
         total = 6 * embedding**2 + 2 * embedding * config.spectrogram.bins
-        total += 2 * self._conv(0, 9, 2, first) + self._conv(0, 1, first, first)
+        total += 2 * self._conv(0, 9, config.channels, first) + self._conv(0, 1, first, first)
         for level, channels in enumerate(self._channels):
             block = self._block(level, channels) + embedding * channels
             total += 2 * config.unet_blocks * (block + self._conv(level, 1, channels, channels))

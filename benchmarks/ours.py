@@ -16,6 +16,7 @@ from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
+from m2l_jax.model.ops import kernels_for
 from m2l_jax.torch_weights.state_dict import from_state_dict
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.state import (
@@ -164,7 +165,8 @@ def _make_step(config: ModelConfig, mesh: jax.sharding.Mesh) -> tuple[Any, Train
     recipe = default.get_config()
     optimizer_config = build(OptimizerConfig, recipe.optimizer)
     steps = recipe.train.steps
-    model, optimizer = Music2Latent(config), make_optimizer(optimizer_config, steps)
+    model = Music2Latent(config, kernels_for(meshes.platform(mesh)))
+    optimizer = make_optimizer(optimizer_config, steps)
     step = make_train_step(
         model,
         build(ConsistencyConfig, recipe.consistency),

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from m2l_jax.model import statistics, strided, winograd
+from m2l_jax.cpu_kernels import statistics, strided, winograd
 from m2l_jax.model.config import ModelConfig
 
 # They come first: one that began last would run on alone where files are tested side by side.
@@ -83,7 +83,7 @@ def is_part_of(crop, waveform, tolerance):
 
 @pytest.fixture
 def in_strips(monkeypatch):
-    """Small layers are computed as large ones are on a CPU: in strips, as many as can be."""
+    """Kernels for CPUs compute small layers as they do large ones, in as many strips as can be."""
     for module in (winograd, strided, statistics):
         monkeypatch.setattr(module, '_STRIP_BYTES', 0)
     for module in (winograd, strided):

@@ -67,7 +67,7 @@ def test_the_small_model_has_half_the_width_and_a_recipe_for_short_trainings():
     assert (config.data.batch_size, config.data.crop_frames) == (16, 64)
     config.data.path = 'music'
     settings = build(TrainingConfig, config)
-    assert settings.model.channels == (32, 64, 128, 128, 128)
+    assert settings.model.widths == (32, 64, 128, 128, 128)
     assert settings.model.dtype == 'bfloat16'
     assert settings.data.resident
     assert settings.train.steps == 20_000

@@ -26,7 +26,6 @@ import safetensors.numpy
 from absl import flags
 
 from m2l_jax.checkpoint.store import CheckpointStore, new_store
-from m2l_jax.consistency.keys import random_key
 from m2l_jax.interface import command
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.json_files import to_json, write_json
@@ -38,9 +37,9 @@ from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.curves import EventFile, read_curves
 from m2l_jax.training.state import (
     TrainState,
-    create_state,
     make_optimizer,
     param_shapes,
+    start_from,
     to_trees,
 )
 
@@ -152,8 +151,8 @@ def _state_shapes(config: dict[str, Any], where: str) -> TrainState:
     )
     model = Music2Latent(settings.model)
     optimizer = make_optimizer(settings.optimizer, settings.train.steps)
-    state = jax.eval_shape(lambda: create_state(model, optimizer, random_key(0)))
-    return jax.eval_shape(lambda state: to_trees(state, param_shapes(model)), state)
+    shapes = param_shapes(model)
+    return jax.eval_shape(lambda params: to_trees(start_from(params, optimizer), shapes), shapes)
 
 
 def _kept(state: TrainState, form: str) -> TrainState:

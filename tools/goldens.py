@@ -149,7 +149,7 @@ def flags() -> dict[str, Any]:
 def _flags_of(module: str) -> dict[str, str]:
     # The config's fields are flags too, but none of the command's own.
     result = _run(module, '--helpxml')
-    text = result.stdout[result.stdout.index('<?xml') :]
+    text = result.stdout[result.stdout.index('<?xml') :].replace(f'{REPOSITORY}/', '')
     found = {}
     for flag in xml.etree.ElementTree.fromstring(text.encode()).iter('flag'):
         if flag.findtext('key') != 'yes':

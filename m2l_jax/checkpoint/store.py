@@ -1,7 +1,6 @@
 """Checkpoints on disk (Orbax): state, average and settings side by side."""
 
 import contextlib
-import dataclasses
 import os
 import pathlib
 import re
@@ -200,7 +199,7 @@ def save_model(path: str | os.PathLike[str], config: ModelConfig, params: Params
       InputError: if the folder holds checkpoints already, or cannot be written into.
     """
     with new_store(path) as store:
-        store.save(0, None, params, {'model': dataclasses.asdict(config)})
+        store.save(0, None, params, {'model': config.record()})
 
 
 @standard_jax()

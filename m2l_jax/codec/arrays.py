@@ -14,14 +14,10 @@ import numpy as np
 from m2l_jax.audio import files
 from m2l_jax.audio.decoding import SAMPLE_RATES, opened
 from m2l_jax.audio.levels import levels_of, log_once
-from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError, first_line
 
 _logger = logging.getLogger(__name__)
-
-# The encoder's tanh bounds its latents by ±1 / LATENT_SCALE; generated ones may exceed that a bit.
-_MOST = 2 / LATENT_SCALE
 
 _LEAST_AUDIO = 1000  # samples, for an array to be taken for audio
 
@@ -101,13 +97,14 @@ def as_batch(name: str, array: np.ndarray, width: int, feature_width: int) -> np
     return array.reshape((1,) * (4 - array.ndim) + shape)  # [B, channels, width, frames]
 
 
-def describe_excess(latents: np.ndarray) -> str:
-    """A line on latents beyond what any encoder gives, or ''."""
+def describe_excess(latents: np.ndarray, scale: float) -> str:
+    """A line on latents beyond what any encoder gives, or ''; `scale` is the model's."""
     peak = float(np.abs(latents).max())
-    if peak <= _MOST:
+    # An encoder's latents are within ±1 / scale; models that generate latents exceed that a little.
+    if peak <= 2 / scale:
         return ''
     return (
-        f'holds latents of up to {peak:.3g}, and an encoder gives {1 / LATENT_SCALE:.1f} at most: '
+        f'holds latents of up to {peak:.3g}, and an encoder gives {1 / scale:.1f} at most: '
         'check --scale, and what made them'
     )
 

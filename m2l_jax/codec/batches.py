@@ -18,6 +18,7 @@ from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.settings import differences
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
+from m2l_jax.model.ops import kernels_for
 
 Row = TypeVar('Row', 'AudioRow', 'LatentRow')
 
@@ -67,6 +68,7 @@ class RowCodec:
 
     Attributes:
       config: the model's.
+      model: the module, with kernels for the platform of the devices.
       params: its parameters, on the devices.
     """
 
@@ -76,7 +78,7 @@ class RowCodec:
         self.config, self._devices, self._lock = config, devices, threading.Lock()
         self._mesh = None if devices is None else Mesh(np.asarray(devices), ('data',))
         platform = jax.default_backend() if devices is None else devices[0].platform
-        model = Music2Latent(config)
+        self.model = model = Music2Latent(config, kernels_for(platform))
         jit = functools.partial(jax.jit, compiler_options=inference_options(platform))
         encode = on_each_device(functools.partial(encode_waveforms, model), self._mesh)
         decode = on_each_device(functools.partial(decode_waveforms, model), self._mesh)

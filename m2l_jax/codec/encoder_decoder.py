@@ -243,7 +243,11 @@ class EncoderDecoder(RowCodec):
         rows = latent_rows(latents, chunks)
         count = self._limit(max_batch_size, len(rows))
         decoded = self.decode_rows(rows, chunking, count, steps, seed)
-        parts = (check_decoded(np.stack([next(decoded) for _ in latents]), latents) for _ in chunks)
+        scale = self.config.latent_scale
+        parts = (
+            check_decoded(np.stack([next(decoded) for _ in latents]), latents, scale)
+            for _ in chunks
+        )
         return np.concatenate(list(self.join(parts, chunks, chunking)), axis=1)
 
     def join(
@@ -309,10 +313,12 @@ def _check_encoded(latents: np.ndarray, waveform: np.ndarray, source: Any) -> np
     return latents
 
 
-def check_decoded(waveform: np.ndarray, latents: np.ndarray, name: str = 'the array') -> np.ndarray:
+def check_decoded(
+    waveform: np.ndarray, latents: np.ndarray, scale: float, name: str = 'the array'
+) -> np.ndarray:
     """Refuses NaN in a waveform decoded from `latents`; blames latents that no encoder gives."""
     if not np.all(np.isfinite(waveform)):
-        if excess := describe_excess(latents):
+        if excess := describe_excess(latents, scale):
             raise InputError(f'{name} {excess}; of these the model makes NaN')
         raise InputError(f'{name}: {_DIVERGED}')
     return waveform

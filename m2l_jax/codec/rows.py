@@ -15,8 +15,6 @@ from m2l_jax.consistency.sampler import sample
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
 
-LATENT_SCALE = 0.06  # standard deviation of the released model's latents on music
-
 
 def encode_waveforms(
     model: Music2Latent,
@@ -49,7 +47,7 @@ def encode_waveforms(
     )
     encoded = _apply(model, params, spectrogram, lengths, method=method)
     encoded = encoded.swapaxes(1, 2)  # [B, C, L]
-    return encoded / LATENT_SCALE if method == 'encode' else encoded
+    return encoded / model.config.latent_scale if method == 'encode' else encoded
 
 
 def decode_waveforms(
@@ -74,7 +72,7 @@ def decode_waveforms(
       steps: evaluations of the model.
     """
     config = model.config
-    scaled = latents.swapaxes(1, 2) * LATENT_SCALE  # [B, L, 64]
+    scaled = latents.swapaxes(1, 2) * model.config.latent_scale  # [B, L, 64]
     pyramid = _apply(model, params, scaled, lengths, method='pyramid')
     spectrogram = sample(
         lambda noisy, sigma: _apply(
@@ -102,14 +100,14 @@ def decoding_noise(
       positions: `[B, L]`.
       step: of sampling, from 0.
     """
-    shape = (config.spectrogram.bins, config.time_downsampling, 2)
+    shape = (config.spectrogram.bins, config.time_downsampling, config.channels)
 
     def draw(key: jax.Array, position: jax.Array) -> jax.Array:
         return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, position), step), shape)
 
     noise = jax.vmap(jax.vmap(draw, (None, 0)))(keys, positions)  # [B, L, F, 8, 2]
     noise = noise.swapaxes(1, 2)  # [B, F, L, 8, 2]
-    return noise.reshape(*noise.shape[:2], -1, 2)  # [B, F, 8·L, 2]
+    return noise.reshape(*noise.shape[:2], -1, config.channels)  # [B, F, 8·L, channels]
 
 
 def channel_key(seed: int, channel: int) -> jax.Array:

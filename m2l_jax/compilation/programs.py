@@ -12,6 +12,7 @@ from m2l_jax.codec.batches import on_each_device
 from m2l_jax.codec.rows import decode_waveforms, encode_waveforms, waveform_samples
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.model.ops import kernels_for
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.resume import state_shapes
@@ -35,7 +36,7 @@ class Program:
 
 def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
     """The training step as `training.loop` makes it, fed by the host."""
-    model = Music2Latent(settings.model)
+    model = Music2Latent(settings.model, kernels_for(meshes.platform(mesh)))
     steps = settings.train.steps
     meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
     optimizer = make_optimizer(settings.optimizer, steps)
@@ -56,7 +57,12 @@ def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
     if settings.data.representation == 'waveform' or settings.data.resident:
         shape = (rows, settings.crop_samples)
     else:
-        shape = (rows, settings.model.spectrogram.bins, settings.data.crop_frames, 2)
+        shape = (
+            rows,
+            settings.model.spectrogram.bins,
+            settings.data.crop_frames,
+            settings.model.channels,
+        )
     batch = _rows(shape, jnp.float32, mesh)
     notes, parts = [], settings.train.accumulate
     if parts > 1:
@@ -78,7 +84,7 @@ def codec_program(name: str, settings: TrainingConfig, mesh: Mesh, frames: int) 
       frames: spectrogram frames of a chunk.
     """
     config = settings.model
-    model = Music2Latent(config)
+    model = Music2Latent(config, kernels_for(meshes.platform(mesh)))
     params = jax.tree.map(
         lambda leaf: _placed(leaf, meshes.replicated(mesh)),
         jax.eval_shape(model.init_params, random_key(0)),

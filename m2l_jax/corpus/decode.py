@@ -194,7 +194,9 @@ class DecodeWorker:
         def checked(part: np.ndarray) -> np.ndarray:
             tell(file.seconds / len(file.chunks))
             try:
-                return check_decoded(part, file.stored.latents, file.name)
+                return check_decoded(
+                    part, file.stored.latents, self._codec.config.latent_scale, file.name
+                )
             except InputError as error:
                 raise _UndecodableError(str(error)) from None
 

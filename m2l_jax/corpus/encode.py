@@ -15,7 +15,6 @@ from m2l_jax.audio.levels import Levels
 from m2l_jax.codec.batches import AudioRow
 from m2l_jax.codec.chunks import Chunk
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.codec.seams import join_latents
 from m2l_jax.corpus.formats import Target
 from m2l_jax.corpus.inputs import AudioSource, audio_sources
@@ -219,7 +218,7 @@ class EncodeWorker:
             join_latents(parts, file.chunks, self._chunking.overlap),
             self._settings.sample_rate,
             file.samples,
-            LATENT_SCALE if self._settings.kind == 'latents' else 1.0,
+            self._codec.config.latent_scale if self._settings.kind == 'latents' else 1.0,
             self._settings.model,
             self._settings.channel_mode,
             tuple(chunk.begin for chunk in file.chunks),

@@ -6,7 +6,6 @@ import numpy as np
 
 from m2l_jax.codec.arrays import as_batch, describe_excess
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.codec.rows import LATENT_SCALE
 from m2l_jax.corpus.store import StoredLatents
 from m2l_jax.interface.errors import InputError
 
@@ -30,9 +29,9 @@ def fit_latents(
       scale: of the latents, of a file that does not say it; None for what `encode` writes.
 
     Returns:
-      Latents of each file to be written, `[channels, width, frames]`, float32, at `LATENT_SCALE`,
-      with all metadata: one, or those of a batch. And a line on each thing that the user should
-      know, which goes on from the file's name.
+      Latents of each file to be written, `[channels, width, frames]`, float32, at the model's
+      scale, with all metadata: one, or those of a batch. And a line on each thing that the user
+      should know, which goes on from the file's name.
 
     Raises:
       InputError: if they are no latents, or not of this model.
@@ -44,12 +43,12 @@ def fit_latents(
     if stored.model is None:
         lines += _question_shape(stored.latents.shape)
     known_scale = stored.scale or scale
-    batch = _rescale(name, batch, known_scale or LATENT_SCALE)
-    lines += _question_size(batch, is_scale_known=known_scale is not None)
+    batch = _rescale(name, batch, known_scale or config.latent_scale, config.latent_scale)
+    lines += _question_size(batch, config.latent_scale, is_scale_known=known_scale is not None)
     fields, misfits = _fit_metadata(stored, batch.shape, codec)
     fields |= {
         'sample_rate': stored.sample_rate or sample_rate or config.spectrogram.sample_rate,
-        'scale': LATENT_SCALE,
+        'scale': config.latent_scale,
         'model': codec.model_id,
     }
     complete = [dataclasses.replace(stored, latents=latents, **fields) for latents in batch]
@@ -90,10 +89,10 @@ def _question_shape(shape: tuple[int, ...]) -> list[str]:
     return lines
 
 
-def _rescale(name: str, latents: np.ndarray, scale: float) -> np.ndarray:
-    """Latents of any dtype and scale as float32 at `LATENT_SCALE`."""
+def _rescale(name: str, latents: np.ndarray, scale: float, wanted: float) -> np.ndarray:
+    """Latents of any dtype and scale as float32 at the scale that is wanted."""
     with np.errstate(over='ignore'):
-        scaled = latents.astype(np.float32) * (scale / LATENT_SCALE)
+        scaled = latents.astype(np.float32) * (scale / wanted)
     if not np.isfinite(scaled).all():
         peak = float(np.abs(latents).max())
         raise InputError(
@@ -102,9 +101,9 @@ def _rescale(name: str, latents: np.ndarray, scale: float) -> np.ndarray:
     return scaled
 
 
-def _question_size(latents: np.ndarray, is_scale_known: bool) -> list[str]:
+def _question_size(latents: np.ndarray, scale: float, is_scale_known: bool) -> list[str]:
     """Lines on numbers that are too large, or as small as before they are scaled."""
-    excess = describe_excess(latents)
+    excess = describe_excess(latents, scale)
     if not is_scale_known and np.abs(latents).max() <= 1:
         return ["is within ±1, as are the model's latents before they are scaled: is it --scale=1?"]
     return [excess] if excess else []

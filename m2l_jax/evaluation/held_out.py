@@ -139,7 +139,7 @@ class HeldOutClips:
         self._crops = to_spectrogram(
             cut_crops(self.clips, spectrogram.samples(crop_frames)), spectrogram
         )
-        self._measure_bins = noise_bins.make_measure(model, huber_scale, delta)
+        self._measure_bins = noise_bins.make_measure(self._codec.model, huber_scale, delta)
 
     def evaluate(self, params: Params) -> Evaluation:
         """Reconstructs the clips, and denoises crops of them at each of eight noise levels.

@@ -167,7 +167,7 @@ def measure(name: str, ours: np.ndarray, reference: np.ndarray, dtype: str) -> S
 
 
 def _run_ours(codec: EncoderDecoder, waveform: np.ndarray) -> Stages:
-    config, model, params = codec.config, Music2Latent(codec.config), {'params': codec.params}
+    config, model, params = codec.config, codec.model, {'params': codec.params}
     whole = (waveform.shape[1] - codec.least_samples) // codec.samples_per_latent + 1
     frames = whole * config.time_downsampling
     stages = {
@@ -186,7 +186,7 @@ def _run_ours(codec: EncoderDecoder, waveform: np.ndarray) -> Stages:
 
     latents, captured = encode(params, stages['spectrogram'])
     blocks = captured['intermediates']['encoder']
-    for level in range(len(config.channels)):
+    for level in range(len(config.widths)):
         name = f'levels_{level}_{config.encoder_blocks - 1}'
         stages[f'encoder level {level}'] = blocks[name]['__call__'][0]
     stages['latents'] = latents
@@ -214,7 +214,7 @@ def _run_reference(network: Any, config: ModelConfig, waveform: np.ndarray) -> S
         return lambda module, inputs, output: captured.update({name: output})
 
     modules = {entry.path: entry.tensor for entry in name_table(config)}
-    for level in range(len(config.channels)):
+    for level in range(len(config.widths)):
         block = f'levels_{level}_{config.encoder_blocks - 1}'
         prefix = modules['encoder', block, 'conv_in', 'kernel'].removesuffix('.conv1.weight')
         network.get_submodule(prefix).register_forward_hook(capture(f'encoder level {level}'))

@@ -19,7 +19,6 @@ from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.json_files import write_json
 from m2l_jax.interface.paths import new_folder
 from m2l_jax.interface.progress import ProgressBar
-from m2l_jax.model.autoencoder import Music2Latent
 
 RELEASED = 'released'
 
@@ -65,14 +64,15 @@ def evaluate(
     rate = codec.config.spectrogram.sample_rate
     other = None if against is None else _open_other(against, rate)
     clips, left_out, skipped = cut_clips(inputs, rate, seconds)
-    model = Music2Latent(codec.config)
     with new_folder(output) as folder:
         rows = _measure(codec, clips, 'the model', **options, folder=folder, media=media)
-        untrained = codec.with_params(compute_once(lambda: model.init_params(random_key(seed))))
+        untrained = codec.with_params(
+            compute_once(lambda: codec.model.init_params(random_key(seed)))
+        )
         report = {
             'checkpoint': checkpoint,
             'model': codec.model_id,
-            'config': dataclasses.asdict(codec.config),
+            'config': codec.config.record(),
             **options,
             'seconds': seconds,
             'mean': metrics.mean_figures(rows),
@@ -135,7 +135,7 @@ def measure_noise_levels(
     if fitting < least:  # too few for a latent vector
         clips = [Clip(clip.name, codec.pad(clip.waveform)) for clip in clips]
     samples = spectrogram.samples(max(fitting // least, 1) * least)
-    measure = noise_bins.make_measure(Music2Latent(codec.config), _HUBER_SCALE, _DELTA)
+    measure = noise_bins.make_measure(codec.model, _HUBER_SCALE, _DELTA)
     text = f'errors at {noise_bins.BINS} noise levels'
     with _progress(noise_bins.BINS, 'level', text) as advance:
         crops = to_spectrogram(cut_crops(clips, samples), spectrogram)

@@ -10,6 +10,7 @@ from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.model.decoder import Decoder
 from m2l_jax.model.encoder import Encoder
+from m2l_jax.model.ops import KERNELS
 from m2l_jax.model.unet import ConsistencyUNet
 
 Params = dict  # the nested dictionary of arrays under `variables['params']`
@@ -21,17 +22,25 @@ class Music2Latent(nn.Module):
     Sizes in the methods below are those of the default config. Use as a pure function:
     `model.apply({'params': params}, spectrogram, method='encode')`.
 
-    Rows of different lengths share a batch: of `lengths` `[B]`, in latent vectors, a row's first so
-    many are what they are in a batch that ends there, whatever finite numbers follow it; what is
-    returned of those means nothing. None takes all rows as long as the array.
+    Rows of different lengths share a batch: `lengths` `[B]` are in latent vectors; None takes all
+    rows as long as the array. Outputs within `lengths` don't depend on padding of finite numbers;
+    beyond it they are undefined.
+
+    Attributes:
+      config: sizes and precision.
+      kernels: the way to compute, see `ops`: 'xla' or, for programs that run on CPUs, 'cpu'. The
+        codec and the trainer choose it by their devices, whatever the model was made with.
     """
 
     config: ModelConfig = ModelConfig()
+    kernels: str = 'xla'
 
     def setup(self):
-        self.encoder = Encoder(self.config)
-        self.decoder = Decoder(self.config)
-        self.unet = ConsistencyUNet(self.config)
+        if self.kernels not in KERNELS:
+            raise InputError(f'kernels={self.kernels!r} must be one of {", ".join(KERNELS)}')
+        self.encoder = Encoder(self.config, self.kernels)
+        self.decoder = Decoder(self.config, self.kernels)
+        self.unet = ConsistencyUNet(self.config, self.kernels)
 
     def encode(self, spectrogram: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         """Spectrogram `[B, 1024, T, 2]` to latents `[B, T/8, 64]`, float32 in [-1, 1].
@@ -68,16 +77,17 @@ class Music2Latent(nn.Module):
         return self.denoise(noisy, sigma, self.pyramid(self.encode(spectrogram)))
 
     def init_params(self, key: jax.Array) -> Params:
-        """Fresh parameters."""
-        frames = self.config.time_downsampling
-        spectrogram = jnp.zeros((1, self.config.spectrogram.bins, frames, 2))
+        """Random parameters."""
+        config = self.config
+        shape = (1, config.spectrogram.bins, config.time_downsampling, config.channels)
+        spectrogram = jnp.zeros(shape)
         return self.init(key, spectrogram, spectrogram, jnp.ones((1,)))['params']
 
     def _check(self, spectrogram: jax.Array) -> None:
         bins, multiple = self.config.spectrogram.bins, self.config.time_downsampling
-        shape = spectrogram.shape
-        if len(shape) != 4 or shape[1] != bins or shape[3] != 2 or shape[2] % multiple:
+        shape, channels = spectrogram.shape, self.config.channels
+        if len(shape) != 4 or (shape[1], shape[3]) != (bins, channels) or shape[2] % multiple:
             raise InputError(
-                f'spectrogram has shape {shape}; it must be [batch, {bins}, frames, 2] '
+                f'spectrogram has shape {shape}; it must be [batch, {bins}, frames, {channels}] '
                 f'with frames a multiple of {multiple}'
             )

@@ -1,14 +1,19 @@
-"""The sizes of a Music2Latent model: a smaller model is another config, never another class."""
+"""Sizes of a Music2Latent model. A smaller model is another config, never another class."""
 
 import dataclasses
+import itertools
+import math
 from typing import Any
 
 from m2l_jax.audio.spectrogram import SpectrogramConfig
 from m2l_jax.consistency.noise import NoiseLevels
 from m2l_jax.interface.errors import InputError
+from m2l_jax.model.bottleneck import BOTTLENECKS
 
-# Of the same parameters they make the same numbers, but for rounding.
+# With the same parameters, these change results only by rounding.
 _NOT_DEFINING = ('dtype', 'param_dtype', 'remat')
+# Older versions refuse fields that they don't know: files hold these only where they are set.
+_NOT_ALWAYS_RECORDED = ('bottleneck', 'latent_scale', 'channels')
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
 
@@ -16,23 +21,27 @@ _DTYPES = ('float32', 'bfloat16', 'float16')
 class ModelConfig:
     """Sizes and precision; the defaults are the released model's (57,658,690 parameters).
 
-    Levels are numbered from 0 (full resolution) to the deepest; tuples have an entry a level, or,
-    for the downsampling, one for each passage from a level to the next.
+    Levels are numbered from 0 (full resolution) to the deepest. Tuples have one entry for each
+    level; `downsampling` has one for each step from a level to the next.
 
     Attributes:
       base_channels: channels of level 0.
       channel_multipliers: channels of each level over `base_channels`.
-      downsampling: (frequency, time) factor of each passage to the next level.
-      attention: whether a level's residual blocks end in frequency attention.
+      downsampling: (frequency, time) factor of each step to the next level.
+      attention: levels whose residual blocks end in frequency attention.
       attention_heads: heads of each attention layer.
-      encoder_blocks, decoder_blocks, unet_blocks: residual blocks a level.
+      encoder_blocks, decoder_blocks, unet_blocks: residual blocks of each level.
       bottleneck_channels, bottleneck_blocks: the stack over time between features and latents.
+      bottleneck: name in `bottleneck.BOTTLENECKS` of the map from the encoder's outputs to latents.
       latent_channels: numbers in a latent vector.
+      latent_scale: latents in files and for users are those of the model divided by it, for unit
+        variance: the standard deviation of the released model's latents on music.
+      channels: channels of the spectrogram, real and imaginary part for mono.
       embedding_channels: width of the noise-level embedding and of the layers fed by it.
       dtype: of the computation; statistics, softmax and loss stay float32.
       param_dtype: of the parameters.
-      remat: whether training computes the inside of each residual block anew in the backward pass,
-        a third more work, instead of keeping it in memory.
+      remat: recompute the inside of residual blocks in the backward pass, a third more work, to
+        save memory.
       spectrogram: the audio representation.
       noise: the range of noise levels.
     """
@@ -47,7 +56,10 @@ class ModelConfig:
     unet_blocks: int = 2
     bottleneck_channels: int = 512
     bottleneck_blocks: int = 4
+    bottleneck: str = 'tanh'
     latent_channels: int = 64
+    latent_scale: float = 0.06
+    channels: int = 2
     embedding_channels: int = 256
     dtype: str = 'float32'
     param_dtype: str = 'float32'
@@ -62,24 +74,25 @@ class ModelConfig:
                 f'model.attention needs {levels} entries and model.downsampling {levels - 1}, '
                 'as model.channel_multipliers has them'
             )
-        for name in ('dtype', 'param_dtype'):
-            if getattr(self, name) not in _DTYPES:
+        choices = {'dtype': _DTYPES, 'param_dtype': _DTYPES, 'bottleneck': BOTTLENECKS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
                 raise InputError(
-                    f'model.{name}={getattr(self, name)!r} must be one of {", ".join(_DTYPES)}'
+                    f'model.{name}={getattr(self, name)!r} must be one of {", ".join(known)}'
                 )
         self._check_sizes()
-        for channels in (*self.channels, self.bottleneck_channels):
-            groups = min(channels // 4, 32)
-            if not groups or channels % groups:
+        for width in (*self.widths, self.bottleneck_channels):
+            groups = min(width // 4, 32)
+            if not groups or width % groups:
                 raise InputError(
-                    f'{channels} channels, of model.base_channels={self.base_channels} or '
+                    f'{width} channels, of model.base_channels={self.base_channels} or '
                     'model.bottleneck_channels, do not split into groups of 4 or into 32 groups'
                 )
-        for channels, attends in zip(self.channels, self.attention, strict=True):
-            if attends and channels % self.attention_heads:
+        for width, attends in zip(self.widths, self.attention, strict=True):
+            if attends and width % self.attention_heads:
                 raise InputError(
                     f'model.attention_heads={self.attention_heads} does not divide the '
-                    f'{channels} channels of a level with attention'
+                    f'{width} channels of a level with attention'
                 )
         if self.spectrogram.bins % self.frequency_downsampling:
             raise InputError(
@@ -88,57 +101,56 @@ class ModelConfig:
             )
 
     def _check_sizes(self):
-        for name in (
-            'base_channels',
-            'attention_heads',
-            'encoder_blocks',
-            'decoder_blocks',
-            'unet_blocks',
-            'bottleneck_channels',
-            'bottleneck_blocks',
-            'latent_channels',
-        ):
-            if getattr(self, name) < 1:
-                raise InputError(f'model.{name}={getattr(self, name)} must be at least 1')
+        for field in dataclasses.fields(self):
+            if field.type is int and getattr(self, field.name) < 1:
+                raise InputError(
+                    f'model.{field.name}={getattr(self, field.name)} must be at least 1'
+                )
+        if not 0 < self.latent_scale < math.inf:
+            raise InputError(f'model.latent_scale={self.latent_scale} must be above 0 and finite')
         if self.embedding_channels < 4 or self.embedding_channels % 2:
             raise InputError(
                 f'model.embedding_channels={self.embedding_channels} must be even and at least 4'
             )
-        for factor in (factor for factors in self.downsampling for factor in factors):
+        for factor in itertools.chain(*self.downsampling):
             if factor < 1 or (factor > 1 and factor % 2):
                 raise InputError(f'model.downsampling has the factor {factor}: use 1 or even ones')
 
     @property
     def defining(self) -> 'ModelConfig':
-        """The same, with the defaults for what only precision, time and memory depend on."""
-        defaults = {
-            field.name: field.default
-            for field in dataclasses.fields(self)
-            if field.name in _NOT_DEFINING
-        }
+        """Copy with the defaults in the fields that change only precision, time and memory."""
+        defaults = {name: getattr(ModelConfig, name) for name in _NOT_DEFINING}
         return dataclasses.replace(self, **defaults)
 
+    def record(self) -> dict[str, Any]:
+        """Fields as files hold them, for JSON."""
+        fields = dataclasses.asdict(self)
+        for name in _NOT_ALWAYS_RECORDED:
+            if fields[name] == getattr(ModelConfig, name):
+                del fields[name]
+        return fields
+
     @property
-    def channels(self) -> tuple[int, ...]:
+    def widths(self) -> tuple[int, ...]:
         """Channels of each level."""
         return tuple(self.base_channels * multiplier for multiplier in self.channel_multipliers)
 
     @property
     def frequency_downsampling(self) -> int:
         """Bins of level 0 over those of the deepest level."""
-        return _product(frequency for frequency, _ in self.downsampling)
+        return math.prod(frequency for frequency, _ in self.downsampling)
 
     @property
     def time_downsampling(self) -> int:
-        """Spectrogram frames to a latent vector; frames fed to the model are a multiple of it."""
-        return _product(time for _, time in self.downsampling)
+        """Spectrogram frames for each latent vector; the model takes multiples of it."""
+        return math.prod(time for _, time in self.downsampling)
 
     def frames_of(self, lengths: Any) -> list[Any]:
-        """Frames of each level that so many latent vectors, an array, stand for; or a None each."""
+        """Frames of each level for `lengths` latent vectors, an array; a None for each if None."""
         if lengths is None:
-            return [None] * len(self.channels)
+            return [None] * len(self.widths)
         times = [time for _, time in self.downsampling]
-        return [lengths * _product(times[level:]) for level in range(len(self.channels))]
+        return [lengths * math.prod(times[level:]) for level in range(len(self.widths))]
 
     @property
     def samples_per_latent(self) -> int:
@@ -153,11 +165,4 @@ class ModelConfig:
     @property
     def feature_channels(self) -> int:
         """Channels of `features`: the deepest level with its bins folded into its channels."""
-        return self.channels[-1] * self.deepest_bins
-
-
-def _product(factors) -> int:
-    result = 1
-    for factor in factors:
-        result *= factor
-    return result
+        return self.widths[-1] * self.deepest_bins

@@ -1,38 +1,27 @@
 """The decoder: latents in, the pyramid that conditions the UNet out."""
 
-import flax.linen as nn
 import jax
 
-from m2l_jax.model.config import ModelConfig
-from m2l_jax.model.layers import Upsample, conv, res_block
+from m2l_jax.model.layers import Conv, Part, Upsample
 
 
-class Decoder(nn.Module):
-    """The encoder mirrored; it knows nothing of noise."""
-
-    config: ModelConfig
+class Decoder(Part):
+    """The encoder mirrored, without noise conditioning."""
 
     def setup(self):
         config = self.config
-        types = (config.dtype, config.param_dtype)
         width = config.bottleneck_channels
-        self.conv_in = conv(config.latent_channels, width, (1,), *types)
-        self.bottleneck = [res_block(config, width) for _ in range(config.bottleneck_blocks)]
-        self.bottleneck_out = conv(width, config.feature_channels, (1,), *types)
-        self.levels = [
-            [res_block(config, width, attends) for _ in range(config.decoder_blocks)]
-            for width, attends in zip(config.channels, config.attention, strict=True)
-        ]
+        self.conv_in = Conv(width, (1,), **self.options)
+        self.bottleneck = self.blocks(config.bottleneck_blocks, width)
+        self.bottleneck_out = Conv(config.feature_channels, (1,), **self.options)
+        self.levels = self.block_levels(config.decoder_blocks)
         # ups[level] leads from level + 1 to level.
-        self.ups = [
-            Upsample(width, factors, *types)
-            for width, factors in zip(config.channels, config.downsampling, strict=False)
-        ]
+        self.ups = self.resampling(Upsample, config.widths)
 
     def __call__(
         self, latents: jax.Array, lengths: jax.Array | None = None
     ) -> tuple[jax.Array, ...]:
-        """Latents `[B, T/8, 64]` to an activation a level, `[B, F, T, C]` at level 0 first."""
+        """Latents `[B, T/8, 64]` to an activation for each level, of level 0 first."""
         frames = self.config.frames_of(lengths)
         x = self.conv_in(latents)
         for block in self.bottleneck:

@@ -3,50 +3,40 @@
 import flax.linen as nn
 import jax
 
-from m2l_jax.model.config import ModelConfig
-from m2l_jax.model.layers import Downsample, GroupNorm, conv, res_block
-from m2l_jax.model.masks import mask_time
+from m2l_jax.model.bottleneck import BOTTLENECKS
+from m2l_jax.model.layers import Conv, Downsample, GroupNorm, Part
 
 
-class Encoder(nn.Module):
-    """Convolutional levels over frequency and time, then a bottleneck over time."""
-
-    config: ModelConfig
+class Encoder(Part):
+    """Convolutional levels over frequency and time, then a stack over time and a bottleneck."""
 
     def setup(self):
         config = self.config
-        types = (config.dtype, config.param_dtype)
-        channels = config.channels
-        self.conv_in = conv(2, channels[0], (3, 3), *types)
+        self.conv_in = Conv(config.widths[0], (3, 3), **self.options)
         self.gain = self.param(
             'gain', nn.initializers.ones, (config.spectrogram.bins,), config.param_dtype
         )
-        self.levels = [
-            [res_block(config, width, attends) for _ in range(config.encoder_blocks)]
-            for width, attends in zip(channels, config.attention, strict=True)
-        ]
-        self.norms = [GroupNorm(*types) for _ in channels]
-        self.downs = [
-            Downsample(width, factors, *types)
-            for width, factors in zip(channels, config.downsampling, strict=False)
-        ]
+        self.levels = self.block_levels(config.encoder_blocks)
+        self.norms = [GroupNorm(**self.options) for _ in config.widths]
+        self.downs = self.resampling(Downsample, config.widths)
         width = config.bottleneck_channels
-        self.bottleneck_in = conv(config.feature_channels, width, (1,), *types)
-        self.bottleneck = [res_block(config, width) for _ in range(config.bottleneck_blocks)]
-        self.norm_out = GroupNorm(*types)
-        self.conv_out = conv(width, config.latent_channels, (1,), *types)
+        self.bottleneck_in = Conv(width, (1,), **self.options)
+        self.bottleneck = self.blocks(config.bottleneck_blocks, width)
+        self.norm_out = GroupNorm(**self.options)
+        self.conv_out = Conv(config.latent_channels, (1,), **self.options)
+        self.to_latents = BOTTLENECKS[config.bottleneck]()
 
     def features(self, spectrogram: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         """`[B, F, T, 2]` to `[B, T/8, 8192]` (at full size), channel-major: index = c·32 + f."""
         frames = self.config.frames_of(lengths)
-        x = self.conv_in(mask_time(spectrogram, frames[0]))
+        x = self.conv_in(spectrogram, lengths=frames[0])
         x = x * self.gain.astype(x.dtype)[:, None, None]
         for level, blocks in enumerate(self.levels):
             for block in blocks:
                 x = block(x, lengths=frames[level])
             norm = self.norms[level]
             if level < len(self.downs):
-                x = self.downs[level](x, norm, frames[level])
+                x = self.downs[level](x, norm.affine(x, frames[level]), frames[level])
             else:
                 x = norm(x, frames[level])
         x = x.transpose(0, 2, 3, 1)  # [B, T/8, C, F/32]
@@ -57,4 +47,4 @@ class Encoder(nn.Module):
         x = self.bottleneck_in(self.features(spectrogram, lengths))
         for block in self.bottleneck:
             x = block(x, lengths=lengths)
-        return nn.tanh(self.conv_out(nn.silu(self.norm_out(x, lengths))))
+        return self.to_latents(self.conv_out(nn.silu(self.norm_out(x, lengths))))

@@ -1,26 +1,50 @@
-"""The blocks of encoder, decoder and UNet. Channels last: `[B, F, T, C]` or `[B, T, C]`."""
+"""Layers of encoder, decoder and UNet. Channels last: `[B, F, T, C]` or `[B, T, C]`.
+
+`lengths` `[B]` are the frames of each row that count; None for all. Outputs within them don't
+depend on frames beyond; outputs beyond are undefined.
+"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
+from m2l_jax.model import ops
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.model.convolution import convolve
-from m2l_jax.model.masks import mask_time
-from m2l_jax.model.normalised_convolution import Way, convolve_normalised
-from m2l_jax.model.statistics import channel_means
-from m2l_jax.model.subpixel import convolve_repeated
 
 Dtype = str | jnp.dtype
 
-_EPSILON = 1e-5
+
+class Layer(nn.Module, kw_only=True):
+    """Base of all layers.
+
+    Attributes:
+      dtype: of the computation.
+      param_dtype: of the parameters.
+      kernels: 'xla' or 'cpu', see `ops`.
+    """
+
+    dtype: Dtype = 'float32'
+    param_dtype: Dtype = 'float32'
+    kernels: str = 'xla'
+
+    @property
+    def types(self) -> dict[str, Dtype]:
+        """Fields of linear layers inside this one."""
+        return {'dtype': self.dtype, 'param_dtype': self.param_dtype}
+
+    @property
+    def options(self) -> dict[str, Dtype]:
+        """Fields of other layers inside this one."""
+        return {**self.types, 'kernels': self.kernels}
 
 
 def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
-    """U(±1/√fan_in), the reference's for convolutions and linears, biases included."""
+    """U(±1/√fan_in), the reference's for convolutions and linear layers, biases included."""
     bound = 1 / math.sqrt(fan_in)
 
     def initialise(key, shape, dtype=jnp.float32):
@@ -29,153 +53,68 @@ def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
     return initialise
 
 
-def linear(
-    in_features: int,
-    features: int,
-    dtype: Dtype,
-    param_dtype: Dtype,
-    zero_init: bool = False,
-    name: str | None = None,
-) -> nn.Dense:
-    """A linear layer over the last axis."""
+def linear(in_features: int, features: int, zero_init: bool = False, **options: Any) -> nn.Dense:
+    """Linear layer over the last axis; `options` are other fields of `nn.Dense`."""
     initialise = nn.initializers.zeros if zero_init else fan_in_uniform(in_features)
-    return nn.Dense(
-        features,
-        dtype=dtype,
-        param_dtype=param_dtype,
-        kernel_init=initialise,
-        bias_init=initialise,
-        name=name,
-    )
+    return nn.Dense(features, kernel_init=initialise, bias_init=initialise, **options)
 
 
-def conv(
-    in_channels: int,
-    channels: int,
-    kernel: Sequence[int],
-    dtype: Dtype,
-    param_dtype: Dtype,
-    strides: Sequence[int] | None = None,
-    zero_init: bool = False,
-    name: str | None = None,
-    algorithm: Callable[..., jax.Array] = convolve,
-) -> nn.Conv:
-    """A convolution padded by half its kernel on *both* sides, also where it strides.
+class Conv(Layer):
+    """Convolution, optionally of its normalised and activated input.
 
-    ('SAME' would pad an even-sized input of a strided convolution on one side only.)
-    """
-    initialise = (
-        nn.initializers.zeros if zero_init else fan_in_uniform(in_channels * math.prod(kernel))
-    )
-    return nn.Conv(
-        channels,
-        tuple(kernel),
-        strides=strides,
-        padding=[(size // 2, size // 2) for size in kernel],
-        dtype=dtype,
-        param_dtype=param_dtype,
-        kernel_init=initialise,
-        bias_init=initialise,
-        conv_general_dilated=algorithm,
-        name=name,
-    )
-
-
-class GroupNorm(nn.Module):
-    """Group normalisation over space and each group's channels, with statistics in float32.
-
-    Groups of at least 4 channels, at most 32 groups. Means are taken a channel at a time before
-    they are pooled into groups, and the result is one multiplication and one addition a channel:
-    on a CPU about 2 to 4 times as fast forward, and 1.3 to 3 times backward, as `nn.GroupNorm`,
-    whose groups split the innermost axis.
+    Attributes:
+      features: output channels.
+      kernel_size: entries along each spatial axis.
+      strides, repeats: see `ops.convolve`.
+      zero_init: start with zeros.
     """
 
-    dtype: Dtype
-    param_dtype: Dtype
-
-    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
-        """`[B, ..., T, C]` to the same.
-
-        Of `lengths` `[B]`, only so many frames of each row count, and zeros take the others' place:
-        a convolution that follows meets at a row's end what it would meet at the array's.
-        """
-        gain, offset = self.gain_and_offset(x, lengths)
-        normalised = x.astype(jnp.float32) * gain + offset
-        return mask_time(normalised, lengths).astype(self.dtype)
+    features: int
+    kernel_size: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
+    repeats: tuple[int, int] | None = None
+    zero_init: bool = False
 
     @nn.compact
-    def gain_and_offset(
-        self, x: jax.Array, lengths: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        """What `x` `[B, ..., T, C]` is to be multiplied by, and then added: float32 `[B, 1…, C]`.
-
-        Over the first `lengths` `[B]` frames of each row.
-        """
-        channels = x.shape[-1]
-        groups = min(channels // 4, 32)
-        scale = self.param('scale', nn.initializers.ones, (channels,), self.param_dtype)
-        bias = self.param('bias', nn.initializers.zeros, (channels,), self.param_dtype)
-
-        def pool(means: jax.Array) -> jax.Array:
-            """Means `[B, C]` of channels to those of their groups, `[B, 1…, C]`."""
-            pooled = jnp.mean(means.reshape(-1, groups, channels // groups), axis=-1)
-            spread = jnp.repeat(pooled, channels // groups, axis=-1)
-            return jnp.expand_dims(spread, range(1, x.ndim - 1))
-
-        x = x.astype(jnp.float32)
-        center = pool(channel_means(x, lengths))
-        # The variance does not change with the center it is about, to first order: told so, the
-        # gradient needs one sum over all activations less.
-        fixed = jax.lax.stop_gradient(center)
-        variance = pool(channel_means(x, lengths, lambda x: (x - fixed) ** 2))
-        gain = jax.lax.rsqrt(variance + _EPSILON) * scale.astype(jnp.float32)
-        return gain, bias.astype(jnp.float32) - center * gain
+    def __call__(
+        self,
+        x: jax.Array,
+        affine: ops.Affine | None = None,
+        activation: ops.Activation | None = None,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
+        """`[B, ..., T, C]` to `[B, ..., T', features]`; arguments as in `ops.convolve`."""
+        fan_in = math.prod(self.kernel_size) * x.shape[-1]
+        initialise = nn.initializers.zeros if self.zero_init else fan_in_uniform(fan_in)
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param('kernel', initialise, shape, self.param_dtype)
+        bias = self.param('bias', initialise, (self.features,), self.param_dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        options = {'strides': self.strides, 'repeats': self.repeats, 'kernels': self.kernels}
+        return ops.convolve(x, kernel, affine, activation, lengths, **options) + bias
 
 
-def normalised_conv(
-    norm: GroupNorm,
-    x: jax.Array,
-    lengths: jax.Array | None,
-    channels: int,
-    kernel: Sequence[int],
-    strides: Sequence[int] | None = None,
-    activation: Callable[[jax.Array], jax.Array] | None = nn.silu,
-    zero_init: bool = False,
-    name: str | None = None,
-) -> jax.Array:
-    """Normalisation, activation and a convolution: `[B, ..., T, C]` to `[B, ..., T', channels]`.
+class GroupNorm(Layer):
+    """Group normalisation over space and each group's channels, see `ops.group_affine`."""
 
-    Over the first `lengths` `[B]` frames of each row, zeros taking the others' place; None for all.
-    `norm` has the types of all of it; the convolution is padded by half its kernel, with weights of
-    zero at first if `zero_init`.
-    """
-    gain, offset = norm.gain_and_offset(x, lengths)
+    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+        """`[B, ..., T, C]` to the same, with zeros past `lengths`."""
+        return ops.normalise(x, self.affine(x, lengths), lengths).astype(self.dtype)
 
-    def algorithm(x, kernel, strides, pads, **options):
-        pads = tuple(map(tuple, pads))
-        way = Way(tuple(strides), pads, activation, options['precision'])
-        return convolve_normalised(x, gain, offset, kernel, lengths, way)
-
-    types = (norm.dtype, norm.param_dtype)
-    convolution = conv(
-        x.shape[-1],
-        channels,
-        kernel,
-        *types,
-        strides=strides,
-        zero_init=zero_init,
-        name=name,
-        algorithm=algorithm,
-    )
-    return convolution(x)
+    @nn.compact
+    def affine(self, x: jax.Array, lengths: jax.Array | None = None) -> ops.Affine:
+        """Gain and offset that normalise `x` `[B, ..., T, C]`, for `Conv`."""
+        shape = x.shape[-1:]
+        scale = self.param('scale', nn.initializers.ones, shape, self.param_dtype)
+        bias = self.param('bias', nn.initializers.zeros, shape, self.param_dtype)
+        return ops.group_affine(x, scale, bias, lengths, self.kernels)
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """Scaled dot-product attention, `[B, N, heads, C]` each; softmax in float32.
 
-    The weights are normalised after they are summed up, on N·C numbers instead of N²; on a CPU that
-    and the batched products are about 3 times as fast forward as `jax.nn.dot_product_attention`,
-    and 1.2 to 1.3 times backward.
+    Weights are normalised after they are summed up, on N·C numbers instead of N²: on a CPU, with
+    the batched products, 3 times as fast forward as `jax.nn.dot_product_attention`.
     """
     query, key, value = (array.swapaxes(1, 2) for array in (query, key, value))  # [B, heads, N, C]
     logits = jnp.matmul(
@@ -190,41 +129,27 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     return (summed / total).astype(value.dtype).swapaxes(1, 2)
 
 
-class FrequencyAttention(nn.Module):
-    """x + multi-head self-attention over the frequency axis, a time frame at a time."""
+class FrequencyAttention(Layer):
+    """x + multi-head self-attention over the frequency axis, in each time frame by itself."""
 
     heads: int
-    dtype: Dtype
-    param_dtype: Dtype
 
     @nn.compact
     def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
-        """`[B, F, T, C]` to the same, normalised over the first `lengths` frames of each row."""
+        """`[B, F, T, C]` to the same."""
         batch, bins, frames, channels = x.shape
-        types = (self.dtype, self.param_dtype)
-        h = GroupNorm(*types, name='norm')(x, lengths).swapaxes(1, 2)  # [B, T, F, C]
-        qkv = nn.Dense(
-            3 * channels,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            kernel_init=nn.initializers.xavier_uniform(),
-            name='qkv',
-        )(h)
+        h = GroupNorm(**self.options, name='norm')(x, lengths).swapaxes(1, 2)  # [B, T, F, C]
+        xavier = nn.initializers.xavier_uniform()
+        qkv = nn.Dense(3 * channels, **self.types, kernel_init=xavier, name='qkv')(h)
         qkv = qkv.reshape(batch * frames, bins, 3, self.heads, channels // self.heads)
         query, key, value = (qkv[:, :, part] for part in range(3))  # [B·T, F, heads, C/heads]
         h = attend(query, key, value)
         h = h.reshape(batch, frames, bins, channels)  # [B, T, F, C]
-        h = nn.Dense(
-            channels,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            kernel_init=nn.initializers.zeros,
-            name='out',
-        )(h)
+        h = nn.Dense(channels, **self.types, kernel_init=nn.initializers.zeros, name='out')(h)
         return x + h.swapaxes(1, 2)  # [B, F, T, C]
 
 
-class ResBlock(nn.Module):
+class ResBlock(Layer):
     """Two normalised convolutions around a shortcut, then attention where the level has it.
 
     Works over `[B, F, T, C]` and over `[B, T, C]`, with kernels of size 3 on every axis.
@@ -235,8 +160,6 @@ class ResBlock(nn.Module):
     """
 
     channels: int
-    dtype: Dtype
-    param_dtype: Dtype
     attention_heads: int = 0
 
     @nn.compact
@@ -246,100 +169,101 @@ class ResBlock(nn.Module):
         time_embedding: jax.Array | None = None,
         lengths: jax.Array | None = None,
     ) -> jax.Array:
-        """`x` `[B, ..., T, C_in]`, `time_embedding` `[B, E]`; returns `[B, ..., T, channels]`.
-
-        With `lengths` `[B]`, the first so many frames of a row are what they are in a row that has
-        no others.
-        """
-        types = (self.dtype, self.param_dtype)
+        """`x` `[B, ..., T, C_in]`, `time_embedding` `[B, E]`; returns `[B, ..., T, channels]`."""
         spatial = x.ndim - 2
         kernel = (3,) * spatial
-        in_channels = x.shape[-1]
 
-        norm = GroupNorm(*types, name='norm_in')
-        h = normalised_conv(norm, x, lengths, self.channels, kernel, name='conv_in')
+        affine = GroupNorm(**self.options, name='norm_in').affine(x, lengths)
+        conv = Conv(self.channels, kernel, **self.options, name='conv_in')
+        h = conv(x, affine, nn.silu, lengths)
         if time_embedding is not None:
             width = time_embedding.shape[-1]
-            shift = linear(width, self.channels, *types, zero_init=True, name='time_shift')
+            shift = linear(width, self.channels, True, **self.types, name='time_shift')
             h += jnp.expand_dims(shift(time_embedding), range(1, 1 + spatial))  # [B, 1…, C]
-        norm = GroupNorm(*types, name='norm_out')
-        h = normalised_conv(
-            norm, h, lengths, self.channels, kernel, zero_init=True, name='conv_out'
-        )
+        affine = GroupNorm(**self.options, name='norm_out').affine(h, lengths)
+        conv = Conv(self.channels, kernel, **self.options, zero_init=True, name='conv_out')
+        h = conv(h, affine, nn.silu, lengths)
 
-        if in_channels != self.channels:
-            x = conv(in_channels, self.channels, (1,) * spatial, *types, name='shortcut')(x)
+        if x.shape[-1] != self.channels:
+            x = Conv(self.channels, (1,) * spatial, **self.options, name='shortcut')(x)
         x = x + h
         if self.attention_heads:
-            attention = FrequencyAttention(self.attention_heads, *types, name='attention')
-            x = attention(x, lengths)
+            x = FrequencyAttention(self.attention_heads, **self.options, name='attention')(
+                x, lengths
+            )
         return x
 
 
-def res_block(config: ModelConfig, channels: int, attends: bool = False) -> ResBlock:
-    """A residual block as the config wants it: its precision, heads and use of memory."""
-    block = nn.remat(ResBlock) if config.remat else ResBlock
-    heads = config.attention_heads if attends else 0
-    return block(channels, config.dtype, config.param_dtype, heads)
+class Downsample(Layer):
+    """Strided convolution that shrinks frequency and time by the given factors.
 
-
-class Downsample(nn.Module):
-    """A strided convolution that shrinks frequency and time by the given factors.
-
-    A factor being even, none of its outputs reaches beyond the inputs that it stands for: what
-    follows a row's own frames does not leak into them.
+    With even factors no output within a row's own frames depends on frames beyond.
     """
 
     channels: int
     factors: tuple[int, int]
-    dtype: Dtype
-    param_dtype: Dtype
 
     @nn.compact
     def __call__(
         self,
         x: jax.Array,
-        norm: GroupNorm | None = None,
+        affine: ops.Affine | None = None,
         lengths: jax.Array | None = None,
     ) -> jax.Array:
-        """`[B, F, T, C]` to `[B, F/f, T/t, channels]`.
-
-        Normalised before by `norm`, if any, in its types, over the first `lengths` `[B]` frames of
-        each row; without it, `lengths` mean nothing.
-        """
+        """`[B, F, T, C]`, normalised by `affine` if any, to `[B, F/f, T/t, channels]`."""
         kernel = _resampling_kernel(self.factors)
-        if norm is not None:
-            return normalised_conv(
-                norm, x, lengths, self.channels, kernel, self.factors, None, name='conv'
-            )
-        types = (self.dtype, self.param_dtype)
-        options = {'strides': self.factors, 'name': 'conv'}
-        return conv(x.shape[-1], self.channels, kernel, *types, **options)(x)
+        conv = Conv(self.channels, kernel, strides=self.factors, **self.options, name='conv')
+        return conv(x, affine, None, lengths)
 
 
-class Upsample(nn.Module):
+class Upsample(Layer):
     """Nearest-neighbour repetition by the given factors, then a convolution."""
 
     channels: int
     factors: tuple[int, int]
-    dtype: Dtype
-    param_dtype: Dtype
 
     @nn.compact
     def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
-        """`[B, F, T, C]`, of which `lengths` `[B]` frames count, to `[B, F·f, T·t, channels]`."""
+        """`[B, F, T, C]` to `[B, F·f, T·t, channels]`."""
         kernel = _resampling_kernel(self.factors)
-        types = (self.dtype, self.param_dtype)
-
-        def algorithm(x, kernel, strides, pads, **options):
-            return convolve_repeated(x, kernel, self.factors, options['precision'])
-
-        convolution = conv(
-            x.shape[-1], self.channels, kernel, *types, name='conv', algorithm=algorithm
-        )
-        return convolution(mask_time(x, lengths))
+        conv = Conv(self.channels, kernel, repeats=self.factors, **self.options, name='conv')
+        return conv(x, lengths=lengths)
 
 
 def _resampling_kernel(factors: tuple[int, int]) -> tuple[int, ...]:
-    """The kernel that goes with a factor: 3 with 2, 5 with 4, 1 where nothing is resampled."""
+    """Kernel size for each factor: 3 for 2, 5 for 4, 1 where nothing is resampled."""
     return tuple(factor + 1 if factor > 1 else 1 for factor in factors)
+
+
+class Part(nn.Module):
+    """Base of encoder, decoder and UNet, which makes their layers as the config says.
+
+    Attributes:
+      config: sizes and precision.
+      kernels: 'xla' or 'cpu', see `ops`.
+    """
+
+    config: ModelConfig
+    kernels: str = 'xla'
+
+    @property
+    def options(self) -> dict[str, Dtype]:
+        """Fields of the layers inside."""
+        config = self.config
+        return {'dtype': config.dtype, 'param_dtype': config.param_dtype, 'kernels': self.kernels}
+
+    def blocks(self, count: int, width: int, attends: bool = False) -> list[ResBlock]:
+        """Residual blocks of one level."""
+        block = nn.remat(ResBlock) if self.config.remat else ResBlock
+        heads = self.config.attention_heads if attends else 0
+        return [block(width, heads, **self.options) for _ in range(count)]
+
+    def block_levels(self, count: int) -> list[list[ResBlock]]:
+        """Residual blocks of each level, `count` of them."""
+        levels = zip(self.config.widths, self.config.attention, strict=True)
+        return [self.blocks(count, width, attends) for width, attends in levels]
+
+    def resampling(self, layer: type[Layer], widths: Sequence[int]) -> list[Layer]:
+        """`Downsample` or `Upsample` layers between levels, with outputs of the given widths."""
+        steps = zip(widths, self.config.downsampling, strict=False)
+        return [layer(width, factors, **self.options) for width, factors in steps]

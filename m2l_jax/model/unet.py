@@ -8,16 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from m2l_jax.consistency.noise import NoiseLevels
-from m2l_jax.model.config import ModelConfig
-from m2l_jax.model.layers import (
-    Downsample,
-    GroupNorm,
-    Upsample,
-    conv,
-    linear,
-    res_block,
-)
-from m2l_jax.model.masks import mask_time
+from m2l_jax.model.layers import Conv, Downsample, GroupNorm, Layer, Part, Upsample, linear
 
 
 def preconditioning(
@@ -41,77 +32,53 @@ def noise_embedding(sigma: jax.Array, channels: int) -> jax.Array:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-class NoiseMLP(nn.Module):
+class NoiseMLP(Layer):
     """Two linear layers, each followed by SiLU, on the noise embedding."""
-
-    dtype: str
-    param_dtype: str
 
     @nn.compact
     def __call__(self, embedding: jax.Array) -> jax.Array:
         """`[B, E]` to `[B, E]`."""
-        types = (self.dtype, self.param_dtype)
         width = embedding.shape[-1]
-        h = nn.silu(linear(width, width, *types, name='linear_0')(embedding))
-        return nn.silu(linear(width, width, *types, name='linear_1')(h))
+        h = nn.silu(linear(width, width, **self.types, name='linear_0')(embedding))
+        return nn.silu(linear(width, width, **self.types, name='linear_1')(h))
 
 
-class FrequencyScale(nn.Module):
-    """The adaptive frequency scaling: an MLP from the noise level to a gain a bin, 1 at first."""
+class FrequencyScale(Layer):
+    """Adaptive frequency scaling: an MLP from the noise level to each bin's gain, 1 at first."""
 
     bins: int
-    dtype: str
-    param_dtype: str
 
     @nn.compact
     def __call__(self, embedding: jax.Array) -> jax.Array:
         """`[B, E]` to gains `[B, F, 1, 1]`."""
-        types = (self.dtype, self.param_dtype)
-        h = NoiseMLP(*types, name='hidden')(embedding)
-        out = linear(embedding.shape[-1], self.bins, *types, zero_init=True, name='out')
+        h = NoiseMLP(**self.types, name='hidden')(embedding)
+        out = linear(embedding.shape[-1], self.bins, True, **self.types, name='out')
         return 1 + out(h)[..., None, None]
 
 
-class ConsistencyUNet(nn.Module):
+class ConsistencyUNet(Part):
     """UNet whose levels add the decoder's pyramid through 1×1 convolutions."""
-
-    config: ModelConfig
 
     def setup(self):
         config = self.config
-        types = (config.dtype, config.param_dtype)
-        channels, bins = config.channels, config.spectrogram.bins
-        self.conditioning = NoiseMLP(*types)
-        self.scale_in = FrequencyScale(bins, *types)
-        self.scale_out = FrequencyScale(bins, *types)
-        self.conv_in = conv(2, channels[0], (3, 3), *types)
+        options = self.options
+        widths, blocks, bins = config.widths, config.unet_blocks, config.spectrogram.bins
+        self.conditioning = NoiseMLP(**options)
+        self.scale_in = FrequencyScale(bins, **options)
+        self.scale_out = FrequencyScale(bins, **options)
+        self.conv_in = Conv(widths[0], (3, 3), **options)
 
-        def per_level(make):
-            return [
-                [make(width, attends) for _ in range(config.unet_blocks)]
-                for width, attends in zip(channels, config.attention, strict=True)
-            ]
+        def cross():
+            return [[Conv(width, (1, 1), **options) for _ in range(blocks)] for width in widths]
 
-        def block(width, attends):
-            return res_block(config, width, attends)
-
-        def cross(width, attends):
-            return conv(width, width, (1, 1), *types)
-
-        self.down_cross, self.down_blocks = per_level(cross), per_level(block)
-        self.up_cross, self.up_blocks = per_level(cross), per_level(block)
+        self.down_cross, self.down_blocks = cross(), self.block_levels(blocks)
+        self.up_cross, self.up_blocks = cross(), self.block_levels(blocks)
         # downs[level] leads from level to level + 1, ups[level] back.
-        self.downs = [
-            Downsample(width, factors, *types)
-            for width, factors in zip(channels[1:], config.downsampling, strict=True)
-        ]
-        self.ups = [
-            Upsample(width, factors, *types)
-            for width, factors in zip(channels, config.downsampling, strict=False)
-        ]
-        self.cross_out = cross(channels[0], False)
-        self.norm_out = GroupNorm(*types)
-        self.conv_out = conv(channels[0], 2, (3, 3), *types, zero_init=True)
+        self.downs = self.resampling(Downsample, widths[1:])
+        self.ups = self.resampling(Upsample, widths)
+        self.cross_out = Conv(widths[0], (1, 1), **options)
+        self.norm_out = GroupNorm(**options)
+        self.conv_out = Conv(config.channels, (3, 3), **options, zero_init=True)
 
     def __call__(
         self,
@@ -138,7 +105,7 @@ class ConsistencyUNet(nn.Module):
         """The network between the preconditioning factors, F_θ(c_in·x, σ)."""
         embedding = noise_embedding(sigma, self.config.embedding_channels)
         time_embedding = self.conditioning(embedding)
-        x = self.conv_in(mask_time(scaled, frames[0])) * self.scale_in(embedding)
+        x = self.conv_in(scaled, lengths=frames[0]) * self.scale_in(embedding)
         skips = []
         for level in range(len(pyramid)):
             for cross, block in zip(self.down_cross[level], self.down_blocks[level], strict=True):

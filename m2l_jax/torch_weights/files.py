@@ -1,7 +1,6 @@
 """Reads and writes `.pt` and `.safetensors` files, without running what is in them."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
@@ -69,7 +68,7 @@ def write_tensors(
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    text = json.dumps(dataclasses.asdict(config))
+    text = json.dumps(config.record())
     torch = import_torch(path) if path.suffix == '.pt' else None
     with replaced_file(path) as partial:
         try:

@@ -139,7 +139,7 @@ _SINGLE = {
 
 
 def _blocks(config: ModelConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-    levels = range(len(config.channels))
+    levels = range(len(config.widths))
     for block in range(config.bottleneck_blocks):
         yield ('encoder', f'bottleneck_{block}'), f'encoder.bottleneck_layers.{block + 1}'
         yield ('decoder', f'bottleneck_{block}'), f'decoder.bottleneck_layers.{block}'
@@ -159,7 +159,7 @@ def _blocks(config: ModelConfig) -> Iterator[tuple[tuple[str, ...], str]]:
 def _layers(config: ModelConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     """Layers outside of residual blocks."""
     yield from _SINGLE.items()
-    deepest = len(config.channels) - 1
+    deepest = len(config.widths) - 1
     yield ('encoder', f'norms_{deepest}'), 'encoder.prenorm_1d_to_2d'
     for level in range(deepest):  # the passages between `level` and `level + 1`
         down = f'encoder.down_layers.{level * (config.encoder_blocks + 1) + config.encoder_blocks}'
@@ -181,5 +181,5 @@ def _layers(config: ModelConfig) -> Iterator[tuple[tuple[str, ...], str]]:
 def _unet_numbers(config: ModelConfig, level: int, block: int) -> tuple[int, int]:
     """Index in `down_layers` and `up_layers`: two layers a block, and one after each level."""
     per_level = 2 * config.unet_blocks + 1
-    deepest = len(config.channels) - 1
+    deepest = len(config.widths) - 1
     return level * per_level + 2 * block, (deepest - level) * per_level + 2 * block

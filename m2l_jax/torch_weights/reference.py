@@ -98,7 +98,7 @@ def _set(module: Any, values: Mapping[str, Any]) -> None:
 def _hyperparameters(config: ModelConfig, mixed_precision: bool) -> dict[str, Any]:
     """The package's names for the fields of a config."""
     attention = [int(attends) for attends in config.attention]
-    levels = len(config.channels)
+    levels = len(config.widths)
     return {
         'base_channels': config.base_channels,
         'multipliers_list': list(config.channel_multipliers),

@@ -25,6 +25,7 @@ from m2l_jax.interface.paths import make_folder
 from m2l_jax.interface.settings import build
 from m2l_jax.interface.signals import StopRequest
 from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.model.ops import kernels_for
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import BEST_METRICS, TrainingConfig
 from m2l_jax.training.feed import Feed, open_feed
@@ -74,7 +75,7 @@ def train_and_evaluate(
     mesh = meshes.make_mesh()
     meshes.connect(mesh)
     meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
-    model = Music2Latent(settings.model)
+    model = Music2Latent(settings.model, kernels_for(meshes.platform(mesh)))
     optimizer = make_optimizer(settings.optimizer, settings.train.steps)
     initial = meshes.read_once(lambda: read_initial(settings, workdir), param_shapes(model))
     held_out = _open_held_out(settings, model)
@@ -220,7 +221,11 @@ class _Run:
             done,
             trees.replace(ema_params=None),
             trees.ema_params,
-            {**dataclasses.asdict(self.settings), 'corpus': self.feed.fingerprint},
+            {
+                **dataclasses.asdict(self.settings),
+                'model': self.settings.model.record(),
+                'corpus': self.feed.fingerprint,
+            },
             figures,
         )
 

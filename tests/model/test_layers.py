@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 
 from m2l_jax.model.layers import (
+    Conv,
     Downsample,
     FrequencyAttention,
     GroupNorm,
     ResBlock,
     Upsample,
     attend,
-    conv,
 )
-
-TYPES = ('float32', 'float32')
 
 
 def random(*shape, seed=0):
@@ -36,7 +34,7 @@ def to_float32(x):
 def test_group_norm_equals_its_definition(channels, groups):
     x = 3 * random(2, 6, 5, channels) + 1
     scale, bias = random(channels, seed=1), random(channels, seed=2)
-    normed = GroupNorm(*TYPES).apply({'params': {'scale': scale, 'bias': bias}}, x)
+    normed = GroupNorm().apply({'params': {'scale': scale, 'bias': bias}}, x)
     grouped = np.asarray(x, np.float64).reshape(2, 6, 5, groups, -1)
     mean = grouped.mean(axis=(1, 2, 4), keepdims=True)
     variance = grouped.var(axis=(1, 2, 4), keepdims=True)
@@ -47,7 +45,7 @@ def test_group_norm_equals_its_definition(channels, groups):
 def test_group_norm_takes_its_statistics_in_float32():
     """A large offset leaves bfloat16 no digits for the variance."""
     x = (100 + random(1, 64, 64, 8)).astype(jnp.bfloat16)
-    norm = GroupNorm('bfloat16', 'float32')
+    norm = GroupNorm(dtype='bfloat16')
     normed = norm.apply(norm.init(jax.random.key(0), x), x)
     assert normed.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.std(np.asarray(normed, np.float32)), 1, rtol=0.02)
@@ -62,7 +60,7 @@ def test_attention_equals_jax():
 
 
 def test_attention_mixes_frequencies_and_never_frames():
-    module = FrequencyAttention(2, *TYPES)
+    module = FrequencyAttention(2)
     x = random(2, 6, 4, 8)
     params = perturbed(module.init(jax.random.key(0), x))
     before, after = (module.apply(params, y) - y for y in (x, x.at[0, 3, 2].add(5.0)))
@@ -74,7 +72,7 @@ def test_attention_mixes_frequencies_and_never_frames():
 
 def test_blocks_are_the_identity_at_initialisation():
     x = random(2, 8, 8, 8)
-    block = ResBlock(8, *TYPES, attention_heads=2)
+    block = ResBlock(8, attention_heads=2)
     embedding = random(2, 6, seed=3)
     params = block.init(jax.random.key(0), x, embedding)
     np.testing.assert_allclose(block.apply(params, x, embedding), x)
@@ -82,7 +80,7 @@ def test_blocks_are_the_identity_at_initialisation():
 
 def test_conditioning_shifts_a_block():
     x = random(2, 8, 8, 8)
-    block = ResBlock(8, *TYPES)
+    block = ResBlock(8)
     params = perturbed(block.init(jax.random.key(0), x, random(2, 6)))
     one, other = (block.apply(params, x, random(2, 6, seed=seed)) for seed in (3, 4))
     assert np.max(np.abs(one - other)) > 0.01
@@ -91,10 +89,10 @@ def test_conditioning_shifts_a_block():
 @pytest.mark.parametrize(
     ('module', 'channels_in', 'expected'),
     [
-        (Downsample(6, (4, 1), *TYPES), 4, (2, 4, 8, 6)),
-        (Downsample(6, (2, 2), *TYPES), 4, (2, 8, 4, 6)),
-        (Upsample(6, (4, 1), *TYPES), 4, (2, 64, 8, 6)),
-        (Upsample(6, (2, 2), *TYPES), 4, (2, 32, 16, 6)),
+        (Downsample(6, (4, 1)), 4, (2, 4, 8, 6)),
+        (Downsample(6, (2, 2)), 4, (2, 8, 4, 6)),
+        (Upsample(6, (4, 1)), 4, (2, 64, 8, 6)),
+        (Upsample(6, (2, 2)), 4, (2, 32, 16, 6)),
     ],
 )
 def test_resampling_shapes(module, channels_in, expected):
@@ -102,17 +100,20 @@ def test_resampling_shapes(module, channels_in, expected):
     assert module.apply(module.init(jax.random.key(0), x), x).shape == expected
 
 
+@pytest.mark.parametrize('kernels', ['xla', 'cpu'])
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('lengths', [None, [8, 3]])
 @pytest.mark.parametrize('factors', [(4, 1), (2, 2)])
-def test_downsampling_of_what_is_normalised(in_strips, factors, lengths, dtype):
+def test_downsampling_of_what_is_normalised(in_strips, factors, lengths, dtype, kernels):
     lengths = None if lengths is None else jnp.array(lengths)
     x = random(2, 16, 8, 4).astype(dtype)
-    norm, down = GroupNorm(dtype, 'float32'), Downsample(6, factors, dtype, 'float32')
+    options = {'dtype': dtype, 'kernels': kernels}
+    norm, down = GroupNorm(**options), Downsample(6, factors, **options)
     params = perturbed((norm.init(jax.random.key(0), x), down.init(jax.random.key(1), x)))
 
     def in_one(params, x):
-        return down.apply(params[1], x, norm.bind(params[0]), lengths)
+        affine = norm.apply(params[0], x, lengths, method='affine')
+        return down.apply(params[1], x, affine, lengths)
 
     def apart(params, x):
         return down.apply(params[1], norm.apply(params[0], x, lengths))
@@ -131,7 +132,7 @@ def test_downsampling_of_what_is_normalised(in_strips, factors, lengths, dtype):
 def test_strided_convolution_pads_both_sides():
     """Kernel [1, 0, 0] at stride 2 reads the sample before each even one; the first is padding."""
     kernel = jnp.array([1.0, 0, 0]).reshape(3, 1, 1)
-    layer = conv(1, 1, (3,), *TYPES, strides=(2,))
+    layer = Conv(1, (3,), strides=(2,))
     output = layer.apply(
         {'params': {'kernel': kernel, 'bias': jnp.zeros(1)}}, jnp.arange(1.0, 9).reshape(1, 8, 1)
     )
@@ -141,13 +142,13 @@ def test_strided_convolution_pads_both_sides():
 def test_upsampling_repeats_the_nearest():
     kernel = jnp.zeros((5, 1, 1, 1)).at[2].set(1.0)  # passes the middle through
     x = jnp.arange(3.0).reshape(1, 3, 1, 1)
-    module = Upsample(1, (4, 1), *TYPES)
+    module = Upsample(1, (4, 1))
     output = module.apply({'params': {'conv': {'kernel': kernel, 'bias': jnp.zeros(1)}}}, x)
     np.testing.assert_array_equal(output[0, :, 0, 0], np.repeat([0, 1, 2], 4))
 
 
 def test_initialisation_is_uniform_by_fan_in_and_zero_where_marked():
-    block = ResBlock(64, *TYPES, attention_heads=4)
+    block = ResBlock(64, attention_heads=4)
     params = block.init(jax.random.key(0), random(1, 8, 8, 32), random(1, 100))['params']
     bound = 1 / np.sqrt(9 * 32)
     for leaf in params['conv_in'].values():

@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2l_jax.model import winograd
-from m2l_jax.model.normalised_convolution import Way, convolve_normalised
+from m2l_jax.cpu_kernels import winograd
+from m2l_jax.model import ops
 
 _PADS = ((1, 1), (1, 1))
-_WAY = Way((1, 1), _PADS)
 
 
 def _random(seed, *shape):
@@ -99,6 +98,10 @@ def test_is_for_one_way_of_convolving(way):
     assert not winograd.pays(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes), *way)
 
 
+def _convolve(x, gain, offset, kernel, lengths=None):
+    return ops.convolve(x, kernel, (gain, offset), jax.nn.silu, lengths, kernels='cpu')
+
+
 def _normalised_inputs(outputs=6):
     gain, offset = _random(2, 2, 1, 1, 6), _random(3, 2, 1, 1, 6)
     return _random(0, 2, 24, 8, 6), gain, offset, _kernel(6, outputs)
@@ -116,7 +119,7 @@ def test_normalised_convolution_is_of_silu(in_strips, lengths, outputs):
         return _plain(activated, kernel)
 
     def ours(*arrays):
-        return convolve_normalised(*arrays, lengths, _WAY)
+        return _convolve(*arrays, lengths)
 
     arrays = _normalised_inputs(outputs)
     np.testing.assert_allclose(jax.jit(ours)(*arrays), plain(*arrays), atol=3e-5)
@@ -133,7 +136,7 @@ def test_what_lies_beyond_a_row_is_not_met(in_strips):
     x, *others = _normalised_inputs()
     spoilt = x.at[1, :, 3:].set(jnp.nan)
     lengths = jnp.array([8, 3])
-    ours, expected = (convolve_normalised(a, *others, lengths, _WAY) for a in (spoilt, x))
+    ours, expected = (_convolve(a, *others, lengths) for a in (spoilt, x))
     np.testing.assert_array_equal(ours, expected)
 
 
@@ -143,7 +146,7 @@ def test_shards_of_a_batch_are_convolved_by_themselves(in_strips, outputs):
     split, whole = jax.P('data'), jax.P()
 
     def loss(x, gain, offset, kernel):
-        y = convolve_normalised(x, gain, offset, kernel, None, _WAY)
+        y = _convolve(x, gain, offset, kernel)
         return jnp.sum(jax.lax.stop_gradient(y) * y)
 
     def differentiate(*arrays):
@@ -161,20 +164,3 @@ def test_shards_of_a_batch_are_convolved_by_themselves(in_strips, outputs):
     losses, gradient = jax.jit(shard)(*arrays)
     np.testing.assert_allclose(jnp.sum(losses), loss(*arrays), rtol=1e-4)
     np.testing.assert_allclose(gradient, jax.grad(loss)(*arrays), rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize(('platform', 'loops'), [('cpu', True), ('tpu', False), ('cuda', False)])
-@pytest.mark.parametrize('way', ['forward', 'backward'])
-def test_only_a_cpu_is_given_strips(in_strips, platform, loops, way):
-    def convolve(*arrays):
-        return convolve_normalised(*arrays, None, _WAY)
-
-    def differentiate(*arrays):
-        return jax.vjp(convolve, *arrays)[1](_random(4, 2, 24, 8, 6))
-
-    traced = jax.jit({'forward': convolve, 'backward': differentiate}[way]).trace(
-        *_normalised_inputs()
-    )
-    text = traced.lower(lowering_platforms=(platform,)).as_text()
-    assert ('stablehlo.while' in text) == loops
-    assert ('stablehlo.convolution' in text) != loops

@@ -1,4 +1,4 @@
-"""Winograd's minimal filtering for 3 × 3 convolutions on a CPU, strip after strip."""
+"""Winograd's minimal filtering for 3 × 3 convolutions on CPUs, strip by strip."""
 
 import functools
 import math
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from m2l_jax.model.strips import Prepare, largest_strip, late_zero, padded_rows, unprepared
-from m2l_jax.model.winograd_transforms import (
+from m2l_jax.cpu_kernels.strips import Prepare, largest_strip, late_zero, padded_rows
+from m2l_jax.cpu_kernels.winograd_transforms import (
     INPUTS,
     OUTPUTS,
     TAPS,
@@ -21,16 +21,16 @@ from m2l_jax.model.winograd_transforms import (
     transpose_of_outputs,
 )
 
-# Of the transformed inputs or products of a strip. What encodes and decodes is ordered to need
-# little memory, and so makes products one after another: with 5 MB, it took 1.1 times as long.
+# Of the transformed inputs or products of a strip. Programs that encode and decode are ordered to
+# need little memory, so products follow one another: with 5 MB, they took 1.1 times as long.
 _STRIP_BYTES = 25e6
-# Gradients are made where there is room to make products side by side: then what stays nearer to
-# the processor is 1.02 to 1.2 times as fast as with 10 MB.
+# Training has room to make products side by side. Then 5 MB, nearer to the processor, is 1.02 to
+# 1.2 times as fast as 10 MB.
 _GRADIENT_STRIP_BYTES = 5e6
-# Two rows of tiles: of a single one, when rows were sliced, XLA looked through what joined them,
-# read them in several places, and for that copied all that is convolved in each turn.
+# Two rows of tiles. With a single one, and rows sliced, XLA read them in several places and, for
+# that, copied the whole input in each turn.
 _LEAST_BINS = 2 * OUTPUTS
-# Below, a layer gains less in all that a process does with it than its compilation costs.
+# Below, a layer gains less in a whole process than its compilation costs.
 _LEAST_OPERATIONS = 4.5e9
 # Below, transforms cost more than multiplications save.
 _LEAST_CHANNELS = 64
@@ -39,7 +39,7 @@ _LEAST_CHANNELS = 64
 def pays(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
 ) -> bool:
-    """Whether `convolve` is the faster way for `x` `[B, ..., C]` and `kernel` `[..., C, K]`."""
+    """Selects `x` `[B, ..., C]` and `kernel` `[..., C, K]` for which `convolve` is faster."""
     if kernel.shape[:-2] != (TAPS, TAPS) or x.shape[1] % _LEAST_BINS or max(strides) > 1:
         return False
     if any(tuple(pad) != (1, 1) for pad in pads):
@@ -50,23 +50,17 @@ def pays(
     return min(kernel.shape[-2:]) >= _LEAST_CHANNELS and operations >= _LEAST_OPERATIONS
 
 
-def convolve(
-    x: jax.Array,
-    kernel: jax.Array,
-    prepare: Prepare = unprepared,
-    precision: jax.lax.PrecisionLike = None,
-) -> jax.Array:
-    """A 3 × 3 convolution padded by 1 on each side, in a quarter of the multiplications.
+def convolve(x: jax.Array, kernel: jax.Array, prepare: Prepare = lambda rows: rows) -> jax.Array:
+    """Convolution padded by 1 on each side, in a quarter of the multiplications.
 
-    Its rounding errors are 6 to 10 times those of the plain one, 1e-6 of the output; what is not
-    finite spoils its tile. A strip of frequencies is prepared, transformed, multiplied and
+    Rounding errors are 6 to 10 times those of the plain one, 1e-6 of the output; a value that is
+    not finite spoils its tile. Each strip of frequencies is prepared, transformed, multiplied and
     transformed back before the next.
 
     Args:
       x: `[B, F, T, C]`, float32, F a multiple of 8.
       kernel: `[3, 3, C, K]`, float32.
-      prepare: what is convolved, given rows `[B, R, T, C]` of `x`.
-      precision: of the products, as in `jax.lax`.
+      prepare: maps rows `[B, R, T, C]` of `x` to what is convolved.
 
     Returns:
       `[B, F, T, K]`.
@@ -75,8 +69,7 @@ def convolve(
     outputs = kernel.shape[-1]
     weights = transform_kernel(kernel)
     size = _strip_bins(bins, batch * frames, max(channels, outputs), _STRIP_BYTES)
-    # Where an output takes no more room than its input, it takes its place, unless something else
-    # needs the input: then XLA copies it.
+    # An output as large as its input takes its place; XLA copies an input that is still needed.
     in_place = channels == outputs
 
     def convolve_strip(
@@ -85,12 +78,12 @@ def convolve(
         y, previous = carry
         start = index * size
         padded = _pad_time(padded_rows(y if in_place else x, start - 1, size + TAPS - 1, prepare))
-        # The row before is overwritten by now, if outputs take their inputs' place.
+        # The row before may be overwritten by now.
         above = jnp.where(start > 0, previous[:, -2:-1], 0)
         padded = jax.lax.dynamic_update_slice_in_dim(padded, above, 0, axis=1)
-        strip = _convolve_padded(padded, weights, precision)[:, :, :frames]
-        # The strip is handed on whole: its last row alone XLA prepared once more, when rows were
-        # sliced, and for that copied all of y in each turn.
+        strip = _convolve_padded(padded, weights)[:, :, :frames]
+        # The strip is handed on whole: XLA prepared its last row alone once more, and for that
+        # copied all of y in each turn.
         return jax.lax.dynamic_update_slice_in_dim(y, strip, start, axis=1), padded
 
     y = x if in_place else jnp.zeros_like(x, shape=(batch, bins, frames, outputs))
@@ -102,20 +95,17 @@ def pull_back(
     x: jax.Array,
     kernel: jax.Array,
     gradient: jax.Array,
-    prepare: Prepare = unprepared,
-    precision: jax.lax.PrecisionLike = None,
+    prepare: Prepare = lambda rows: rows,
 ) -> tuple[jax.Array, jax.Array]:
     """Gradients of `convolve`, in a quarter of the multiplications too.
 
-    What is convolved is prepared anew a strip at a time: of the whole, XLA would do that long
-    before it is needed, and keep it.
+    Each strip is prepared again. XLA would prepare the whole long before it is needed, and keep it.
 
     Args:
       x: `[B, F, T, C]`, float32, F a multiple of 8.
       kernel: `[3, 3, C, K]`, float32.
       gradient: of the outputs, `[B, F, T, K]`.
-      prepare: what is convolved, given rows `[B, R, T, C]` of `x`.
-      precision: of the products, as in `jax.lax`.
+      prepare: maps rows `[B, R, T, C]` of `x` to what is convolved.
 
     Returns:
       The gradients of what is convolved and of `kernel`.
@@ -137,14 +127,12 @@ def pull_back(
         of_strip = padded_rows(of_x if in_place else gradient, start, size)
         of_strip = jnp.pad(of_strip, ((0, 0), (0, 0), (0, -frames % OUTPUTS), (0, 0)))
         products = transpose_of_outputs(of_strip)
-        of_weights = jax.tree.map(
-            jnp.add, of_weights, _products(inputs, products, (1, 1), precision)
-        )
-        of_inputs = _products(products, weights, (2, 2), precision)
+        of_weights = jax.tree.map(jnp.add, of_weights, _products(inputs, products, (1, 1)))
+        of_inputs = _products(products, weights, (2, 2))
         part = transpose_of_inputs(of_inputs, rows.shape)
         part += jnp.pad(shared, ((0, 0), (0, size), (0, 0), (0, 0)))
-        # The first row of `part` is of the row before the strip, and completes it; that of the
-        # strip's last row the next strip completes, and puts in its place.
+        # The first row of `part` completes the row before the strip; the next strip completes, and
+        # stores, this strip's last row.
         done = jax.lax.dynamic_slice_in_dim(part, (index == 0).astype(jnp.int32), size, axis=1)
         of_x = jax.lax.dynamic_update_slice_in_dim(
             of_x, done[:, :, 1 : 1 + frames], jnp.maximum(start - 1, 0), axis=1
@@ -162,35 +150,26 @@ def pull_back(
 
 
 def _strip_bins(bins: int, frames: int, channels: int, most_bytes: float) -> int:
-    """How many bins are transformed at a time, whole tiles of them."""
+    """Bins that are transformed at a time, in whole tiles."""
     tiles = -(-frames // OUTPUTS) / OUTPUTS
     return largest_strip(bins, 4 * channels * INPUTS**2 * tiles, most_bytes, _LEAST_BINS)
 
 
 def _pad_time(x: jax.Array) -> jax.Array:
-    """A zero before, and after as many as the last tile reads."""
+    """Appends a zero before, and after as many as the last tile reads."""
     return jnp.pad(x, ((0, 0), (0, 0), (1, 1 + -x.shape[2] % OUTPUTS), (0, 0)))
 
 
-def _convolve_padded(
-    x: jax.Array, weights: Transformed, precision: jax.lax.PrecisionLike
-) -> jax.Array:
+def _convolve_padded(x: jax.Array, weights: Transformed) -> jax.Array:
     """Padded rows `[B, R + 2, T + 2, C]` and transformed weights to `[B, R, T, K]`."""
-    products = _products(transform_inputs(x), weights, (2, 1), precision)
+    products = _products(transform_inputs(x), weights, (2, 1))
     batch, rows, frames, _ = x.shape
     margin = TAPS - 1
     shape = (batch, rows - margin, frames - margin, weights[0][0].shape[-1])
     return transform_outputs(products, shape)
 
 
-def _products(
-    x: Transformed,
-    y: Transformed,
-    contracted: tuple[int, int],
-    precision: jax.lax.PrecisionLike,
-) -> Transformed:
-    """Of each of the 36 pairs of matrices, along the given axis of each."""
+def _products(x: Transformed, y: Transformed, contracted: tuple[int, int]) -> Transformed:
+    """Products of each of the 36 pairs of matrices, along the given axis of each."""
     axes = (((contracted[0],), (contracted[1],)), ((0,), (0,)))
-    return jax.tree.map(
-        functools.partial(jax.lax.dot_general, dimension_numbers=axes, precision=precision), x, y
-    )
+    return jax.tree.map(functools.partial(jax.lax.dot_general, dimension_numbers=axes), x, y)

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2l_jax.model import strided
-from m2l_jax.model.convolution import convolve
-from m2l_jax.model.normalised_convolution import Way, convolve_normalised
+from m2l_jax.cpu_kernels import strided
+from m2l_jax.model import ops
 
 
 def _random(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+_convolve = functools.partial(ops.convolve, strides=(4, 1), kernels='cpu')
 
 
 def _inputs(stride):
@@ -82,9 +84,7 @@ def _assert_equal_with_gradients(ours, plain, arrays):
 
 
 def test_has_the_gradients_of_the_plain_convolution(in_strips):
-    strides, pads = _way(4)
-    ours = functools.partial(convolve, strides=strides, pads=pads)
-    _assert_equal_with_gradients(ours, _plain, _inputs(4))
+    _assert_equal_with_gradients(_convolve, _plain, _inputs(4))
 
 
 @pytest.mark.parametrize('lengths', [None, [7, 3]])
@@ -97,8 +97,8 @@ def test_of_what_is_normalised(in_strips, lengths):
             normalised *= (jnp.arange(7) < lengths[:, None])[:, None, :, None]
         return _plain(normalised, kernel)
 
-    def ours(*arrays):
-        return convolve_normalised(*arrays, lengths, Way(*_way(4), None))
+    def ours(x, gain, offset, kernel):
+        return _convolve(x, kernel, (gain, offset), None, lengths)
 
     x, kernel = _inputs(4)
     _assert_equal_with_gradients(
@@ -110,16 +110,7 @@ def test_what_lies_beyond_a_row_is_not_met(in_strips):
     x, kernel = _inputs(4)
     gain, offset, lengths = _random(2, 2, 1, 1, 5), _random(3, 2, 1, 1, 5), jnp.array([7, 3])
     ours, expected = (
-        convolve_normalised(a, gain, offset, kernel, lengths, Way(*_way(4), None))
+        _convolve(a, kernel, (gain, offset), None, lengths)
         for a in (x.at[1, :, 3:].set(jnp.nan), x)
     )
     np.testing.assert_array_equal(ours, expected)
-
-
-@pytest.mark.parametrize(('platform', 'loops'), [('cpu', True), ('tpu', False), ('cuda', False)])
-def test_only_a_cpu_is_given_strips(in_strips, platform, loops):
-    strides, pads = _way(4)
-    traced = jax.jit(functools.partial(convolve, strides=strides, pads=pads)).trace(*_inputs(4))
-    text = traced.lower(lowering_platforms=(platform,)).as_text()
-    assert ('stablehlo.while' in text) == loops
-    assert ('stablehlo.convolution' in text) != loops

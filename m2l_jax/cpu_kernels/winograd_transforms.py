@@ -26,7 +26,7 @@ _GROUP = 2
 
 @jax.jit
 def transform_inputs(x: jax.Array) -> Transformed:
-    """Of padded rows `[B, 4·R + 2, 4·N + 2, C]`, R·N tiles each."""
+    """Transforms padded rows `[B, 4·R + 2, 4·N + 2, C]`, R·N tiles each."""
     to_input, _, _ = _matrices()
     along_frequency = _combine(to_input, _overlapping(x, 1))  # six of [B, R, 4·N + 2, C]
     return [
@@ -37,10 +37,10 @@ def transform_inputs(x: jax.Array) -> Transformed:
 
 @functools.partial(jax.jit, static_argnames='shape')
 def transpose_of_inputs(gradient: Transformed, shape: tuple[int, ...]) -> jax.Array:
-    """What `transform_inputs` pulls a gradient back to, and two zeros after each axis.
+    """Gradient of `transform_inputs`, with two zeros after each axis.
 
     Args:
-      gradient: of what was transformed.
+      gradient: of the transformed inputs.
       shape: of the padded rows.
 
     Returns:
@@ -58,7 +58,7 @@ def transpose_of_inputs(gradient: Transformed, shape: tuple[int, ...]) -> jax.Ar
 
 @jax.jit
 def transform_kernel(kernel: jax.Array) -> Transformed:
-    """Of `[3, 3, C, K]`: arrays `[2, C, K]`."""
+    """Transforms `[3, 3, C, K]` to arrays `[2, C, K]`."""
     _, to_kernel, _ = _matrices()
     along_frequency = _combine(to_kernel, kernel)  # six of [3, C, K]
     return [_combine(to_kernel, group.swapaxes(0, 1)) for group in _stacked(along_frequency)]
@@ -66,7 +66,7 @@ def transform_kernel(kernel: jax.Array) -> Transformed:
 
 @jax.jit
 def transpose_of_kernel(gradient: Transformed) -> jax.Array:
-    """What `transform_kernel` pulls a gradient back to, `[3, 3, C, K]`."""
+    """Gradient of `transform_kernel`, `[3, 3, C, K]`."""
     _, to_kernel, _ = _matrices()
     along_frequency = [jnp.stack(_combine(to_kernel.T, group), axis=1) for group in gradient]
     return jnp.stack(_combine(to_kernel.T, itertools.chain(*along_frequency)))
@@ -74,7 +74,7 @@ def transpose_of_kernel(gradient: Transformed) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames='shape')
 def transform_outputs(products: Transformed, shape: tuple[int, ...]) -> jax.Array:
-    """Products of tiles to outputs of the given shape, `[B, 4·R, 4·N, K]`."""
+    """Transforms products of tiles to outputs of the given shape, `[B, 4·R, 4·N, K]`."""
     _, _, to_output = _matrices()
     batch, rows, frames, channels = shape
     tiles = (-1, batch, rows // OUTPUTS, frames // OUTPUTS, channels)
@@ -88,7 +88,7 @@ def transform_outputs(products: Transformed, shape: tuple[int, ...]) -> jax.Arra
 
 @jax.jit
 def transpose_of_outputs(gradient: jax.Array) -> Transformed:
-    """What `transform_outputs` pulls `[B, 4·R, 4·N, K]` back to."""
+    """Gradient of `transform_outputs`, given that of its outputs `[B, 4·R, 4·N, K]`."""
     _, _, to_output = _matrices()
     along_frequency = _combine(to_output.T, _split(gradient, 1))  # six of [B, R, 4·N, K]
     return [
@@ -97,31 +97,31 @@ def transpose_of_outputs(gradient: jax.Array) -> Transformed:
 
 
 def _stacked(along_frequency: Sequence[jax.Array]) -> list[jax.Array]:
-    """The six along frequency in groups."""
+    """Joins the six along frequency into groups."""
     starts = range(0, INPUTS, _GROUP)
     return [jnp.stack(along_frequency[start : start + _GROUP]) for start in starts]
 
 
 def _flattened(parts: Sequence[jax.Array]) -> list[jax.Array]:
-    """`[2, B, R, N, C]` to `[2, B·R·N, C]`."""
+    """Reshapes `[2, B, R, N, C]` to `[2, B·R·N, C]`."""
     return [part.reshape(len(part), -1, part.shape[-1]) for part in parts]
 
 
 def _split(x: jax.Array, axis: int) -> list[jax.Array]:
-    """For each place in a row of 4, its values."""
+    """Values at each place in a row of 4."""
     split = x.reshape(*x.shape[:axis], -1, OUTPUTS, *x.shape[axis + 1 :])
     places = range(OUTPUTS)
     return [jax.lax.index_in_dim(split, place, axis + 1, keepdims=False) for place in places]
 
 
 def _overlapping(x: jax.Array, axis: int) -> list[jax.Array]:
-    """For each of a tile's 6 inputs along an axis, its values over all tiles."""
+    """Values of each of a tile's 6 inputs along an axis, over all tiles."""
     last = x.shape[axis] - INPUTS + 1
     return [jax.lax.slice_in_dim(x, place, place + last, OUTPUTS, axis) for place in range(INPUTS)]
 
 
 def _add_overlapping(inputs: Sequence[jax.Array], axis: int) -> jax.Array:
-    """The transpose of `_overlapping`: inputs that tiles share are summed."""
+    """Transpose of `_overlapping`: adds up the inputs that tiles share."""
 
     def pad(values: jax.Array, before: int) -> jax.Array:
         pads = [(0, 0)] * values.ndim
@@ -136,7 +136,7 @@ def _add_overlapping(inputs: Sequence[jax.Array], axis: int) -> jax.Array:
 
 
 def _combine(matrix: np.ndarray, arrays: Iterable[jax.Array]) -> list[jax.Array]:
-    """The sums of `arrays` that the rows of the matrix ask for."""
+    """Sums of `arrays`, weighted by each row of the matrix."""
     arrays = list(arrays)
 
     def combine(row: np.ndarray) -> jax.Array:
@@ -148,7 +148,7 @@ def _combine(matrix: np.ndarray, arrays: Iterable[jax.Array]) -> list[jax.Array]
 
 @functools.cache
 def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """To the transformed input, to the transformed kernel, and from the products to the outputs.
+    """Matrices that transform inputs, kernel and products.
 
     Toom and Cook's construction: polynomials are multiplied by their values at points, of which
     the last is at infinity.

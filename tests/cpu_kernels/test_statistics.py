@@ -1,12 +1,16 @@
 """Means over rows of different lengths."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2l_jax.model import statistics
-from m2l_jax.model.statistics import channel_means
+from m2l_jax.cpu_kernels import statistics
+from m2l_jax.model import ops
+
+channel_means = functools.partial(ops.channel_means, kernels='cpu')
 
 _SPACES = [(12, 8), (8,)]
 
@@ -58,18 +62,3 @@ def test_a_gradient_is_that_of_the_mean(strips):
     counted = (np.arange(8) < np.array([8, 3])[:, None])[:, None, :, None]
     counts = 12 * np.array([8, 3])[:, None, None, None]
     np.testing.assert_allclose(gradient, 2 * x * counted / counts, rtol=1e-5)
-
-
-@pytest.mark.parametrize(('platform', 'loops'), [('cpu', True), ('tpu', False), ('cuda', False)])
-@pytest.mark.parametrize('way', ['forward', 'backward'])
-def test_only_a_cpu_is_given_strips(monkeypatch, platform, loops, way):
-    monkeypatch.setattr(statistics, '_LEAST_BYTES', 0)
-    monkeypatch.setattr(statistics, '_STRIP_BYTES', 0)
-
-    def total(x, lengths):
-        return jnp.sum(channel_means(x, lengths, jnp.square))
-
-    function = {'forward': channel_means, 'backward': jax.grad(total)}[way]
-    traced = jax.jit(function).trace(_random(1, 12, 8, 5), jnp.array([8]))
-    text = traced.lower(lowering_platforms=(platform,)).as_text()
-    assert ('stablehlo.while' in text) == loops

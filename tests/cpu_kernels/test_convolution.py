@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2l_jax.model.convolution import convolve
-from m2l_jax.model.subpixel import convolve_repeated
+from m2l_jax.cpu_kernels.convolution import convolve
+from m2l_jax.cpu_kernels.subpixel import convolve_repeated
 
 LAYOUTS = {3: ('NHC', 'HIO', 'NHC'), 4: ('NHWC', 'HWIO', 'NHWC')}
 
@@ -56,7 +56,7 @@ def test_gradients_in_bfloat16(outputs):
     x, kernel = random(2, 7, 5).astype('bfloat16'), random(3, 5, outputs, seed=1).astype('bfloat16')
     gradient = random(2, 7, outputs, seed=2).astype('bfloat16')
     ours, expected = (
-        jax.vjp(lambda *inputs, f=function: f(*inputs, (1,), [(1, 1)]), x, kernel)[1](gradient)
+        jax.vjp(lambda *inputs, f=function: f(*inputs, (1,), ((1, 1),)), x, kernel)[1](gradient)
         for function in (convolve, plain)
     )
     for one, other in zip(ours, expected, strict=True):
@@ -68,7 +68,7 @@ def test_gradients_in_bfloat16(outputs):
 def test_one_output_that_is_not_finite_spoils_no_other_gradient():
     x, kernel = random(1, 7, 5), random(3, 5, 6, seed=1)
     gradient = random(1, 7, 6, seed=2).at[0, 0, 0].set(jnp.inf)
-    convolve_it = lambda kernel: convolve(x, kernel, (1,), [(1, 1)])  # noqa: E731
+    convolve_it = lambda kernel: convolve(x, kernel, (1,), ((1, 1),))  # noqa: E731
     (of_kernel,) = jax.vjp(convolve_it, kernel)[1](gradient)
     assert np.all(np.isfinite(of_kernel[..., 1:]))
 
@@ -88,12 +88,3 @@ def test_sub_pixel_convolution_equals_repetition_and_convolution(factors):
         random(2, 6, 5, 4),
         random(*sizes, 4, 3, seed=1),
     )
-
-
-def test_other_platforms_are_given_the_repetition():
-    """Lowered for a TPU, the convolution is of the repeated signal, as its memory prefers it."""
-    lowered = jax.jit(lambda x, k: convolve_repeated(x, k, (2, 2))).trace(
-        random(1, 6, 4, 4), random(3, 3, 4, 3)
-    )
-    assert 'tensor<2x2x4x12xf32>' in lowered.lower(lowering_platforms=('cpu',)).as_text()
-    assert 'tensor<2x2x4x12xf32>' not in lowered.lower(lowering_platforms=('tpu',)).as_text()

@@ -1,4 +1,4 @@
-"""Convolutions that shrink frequency alone, on a CPU, strip after strip."""
+"""Convolutions for CPUs that shrink frequency alone, strip by strip."""
 
 import math
 from collections.abc import Sequence
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from m2l_jax.model.strips import Prepare, largest_strip, padded_rows, unprepared
+from m2l_jax.cpu_kernels.strips import Prepare, largest_strip, padded_rows
 
-# Of the inputs of a strip: with up to 7 MB, layers of 10 s took as long; with 28 MB, 1.3 times.
+# Of the inputs of a strip: layers of 10 s took as long with up to 7 MB, 1.3 times with 28 MB.
 _STRIP_BYTES = 4e6
 # Below, as for one crop in training, strips take as long as XLA's convolution.
 _LEAST_OPERATIONS = 4.5e9
@@ -17,7 +17,7 @@ _LEAST_OPERATIONS = 4.5e9
 def pays(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
 ) -> bool:
-    """Whether `convolve` is the faster way for `x` `[B, F, T, C]` and `kernel` `[H, W, C, K]`."""
+    """Selects `x` `[B, F, T, C]` and `kernel` `[H, W, C, K]` for which `convolve` is faster."""
     if x.ndim != 4 or x.dtype != jnp.float32 or kernel.dtype != jnp.float32:
         return False
     stride = strides[0]
@@ -29,22 +29,16 @@ def pays(
     return tuple(map(tuple, pads)) == ((half, half), (0, 0)) and operations >= _LEAST_OPERATIONS
 
 
-def convolve(
-    x: jax.Array,
-    kernel: jax.Array,
-    prepare: Prepare = unprepared,
-    precision: jax.lax.PrecisionLike = None,
-) -> jax.Array:
-    """A convolution over frequencies with an even stride, padded by half of that on both sides.
+def convolve(x: jax.Array, kernel: jax.Array, prepare: Prepare = lambda rows: rows) -> jax.Array:
+    """Convolution over frequency with an even stride, padded by half of it on both sides.
 
-    A strip of frequencies is prepared, and each entry of the kernel multiplied with what it meets,
-    before the next: XLA's convolution reaches a third of a product's speed here.
+    For each strip, the prepared rows are multiplied with each entry of the kernel: XLA's own
+    convolution reaches a third of a matrix product's speed here.
 
     Args:
       x: `[B, F, T, C]`, F a multiple of the stride s.
       kernel: `[s + 1, 1, C, K]`.
-      prepare: what is convolved, given rows `[B, R, T, C]` of `x`.
-      precision: of the products, as in `jax.lax`.
+      prepare: maps rows `[B, R, T, C]` of `x` to what is convolved.
 
     Returns:
       `[B, F/s, T, K]`.
@@ -58,13 +52,13 @@ def convolve(
 
     def convolve_strip(index: jax.Array, y: jax.Array) -> jax.Array:
         start = index * size
-        # No output of a strip reaches beyond the strip's own rows at its end.
-        met = padded_rows(x, start * stride - half, half + size * stride, prepare)
+        # No output of a strip reaches beyond the end of the strip's own rows.
+        rows = padded_rows(x, start * stride - half, half + size * stride, prepare)
 
         def product(entry: int) -> jax.Array:
             end = entry + (size - 1) * stride + 1
-            part = jax.lax.slice_in_dim(met, entry, end, stride, axis=1)
-            return jnp.matmul(part, kernel[entry, 0], precision=precision)
+            part = jax.lax.slice_in_dim(rows, entry, end, stride, axis=1)
+            return jnp.matmul(part, kernel[entry, 0])
 
         strip = sum(product(entry) for entry in range(stride + 1))
         return jax.lax.dynamic_update_slice_in_dim(y, strip, start, axis=1)

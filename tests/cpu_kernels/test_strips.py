@@ -1,11 +1,11 @@
-"""How much is taken at a time, and what is."""
+"""Sizes and rows of strips."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2l_jax.model.strips import largest_strip, late_zero, padded_rows
+from m2l_jax.cpu_kernels.strips import largest_strip, late_zero, padded_rows
 
 
 @pytest.mark.parametrize(
