@@ -24,7 +24,6 @@ from m2l_jax.evaluation.metrics import METRICS
 from m2l_jax.interface.errors import InputError, Interrupted
 from m2l_jax.interface.paths import make_folder
 from m2l_jax.interface.settings import build
-from m2l_jax.interface.signals import StopRequest
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.ops import kernels_for
 from m2l_jax.training import mesh as meshes
@@ -87,7 +86,7 @@ def train_and_evaluate(
     folder = make_folder(workdir)
     meshes.check_shared(folder)
     store = CheckpointStore(folder, settings.train.keep_checkpoints, _score(settings))
-    stop = StopAgreement(mesh, deadline)
+    stop = meshes.StopAgreement(mesh, deadline)
     with stop.watched(), _closed(store):
         state = create_or_restore(
             settings, model, optimizer, shapes, store, workdir, feed.fingerprint, initial
@@ -107,37 +106,6 @@ def train_and_evaluate(
     return trees(state)
 
 
-class StopAgreement:
-    """Agreement of all processes on the step at which to stop, where any was asked to.
-
-    Args:
-      mesh: of all processes.
-      deadline: a `time.monotonic` from which on each counts as asked.
-    """
-
-    def __init__(self, mesh: Mesh, deadline: float = math.inf):
-        self._mesh, self._deadline = mesh, deadline
-        self._request = StopRequest()
-        self._any = jax.jit(jnp.any, out_shardings=meshes.replicated(mesh))
-        self._asked: jax.Array | None = None
-
-    def watched(self) -> contextlib.AbstractContextManager[None]:
-        """Notes the first SIGTERM or SIGINT; a second one does what it always does."""
-        return self._request.watched('saving after this step, then stopping')
-
-    def agreed(self) -> bool:
-        """True where all are to stop. To be called once a step by every process.
-
-        With several processes it answers the question of the step before, so that none waits.
-        """
-        asked = bool(self._request) or time.monotonic() >= self._deadline
-        if jax.process_count() == 1:
-            return asked
-        mine = np.full(len(self._mesh.local_devices), asked)
-        answer, self._asked = self._asked, self._any(meshes.to_global_batch(mine, self._mesh))
-        return answer is not None and bool(answer)
-
-
 @dataclasses.dataclass
 class _Run:
     """The parts of a run; `trees` makes a state what checkpoints hold."""
@@ -151,7 +119,7 @@ class _Run:
     monitor: Monitor
     profiler: Profiler
     held_out: HeldOutClips | None
-    stop: StopAgreement
+    stop: meshes.StopAgreement
 
     def go_on(self, state: TrainState) -> TrainState:
         """Trains to the last step, with metrics, evaluations and checkpoints."""

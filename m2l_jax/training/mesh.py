@@ -1,6 +1,7 @@
 """The device mesh, where the arrays of training live on it, and the agreement of its processes."""
 
 import collections
+import contextlib
 import dataclasses
 import json
 import math
@@ -18,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import differences
+from m2l_jax.interface.signals import StopRequest
 from m2l_jax.model.autoencoder import Params
 from m2l_jax.training.state import TrainState
 
@@ -221,3 +223,34 @@ def read_once(read: Callable[[], Params | None], shapes: Params) -> Params | Non
     if params is None:
         params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     return multihost_utils.broadcast_one_to_all(params)
+
+
+class StopAgreement:
+    """Agreement of all processes on the step at which to stop, where any was asked to.
+
+    Args:
+      mesh: of all processes.
+      deadline: a `time.monotonic` from which on each counts as asked.
+    """
+
+    def __init__(self, mesh: Mesh, deadline: float = math.inf):
+        self._mesh, self._deadline = mesh, deadline
+        self._request = StopRequest()
+        self._any = jax.jit(jnp.any, out_shardings=replicated(mesh))
+        self._asked: jax.Array | None = None
+
+    def watched(self) -> contextlib.AbstractContextManager[None]:
+        """Notes the first SIGTERM or SIGINT; a second one does what it always does."""
+        return self._request.watched('saving after this step, then stopping')
+
+    def agreed(self) -> bool:
+        """True where all are to stop. To be called once a step by every process.
+
+        With several processes it answers the question of the step before, so that none waits.
+        """
+        asked = bool(self._request) or time.monotonic() >= self._deadline
+        if jax.process_count() == 1:
+            return asked
+        mine = np.full(len(self._mesh.local_devices), asked)
+        answer, self._asked = self._asked, self._any(to_global_batch(mine, self._mesh))
+        return answer is not None and bool(answer)

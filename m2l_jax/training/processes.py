@@ -28,7 +28,6 @@ _MORE_SECONDS = 60  # that JAX goes on trying to join: its own error is longer t
 _QUERY_SECONDS = 5
 
 _METADATA = 'http://{}/computeMetadata/v1/instance/attributes/agent-worker-number'
-
 # In the errors of JAX and Orbax, where a process does not answer.
 _LOST = re.compile(
     'Gloo|NCCL.*(remote|timed? ?out|closed)|oordination service|barrier'
@@ -63,11 +62,7 @@ def find_place(
     index: int | None,
     environment: Mapping[str, str],
 ) -> Place | None:
-    """This process's place by the flags, or else by the environment; None if it is alone.
-
-    Args:
-      coordinator, count, index: --coordinator, --num_processes and --process_id, if given.
-      environment: variables of the launcher: Slurm, Open MPI, MPICH, Cloud TPU.
+    """This process's place by its flags, or else its launcher's variables; None if it is alone.
 
     Raises:
       InputError: if they contradict each other, or something is missing.
@@ -117,8 +112,7 @@ def find_share(environment: Mapping[str, str]) -> Place | None:
       environment: variables of the launcher: Open MPI, Slurm, MPICH and its kin, Cloud TPU.
 
     Returns:
-      A place with `index` and `count`, and `local_device` where the launcher numbers the processes
-      of a host; None if it is alone, or the variables do not say.
+      A place without `coordinator`; None if it is alone, or the variables do not say.
     """
     tasks = environment.get('SLURM_STEP_NUM_TASKS', environment.get('SLURM_NTASKS'))
     if 'SLURM_STEP_NODELIST' not in environment:  # a batch script's own shell
@@ -191,17 +185,13 @@ def _tpu_hosts(environment: Mapping[str, str]) -> list[str] | None:
 
 @contextlib.contextmanager
 def joined(place: Place | None, timeout: int) -> Iterator[None]:
-    """Joins the job's other processes, and ends the process at an error without waiting for them.
+    """Joins the job's other processes, and ends this one at an error without waiting for them.
 
     To be entered before any use of JAX's devices. Alone, it does nothing. An error within the block
     is reported here, since JAX's own way out would wait for all processes.
 
-    Args:
-      place: of this process.
-      timeout: seconds to wait for the others.
-
     Raises:
-      InputError: if they could not be joined.
+      InputError: if they could not be joined within `timeout` seconds.
     """
     if place is None:
         yield
@@ -247,24 +237,17 @@ def _join(place: Place, timeout: int) -> None:
 
 
 def _log_devices() -> None:
-    """Logs processes and devices in process 0; the others log only warnings from here on.
-
-    Raises:
-      InputError: if JAX cannot use this process's devices.
-    """
+    """Logs processes and devices in process 0; the others log only warnings from here on."""
     import jax
 
-    try:
-        processes, devices = jax.process_count(), jax.device_count()
-    except RuntimeError as error:
-        raise InputError(
-            f"this process's devices cannot be used ({first_line(error)}): "
-            'see whether another program uses them'
-        ) from None
+    from m2l_jax.interface.devices import check_devices
+
+    check_devices()
+    processes = jax.process_count()
     if jax.process_index():
         logging.getLogger('m2l_jax').setLevel(logging.WARNING)
     plural = '' if processes == 1 else 'es'
-    _logger.info('%d process%s, %d devices', processes, plural, devices)
+    _logger.info('%d process%s, %d devices', processes, plural, jax.device_count())
 
 
 def _describe_absence(place: Place, timeout: int) -> str:

@@ -46,8 +46,8 @@ def test_an_evaluation_is_read_back_as_it_was_written(tmp_path, caplog):
     monitor.close()
     assert caplog.messages[0] == (
         'step 10/20, held-out clips: '
-        'SI-SDR 0.50 dB, mel 5.500, LSD 1.50 dB, multi-resolution STFT 2.500, loss 3.5, '
-        'latent gain 4.5000 (0.0 s)'
+        'SI-SDR 0.50 dB, log-spectral distance 1.50 dB, multi-resolution STFT distance 2.500, '
+        'mel distance 5.500, loss 3.5, latent gain 4.5000 (0.0 s)'
     )
 
     events = read_events(tmp_path)
