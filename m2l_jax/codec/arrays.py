@@ -19,6 +19,7 @@ from m2l_jax.interface.errors import InputError, first_line
 
 _logger = logging.getLogger(__name__)
 
+_DIVERGED = 'the model gives NaN: its training diverged, use another checkpoint'
 _LEAST_AUDIO = 1000  # samples, for an array to be taken for audio
 
 
@@ -260,3 +261,24 @@ def _as_array(array: Any, name: str) -> np.ndarray:
 
 def _is_file(value: Any) -> bool:
     return isinstance(value, str | bytes | os.PathLike) or hasattr(value, 'read')
+
+
+def check_encoded(latents: np.ndarray, waveform: np.ndarray, source: Any) -> np.ndarray:
+    """Refuses NaN; blames audio that is too loud, else the model."""
+    if not np.all(np.isfinite(latents)):
+        if too_loud := levels_of(waveform).too_loud():
+            name = os.fspath(source) if isinstance(source, str | os.PathLike) else 'audio'
+            raise InputError(f'{name} cannot be encoded, it is {too_loud}')
+        raise InputError(_DIVERGED)
+    return latents
+
+
+def check_decoded(
+    waveform: np.ndarray, latents: np.ndarray, scale: float, name: str = 'the array'
+) -> np.ndarray:
+    """Refuses NaN in a waveform decoded from `latents`; blames latents that no encoder gives."""
+    if not np.all(np.isfinite(waveform)):
+        if excess := describe_excess(latents, scale):
+            raise InputError(f'{name} {excess}; of these the model makes NaN')
+        raise InputError(f'{name}: {_DIVERGED}')
+    return waveform

@@ -8,8 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from m2l_jax.audio.levels import levels_of
-from m2l_jax.codec.arrays import as_latents, as_pieces, as_waveform, as_whole, describe_excess
+from m2l_jax.codec.arrays import (
+    as_latents,
+    as_pieces,
+    as_waveform,
+    as_whole,
+    check_decoded,
+    check_encoded,
+)
 from m2l_jax.codec.batches import RowCodec, latent_rows
 from m2l_jax.codec.chunks import Chunk, Chunking
 from m2l_jax.codec.placement import choose_devices
@@ -21,7 +27,6 @@ from m2l_jax.interface.settings import LARGEST_SEED
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
 _CHUNK_SECONDS = 60
-_DIVERGED = 'the model gives NaN: its training diverged, use another checkpoint'
 
 
 class EncoderDecoder(RowCodec):
@@ -206,7 +211,7 @@ class EncoderDecoder(RowCodec):
         for source, waveform, chunks in zip(sources, audio, cuts, strict=True):
             parts = [np.stack([next(in_order) for _ in waveform]) for _ in chunks]
             latents = join_latents(parts, chunks, chunking.overlap)
-            results.append(_check_encoded(latents, waveform, source))
+            results.append(check_encoded(latents, waveform, source))
         return results
 
     def decode(
@@ -301,24 +306,3 @@ class EncoderDecoder(RowCodec):
         if max_batch_size is not None:
             size = as_whole('max_batch_size', max_batch_size, 1)
         return -(-min(size, rows) // self.devices) * self.devices
-
-
-def _check_encoded(latents: np.ndarray, waveform: np.ndarray, source: Any) -> np.ndarray:
-    """Refuses NaN; blames audio that is too loud, else the model."""
-    if not np.all(np.isfinite(latents)):
-        if too_loud := levels_of(waveform).too_loud():
-            name = os.fspath(source) if isinstance(source, str | os.PathLike) else 'audio'
-            raise InputError(f'{name} cannot be encoded, it is {too_loud}')
-        raise InputError(_DIVERGED)
-    return latents
-
-
-def check_decoded(
-    waveform: np.ndarray, latents: np.ndarray, scale: float, name: str = 'the array'
-) -> np.ndarray:
-    """Refuses NaN in a waveform decoded from `latents`; blames latents that no encoder gives."""
-    if not np.all(np.isfinite(waveform)):
-        if excess := describe_excess(latents, scale):
-            raise InputError(f'{name} {excess}; of these the model makes NaN')
-        raise InputError(f'{name}: {_DIVERGED}')
-    return waveform

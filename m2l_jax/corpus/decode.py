@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from m2l_jax.audio import files
+from m2l_jax.codec.arrays import check_decoded
 from m2l_jax.codec.batches import LatentRow, latent_rows
 from m2l_jax.codec.chunks import Chunk
-from m2l_jax.codec.encoder_decoder import EncoderDecoder, check_decoded
+from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.corpus.foreign import check_decodable, fit_latents
 from m2l_jax.corpus.inputs import read_latent_item
 from m2l_jax.corpus.models import check_chunks, chunking_of, load_same_codec, rows_at_once

@@ -13,14 +13,8 @@ from collections.abc import Iterator
 
 from m2l_jax.interface.errors import InputError
 
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows, where no file is locked
-    fcntl = None
-
 _PARTIAL = re.compile(r'\.[0-9a-f]{16}\.([0-9a-f]{16})\.(\d+)\.partial')
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _ABANDONED_SECONDS = 86_400  # without a change, for files of other machines
 
 PathLike = str | os.PathLike[str]
@@ -148,35 +142,6 @@ def create_file(path: PathLike, text: str) -> bool:
                     file.write(text)
             except FileExistsError:
                 return False
-    return True
-
-
-@contextlib.contextmanager
-def locked(path: PathLike) -> Iterator[bool]:
-    """Yields True if this process has locked a file, until the block or the process ends.
-
-    Where the file system has no locks, every process gets True.
-
-    Raises:
-      InputError: if the file cannot be opened for writing.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError as error:
-        raise InputError(f'{path} cannot be opened ({error.strerror})') from None
-    try:
-        yield _lock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in _NO_LOCKS
     return True
 
 
