@@ -215,6 +215,11 @@ def _join(place: Place, timeout: int) -> None:
         os.write(2, f'error: {_describe_absence(place, timeout)}\n'.encode())
         os._exit(EXIT_INPUT_ERROR)
 
+    _on_abort(
+        f'error: {place} could not join the others (the lines above say why): give each its own '
+        '--process_id, and all the same --num_processes\n',
+        EXIT_INPUT_ERROR,
+    )
     watch = threading.Timer(timeout, give_up)
     watch.daemon = True
     watch.start()
@@ -246,8 +251,7 @@ def _log_devices() -> None:
     processes = jax.process_count()
     if jax.process_index():
         logging.getLogger('m2l_jax').setLevel(logging.WARNING)
-    plural = '' if processes == 1 else 'es'
-    _logger.info('%d process%s, %d devices', processes, plural, jax.device_count())
+    _logger.info('%d processes, %d devices', processes, jax.device_count())
 
 
 def _describe_absence(place: Place, timeout: int) -> str:
