@@ -1,4 +1,3 @@
-import errno
 import os
 import signal
 import subprocess
@@ -11,7 +10,6 @@ from m2l_jax.interface import paths
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import (
     create_file,
-    locked,
     make_folder,
     new_folder,
     remove_leftovers,
@@ -170,21 +168,3 @@ def test_a_bucket_is_no_new_folder(tmp_path, monkeypatch):
     with pytest.raises(InputError, match='mount the bucket'), new_folder('gs://bucket/run'):
         pass
     assert not list(tmp_path.iterdir())
-
-
-def test_a_file_is_locked_for_one_at_a_time(tmp_path, monkeypatch):
-    path = tmp_path / 'a'
-    with pytest.raises(InputError, match=r'a cannot be opened \(No such file'), locked(path):
-        pass
-    path.touch()
-    with locked(path) as first, locked(path) as second:
-        assert (first, second) == (True, False)
-    with locked(path) as again:
-        assert again
-
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(paths.fcntl, 'flock', refuse)  # as file systems without locks do
-    with locked(path) as first, locked(path) as second:
-        assert (first, second) == (True, True)
