@@ -1,4 +1,4 @@
-"""How right and how fast is everything on one GPU? Numbers, then speed, in one command.
+"""Numbers, then speed, of everything on one GPU, in one command.
 
     python -m benchmarks.gpu
     python -m benchmarks.gpu --parts=codec --codec='--seconds=10 --styles="eager autocast"'

@@ -17,7 +17,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class RunReport:
-    """What a process has done of a job; `report.json` has the same fields.
+    """The part of a job that a process has done; `report.json` has the same fields.
 
     Attributes:
       seconds: time taken, after the model was loaded.

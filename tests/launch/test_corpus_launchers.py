@@ -74,7 +74,7 @@ def calls(play):
 def test_each_task_of_an_array_has_its_share(play, settings, share):
     result = launch(play, 'slurm_array.sbatch', 'm2l_jax.encode', *ARGUMENTS, **ARRAY | settings)
     assert (result.returncode, result.stdout, result.stderr) == (0, '', '')
-    command = ['python', '-m', 'm2l_jax.encode', *ARGUMENTS, f'--shard={share}']
+    command = ['python', '-m', 'm2l_jax.encode', *ARGUMENTS, f'--share={share}']
     assert calls(play)[0] == ['srun', '--cpus-per-task=8', *command]
 
 
@@ -100,7 +100,7 @@ def test_a_task_that_goes_on_does_not_try_again_what_failed(play):
     flags = ['--retry-failures=true', '--retry_failures', '--input=a']
     settings = {**ARRAY, 'SLURM_RESTART_COUNT': '1'}
     launch(play, 'slurm_array.sbatch', 'm2l_jax.encode', *flags, **settings)
-    assert calls(play)[0][2:] == ['python', '-m', 'm2l_jax.encode', '--input=a', '--shard=3/16']
+    assert calls(play)[0][2:] == ['python', '-m', 'm2l_jax.encode', '--input=a', '--share=3/16']
 
 
 @pytest.mark.parametrize(
