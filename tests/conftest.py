@@ -32,11 +32,16 @@ from m2l_jax.model.config import ModelConfig
 # They come first: one that began last would run on alone where files are tested side by side.
 LONGEST = (
     'distributed/test_job.py',
+    'training/test_step.py',
+    'commands/test_commands.py',
     'training/test_loop.py',
     'codec/test_encoder_decoder.py',
-    'training/test_step.py',
+    'parity/test_training.py',
+    'parity/test_model.py',
+    'benchmarks/test_benchmarks.py',
+    'tools/test_carry.py',
     'model/test_autoencoder.py',
-    'commands/test_commands.py',
+    'evaluation/test_quality.py',
 )
 
 
