@@ -2,11 +2,10 @@
 
     python -m m2l_jax.decode --checkpoint=DIR --input=latents --output=audio
 
-Takes the checkpoint that the latents were encoded with. Run it again, and it does what is missing.
-A file that cannot be decoded is named in OUTPUT/failures.csv, the others are done; the exit code is
-1 only if none could be.
+Pass the checkpoint that the latents were encoded with. A second run does what is missing.
+OUTPUT/failures.csv names files that cannot be decoded; the exit code is 1 only if no file could be.
 
-Latents that a generative model made are decoded too: a .npy or .npz with an array of floats,
+It decodes latents of a generative model too: a .npy or .npz with an array of floats,
 [64, frames], [channels, 64, frames] or, for a file each, [batch, channels, 64, frames].
 
     latents = sample(model)  # [8, 64, 215]: 8 pieces of 20 s, mono
@@ -17,13 +16,16 @@ makes audio/generated-0.wav to generated-7.wav. Latents are scaled to unit varia
 `encode` writes them; those of a model without that scaling take --scale=1.
 """
 
-import dataclasses
 import os
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from m2l_jax.corpus import flags as corpus_flags
 from m2l_jax.interface import command
+
+if TYPE_CHECKING:
+    from m2l_jax.corpus.plan import RunReport
 
 corpus_flags.define_model()
 corpus_flags.define_sharing()
@@ -63,13 +65,13 @@ def main() -> None:
     corpus_flags.run(_decode)
 
 
-def _decode(source: str, output: str) -> None:
+def _decode(source: str, output: str) -> 'str | RunReport':
     from m2l_jax.corpus import inputs
     from m2l_jax.corpus.decode import DecodeJob, DecodeSettings, check_first
     from m2l_jax.corpus.models import chunking_of
-    from m2l_jax.corpus.run import run_job, run_single
+    from m2l_jax.corpus.run import run_single
 
-    checkpoint, codec = corpus_flags.open_model()
+    checkpoint, codec, opened = corpus_flags.open_model()
     settings = DecodeSettings(
         codec.model_id,
         _FORMAT.value,
@@ -83,20 +85,14 @@ def _decode(source: str, output: str) -> None:
     )
     # An error comes before the folder is taken.
     chunking_of(codec, settings, codec.config.spectrogram.sample_rate)
-    options = corpus_flags.run_options()
-    opened = None if options.ray else codec
     folder = os.path.abspath(output)
-    job = DecodeJob(checkpoint, folder, settings, flags.FLAGS.batch_size, opened)
-    if inputs.is_single_file(source) and not options.is_shared:
-        print(run_single(job, source, output))
-        return
+    job = DecodeJob(checkpoint, settings, folder, flags.FLAGS.batch_size, opened)
+    if corpus_flags.is_alone(source):
+        return run_single(job, source, output)
     items = inputs.latent_items(source, output)
     check_first(items[0], settings)
     inputs.check_mirrored(items, f'.{_FORMAT.value}')
-    shards, cut = corpus_flags.plan(items)
-    report = run_job(job, shards, dataclasses.asdict(settings) | cut, output, options)
-    print(report.describe())
-    report.check_any_done(output)
+    return corpus_flags.run_corpus(lambda shards: job, settings, items)
 
 
 if __name__ == '__main__':

@@ -18,10 +18,17 @@ import sys
 import time
 
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.plan import Item, Output, ShardSummary, parse_share, plan_shards, share_of
-from m2l_jax.corpus.progress import Progress
+from m2l_jax.corpus.plan import (
+    Item,
+    Output,
+    RayOptions,
+    ShardSummary,
+    parse_share,
+    plan_shards,
+    share_of,
+)
 from m2l_jax.corpus.ray import run_ray
-from m2l_jax.corpus.run import RayOptions, run_local
+from m2l_jax.corpus.run import Progress, run_local
 from m2l_jax.interface import command
 from m2l_jax.interface.errors import InputError, Interrupted
 from m2l_jax.interface.paths import replaced_file

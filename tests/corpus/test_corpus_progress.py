@@ -6,7 +6,7 @@ import pytest
 
 from m2l_jax.audio import suffixes
 from m2l_jax.corpus.plan import Item, Shard, ShardSummary
-from m2l_jax.corpus.progress import Progress
+from m2l_jax.corpus.run import Progress
 
 
 @pytest.fixture

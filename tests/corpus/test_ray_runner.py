@@ -11,9 +11,9 @@ import pytest
 
 from m2l_jax.corpus import ray as ray_run
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.progress import Progress
+from m2l_jax.corpus.plan import RayOptions
 from m2l_jax.corpus.ray import run_ray
-from m2l_jax.corpus.run import RayOptions, run_local
+from m2l_jax.corpus.run import Progress, run_local
 from m2l_jax.interface.errors import InputError
 from tests.corpus.fake_job import SETTINGS, FakeJob, ThreadCountingJob, plan, results
 from tests.waiting import HANG_SECONDS, wait_until
