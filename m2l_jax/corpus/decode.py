@@ -16,16 +16,8 @@ from m2l_jax.audio import files
 from m2l_jax.codec.arrays import check_decoded
 from m2l_jax.codec.batches import LatentRow, latent_rows
 from m2l_jax.codec.chunks import Chunk
+from m2l_jax.corpus import models
 from m2l_jax.corpus.inputs import read_latent_item
-from m2l_jax.corpus.models import (
-    ModelJob,
-    check_chunks,
-    check_decodable,
-    chunking_of,
-    fit_latents,
-    rows_at_once,
-    unmix,
-)
 from m2l_jax.corpus.plan import Item, Output, Shard, ShardSummary, describe_output
 from m2l_jax.corpus.store import SUFFIXES, StoredLatents, check_name, mirrored_name
 from m2l_jax.interface.errors import InputError
@@ -61,14 +53,14 @@ class DecodeSettings:
     scale: float | None = None
 
     def __post_init__(self):
-        check_chunks(self)
+        models.check_chunks(self)
         if self.denoising_steps < 1:
             raise InputError(f'--denoising_steps={self.denoising_steps} must be at least 1')
         if self.scale is not None and not 0 < self.scale < math.inf:  # or NaN
             raise InputError(f'--scale={self.scale} must be a number above 0')
 
 
-class DecodeJob(ModelJob):
+class DecodeJob(models.ModelJob):
     """Decodes shards into the folder `target`."""
 
     def open(self) -> 'DecodeWorker':
@@ -84,8 +76,8 @@ class DecodeWorker:
         self._settings = job.settings
         self._codec = job.load()
         sample_rate = self._codec.config.spectrogram.sample_rate
-        self._chunking = chunking_of(self._codec, job.settings, sample_rate)
-        self._batch_rows = rows_at_once(self._codec, self._chunking, job.batch_size)
+        self._chunking = models.chunking_of(self._codec, job.settings, sample_rate)
+        self._batch_rows = models.rows_at_once(self._codec, self._chunking, job.batch_size)
         self._unnamed = threading.Lock()  # held for good once such a file has been logged
 
     def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
@@ -152,7 +144,9 @@ class DecodeWorker:
         """Returns the audio files to be made of latents, and warnings."""
         settings, output = self._settings, _output_name(item, name)
         _check_path(output)
-        fitted, lines = fit_latents(name, stored, self._codec, settings.sample_rate, settings.scale)
+        fitted, lines = models.fit_latents(
+            name, stored, self._codec, settings.sample_rate, settings.scale
+        )
         if stored.model is None and self._unnamed.acquire(blocking=False):
             _logger.info(
                 '%s does not say its model: it and others like it are decoded with this checkpoint',
@@ -191,7 +185,9 @@ class DecodeWorker:
 
         parts = (checked(np.stack([next(rows) for _ in file.stored.latents])) for _ in file.chunks)
         blocks = self._codec.join(parts, file.chunks, self._chunking)
-        audio = _trimmed((unmix(b, file.stored.channel_mode) for b in blocks), file.stored.samples)
+        audio = _trimmed(
+            (models.unmix(b, file.stored.channel_mode) for b in blocks), file.stored.samples
+        )
         stored, place = file.stored, self._folder / file.output
         files.write_blocks(place, audio, stored.sample_rate, stored.samples)
         return describe_output(self._folder, file.output, 1)
@@ -206,7 +202,7 @@ def check_first(item: Item, settings: DecodeSettings) -> None:
         name, stored = next(read_latent_item(item))
     except (InputError, StopIteration):
         return  # the others may be readable
-    check_decodable(name, stored, settings.model)
+    models.check_decodable(name, stored, settings.model)
 
 
 class _UndecodableError(Exception):

@@ -16,16 +16,9 @@ from m2l_jax.codec.batches import AudioRow
 from m2l_jax.codec.chunks import Chunk
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.seams import join_latents
-from m2l_jax.corpus.formats import Target
+from m2l_jax.corpus import models
+from m2l_jax.corpus.formats import FORMATS, Target
 from m2l_jax.corpus.inputs import AudioSource, audio_sources, read_ahead
-from m2l_jax.corpus.models import (
-    ModelJob,
-    check_chunks,
-    chunking_of,
-    mix,
-    mixed_channels,
-    rows_at_once,
-)
 from m2l_jax.corpus.plan import Shard, ShardSummary
 from m2l_jax.corpus.store import StoredLatents, to_storage
 from m2l_jax.interface.errors import InputError
@@ -67,7 +60,7 @@ class EncodeSettings:
     def __post_init__(self):
         if not 1000 <= self.sample_rate <= 1_000_000:
             raise InputError(f'--sample_rate={self.sample_rate} must be from 1000 to 1000000')
-        check_chunks(self)
+        models.check_chunks(self)
 
     def target(self, config: ModelConfig, folder: str | os.PathLike[str], shards: int) -> Target:
         """Describes the output in a folder, of a job with a number of shards."""
@@ -75,7 +68,7 @@ class EncodeSettings:
         return Target(pathlib.Path(folder).absolute(), self.format, width, self.storage, shards)
 
 
-class EncodeJob(ModelJob):
+class EncodeJob(models.ModelJob):
     """Encodes shards into a `Target`."""
 
     def open(self) -> 'EncodeWorker':
@@ -84,7 +77,7 @@ class EncodeJob(ModelJob):
 
     def complete(self, summaries: Iterable[ShardSummary]) -> None:
         """Finishes the output; see `run.Job`."""
-        self.target.complete(summaries)
+        FORMATS[self.target.format].complete(self.target, summaries)
 
 
 class EncodeWorker:
@@ -94,8 +87,8 @@ class EncodeWorker:
         self._target = job.target
         self._settings = job.settings
         self._codec = job.load()
-        self._chunking = chunking_of(self._codec, job.settings, job.settings.sample_rate)
-        self._batch_rows = rows_at_once(self._codec, self._chunking, job.batch_size)
+        self._chunking = models.chunking_of(self._codec, job.settings, job.settings.sample_rate)
+        self._batch_rows = models.rows_at_once(self._codec, self._chunking, job.batch_size)
 
     def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
         """Encodes a shard; see `run.Worker`. Latents depend on nothing beyond the shard."""
@@ -104,7 +97,7 @@ class EncodeWorker:
         seconds, latents, done = 0.0, 0, 0
         files = self._described(audio_sources(shard.items), failures)
         with (
-            self._target.open(shard.number) as sink,
+            FORMATS[self._target.format](self._target, shard.number) as sink,
             contextlib.closing(self._encode(files, failures, tell)) as encoded,
         ):
             for file, stored in encoded:
@@ -136,7 +129,7 @@ class EncodeWorker:
         def describe(source: AudioSource) -> _File | InputError:
             try:
                 samples, channels, warning = source.describe(self._settings.sample_rate)
-                rows = mixed_channels(channels, self._settings.channel_mode)
+                rows = models.mixed_channels(channels, self._settings.channel_mode)
                 filled = self._codec.padded_samples(samples) if self._settings.pad else samples
                 chunks = self._chunking.cut(self._codec.latents_in(filled))
                 return _File(source, samples, chunks, rows * len(chunks), warning)
@@ -191,7 +184,7 @@ class EncodeWorker:
         settings = self._settings
         block = _BLOCK_SECONDS * settings.sample_rate
         blocks = file.source.blocks(settings.sample_rate, block, file.levels)
-        mixed = (mix(block, settings.channel_mode) for block in blocks)
+        mixed = (models.mix(block, settings.channel_mode) for block in blocks)
         return chunk_rows(self._codec, mixed, file.chunks)
 
     def _joined(self, file: '_File') -> StoredLatents:

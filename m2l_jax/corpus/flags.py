@@ -77,15 +77,14 @@ def run_options(workers: int | None = None) -> 'RunOptions':
       workers: shards that this process works on at once, for work without accelerators; None for
         two, and on a cluster for an accelerator to each actor.
     """
-    from m2l_jax.corpus.plan import RayOptions, RunOptions
+    from m2l_jax.corpus.plan import RunOptions
 
     values = flags.FLAGS
-    ray = None
-    if values.runner == 'ray':
-        ray = RayOptions(values.ray_address, values.ray_cpus, accelerators=workers is None)
-        workers = workers and values.ray_cpus
-    threads = 2 if workers is None else workers
-    return RunOptions(values.share, ray, values.retry_failures, threads)
+    ray = values.ray_address if values.runner == 'ray' else None
+    threads = 2 if workers is None else workers if ray is None else values.ray_cpus
+    return RunOptions(
+        values.share, values.retry_failures, threads, ray, values.ray_cpus, workers is None
+    )
 
 
 def run_corpus(

@@ -15,15 +15,9 @@ from typing import Any
 import ml_dtypes  # noqa: F401 -- makes 'bfloat16' known to NumPy, and so to TFDS
 import numpy as np
 
+from m2l_jax.corpus import store
 from m2l_jax.corpus.plan import Output, ShardSummary, describe_output
-from m2l_jax.corpus.store import (
-    StoredLatents,
-    check,
-    check_name,
-    mirrored_name,
-    write_latents,
-    written_paths,
-)
+from m2l_jax.corpus.store import StoredLatents
 from m2l_jax.data.tfds import SPLIT, RecordFormat, ShardWriter, segment_format
 from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.paths import replaced_file
@@ -53,13 +47,9 @@ class Target:
     dtype: str
     shards: int
 
-    def open(self, number: int) -> 'FileFormat | DatasetFormat':
-        """Opens a shard for writing; a context manager."""
-        return FORMATS[self.format](self, number)
-
-    def complete(self, summaries: Iterable[ShardSummary]) -> None:
-        """Finishes the output once all shards are written."""
-        FORMATS[self.format].complete(self, summaries)
+    def record_format(self) -> RecordFormat:
+        """Returns the format of a dataset's records."""
+        return latent_records(self.width, self.dtype)
 
 
 class FileFormat(contextlib.AbstractContextManager):
@@ -76,14 +66,14 @@ class FileFormat(contextlib.AbstractContextManager):
 
     def check(self, source: str, stored: StoredLatents) -> None:
         """Raises an InputError if the output's name is too long."""
-        for path in written_paths(self._path(source)):
-            check_name(path)
+        for path in store.written_paths(self._path(source)):
+            store.check_name(path)
 
     def write(self, source: str, stored: StoredLatents) -> None:
         """Writes the latents of a file; raises an InputError or OSError."""
         path = self._path(source)
-        write_latents(path, stored)
-        for written in written_paths(path):
+        store.write_latents(path, stored)
+        for written in store.written_paths(path):
             name = written.relative_to(self._folder).as_posix()
             self.outputs.append(describe_output(self._folder, name, int(written == path)))
 
@@ -94,7 +84,7 @@ class FileFormat(contextlib.AbstractContextManager):
         """Does nothing: the files are complete."""
 
     def _path(self, source: str) -> pathlib.Path:
-        return self._folder / mirrored_name(source, self._suffix)
+        return self._folder / store.mirrored_name(source, self._suffix)
 
 
 class DatasetFormat(contextlib.AbstractContextManager):
@@ -106,7 +96,7 @@ class DatasetFormat(contextlib.AbstractContextManager):
     def __init__(self, target: Target, number: int):
         self.outputs: list[Output] = []
         self._records = 0
-        record_format = latent_records(target.width, target.dtype)
+        record_format = target.record_format()
         self._path = record_format.shard_path(target.folder, number, target.shards)
         with contextlib.ExitStack() as stack:
             partial = stack.enter_context(replaced_file(self._path))
@@ -134,13 +124,10 @@ class DatasetFormat(contextlib.AbstractContextManager):
     @staticmethod
     def complete(target: Target, summaries: Iterable[ShardSummary]) -> None:
         """Writes the metadata that TFDS opens the dataset by."""
-        lengths, size = [], 0
-        for summary in summaries:
-            (output,) = summary.outputs
-            lengths.append(output.records)
-            size += output.bytes
-        record_format = latent_records(target.width, target.dtype)
-        record_format.write_metadata(target.folder, lengths, size, describe(target.dtype))
+        outputs = [output for summary in summaries for output in summary.outputs]
+        lengths, size = [output.records for output in outputs], sum(o.bytes for o in outputs)
+        text = describe(target.dtype)
+        target.record_format().write_metadata(target.folder, lengths, size, text)
 
 
 FORMATS = {'npz': FileFormat, 'npy': FileFormat, 'tfds': DatasetFormat}
@@ -210,7 +197,7 @@ def join_records(records: list[Mapping[str, Any]]) -> StoredLatents:
     if numbers != list(range(first['channels'])):
         raise ValueError(f'{first["source"].decode()} has channels {numbers}')
     latents = np.stack([record['latents'].T for record in records])  # [channels, width, frames]
-    return check(
+    return store.check(
         StoredLatents(
             latents,
             first['sample_rate'],

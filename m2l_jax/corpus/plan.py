@@ -185,45 +185,31 @@ class RunReport:
 
 
 @dataclasses.dataclass(frozen=True)
-class RayOptions:
-    """A Ray cluster and the resources of each actor.
-
-    Attributes:
-      address: of the cluster; `auto` for the one that this machine is part of.
-      cpus: cores of an actor, beside its accelerator.
-      accelerators: True if each actor takes one, where the cluster has any.
-    """
-
-    address: str = 'auto'
-    cpus: int = 4
-    accelerators: bool = True
-
-    def __post_init__(self):
-        if self.cpus < 1:
-            raise InputError(f'--ray_cpus={self.cpus} must be at least 1')
-
-
-@dataclasses.dataclass(frozen=True)
 class RunOptions:
     """The division of the work. The results don't depend on it.
 
     Attributes:
       share: `i/n` for the i-th of n shares of the shards; None for all, or for those of this
         process where several have joined through JAX.
-      ray: the cluster to work on; None for this process.
       retry_failures: True to redo shards in which files failed.
-      threads: shards that a worker works on at once. With two, one is computed while the other is
-        read or written.
+      threads: shards that a process or actor works on at once. With two, one is computed while the
+        other is read or written.
+      ray: address of a Ray cluster, `auto` for this machine's; None to work in this process.
+      ray_cpus: cores of each Ray actor.
+      ray_accelerators: True if each takes an accelerator too, where the cluster has any.
     """
 
     share: str | None = None
-    ray: RayOptions | None = None
     retry_failures: bool = False
     threads: int = 2
+    ray: str | None = None
+    ray_cpus: int = 4
+    ray_accelerators: bool = True
 
     def __post_init__(self):
-        if self.threads < 1:
-            raise InputError(f'--workers={self.threads} must be at least 1')
+        for flag, value in (('workers', self.threads), ('ray_cpus', self.ray_cpus)):
+            if value < 1:
+                raise InputError(f'--{flag}={value} must be at least 1')
 
 
 def describe_output(folder: str | os.PathLike[str], name: str, records: int) -> Output:

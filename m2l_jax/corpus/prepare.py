@@ -14,18 +14,10 @@ import numpy as np
 from m2l_jax.audio import files
 from m2l_jax.audio.levels import Levels
 from m2l_jax.audio.pcm import FULL_SCALE, to_int16
+from m2l_jax.corpus import plan
 from m2l_jax.corpus.inputs import find_audio
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.plan import (
-    Item,
-    Piece,
-    RunOptions,
-    RunReport,
-    Shard,
-    ShardSummary,
-    describe_output,
-    shuffled,
-)
+from m2l_jax.corpus.plan import Item, Piece, RunOptions, RunReport, Shard, ShardSummary
 from m2l_jax.corpus.run import run_job
 from m2l_jax.data.segments import SegmentConfig
 from m2l_jax.data.tfds import ShardWriter, segment_format
@@ -80,7 +72,7 @@ def plan_segments(listed: Sequence[Piece], config: SegmentConfig) -> tuple[Shard
     shards: list[Shard] = []
     pieces: list[Piece] = []
     room = budget
-    for file in shuffled(listed):
+    for file in plan.shuffled(listed):
         if file.problem:
             pieces.append(file)
             continue
@@ -153,7 +145,7 @@ class PrepareJob:
                 header = '' if piece.first else piece.info.warning
                 reasons = (header, problem, levels.constant() if is_whole else '')
                 warnings += [(piece.source, reason) for reason in reasons if reason]
-        output = describe_output(path.parent, path.name, records)
+        output = plan.describe_output(path.parent, path.name, records)
         return ShardSummary(
             shard.number, done, seconds, 0, (output,), tuple(failures), tuple(warnings)
         )

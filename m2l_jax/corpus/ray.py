@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.plan import RayOptions, Shard, ShardSummary
+from m2l_jax.corpus.plan import RunOptions, Shard, ShardSummary
 from m2l_jax.corpus.run import Job, Progress, check_not_stopped, work_and_commit
 from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.signals import StopRequest
@@ -36,10 +36,9 @@ def run_ray(
     shards: Sequence[Shard],
     ledger: Ledger,
     progress: Progress,
-    options: RayOptions,
-    threads: int = 2,
+    options: RunOptions,
 ) -> None:
-    """Works on all of a cluster on the shards that are not done, `threads` at once in each actor.
+    """Works on the shards that are not done, on all of a cluster.
 
     All nodes see the ledger's folder, and the input, under the same name.
 
@@ -53,9 +52,9 @@ def run_ray(
     progress.start(missing)
     if missing:
         with (
-            _connected(options.address) as ray,
+            _connected(options.ray) as ray,
             stop.watched('dropping the shards under way, then stopping'),
-            contextlib.closing(_Crew(ray, job, ledger, progress, options, threads)) as crew,
+            contextlib.closing(_Crew(ray, job, ledger, progress, options)) as crew,
         ):
             crew.work_on(missing, stop)
     check_not_stopped(stop, ledger.missing(missing), shards)
@@ -138,17 +137,17 @@ class _Crew:
     job: Job
     ledger: Ledger
     progress: Progress
-    options: RayOptions
-    threads: int
+    options: RunOptions
 
     def __post_init__(self):
         resources = [node['Resources'] for node in self._alive_nodes()]
         kinds = [k for k in _ACCELERATORS if any(found.get(k, 0) >= 1 for found in resources)]
-        self._accelerator = kinds[0] if kinds and self.options.accelerators else None
+        self._accelerator = kinds[0] if kinds and self.options.ray_accelerators else None
         if not self._count_places():
             what = 'cores' if self._accelerator is None else f'cores and a {self._accelerator}'
             raise InputError(
-                f'no node of the Ray cluster has {self.options.cpus} {what}: pass fewer --ray_cpus'
+                f'no node of the Ray cluster has {self.options.ray_cpus} {what}: '
+                'pass fewer --ray_cpus'
             )
         self._job = self.ray.put(self.job)
         self._nodes: dict[Any, str | None] = {}  # of each actor; None until it is ready
@@ -196,7 +195,7 @@ class _Crew:
 
     def _count_places(self) -> int:
         """Counts the actors for which the nodes have room."""
-        needed = {'CPU': self.options.cpus}
+        needed = {'CPU': self.options.ray_cpus}
         if self._accelerator is not None:
             needed[self._accelerator] = 1
         return sum(
@@ -211,13 +210,13 @@ class _Crew:
         if not places:
             _logger.warning('no node of the Ray cluster is left: waiting for one')
         remote = self.ray.remote(
-            num_cpus=self.options.cpus,
+            num_cpus=self.options.ray_cpus,
             num_gpus=int(self._accelerator == 'GPU'),
             resources={'TPU': 1} if self._accelerator == 'TPU' else None,
             max_restarts=0,
-            max_concurrency=self.threads + 1,  # and `stop`
+            max_concurrency=self.options.threads + 1,  # and `stop`
         )(_Actor)
-        arguments = (self._job, str(self.ledger.folder), self.options.cpus, self._accelerator)
+        arguments = (self._job, str(self.ledger.folder), self.options.ray_cpus, self._accelerator)
         while len(self._nodes) < places:
             actor = remote.remote()
             self._nodes[actor] = None
@@ -227,7 +226,7 @@ class _Crew:
         """Gives shards to the actors that are ready, evenly."""
         busy = Counter(actor for actor, _ in self._tasks.values())
         ready = [actor for actor, node in self._nodes.items() if node is not None]
-        for shards, most in ((self._queue, self.threads), (self._suspects, 1)):
+        for shards, most in ((self._queue, self.options.threads), (self._suspects, 1)):
             for count in range(most):
                 for actor in ready:
                     if busy[actor] == count and shards:

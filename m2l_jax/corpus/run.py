@@ -14,16 +14,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Protocol
 
 from m2l_jax.audio.suffixes import NONE_LEFT_OUT, LeftOut
+from m2l_jax.corpus import plan
 from m2l_jax.corpus.ledger import Ledger, is_claimed
-from m2l_jax.corpus.plan import (
-    Item,
-    RunOptions,
-    RunReport,
-    Shard,
-    ShardSummary,
-    parse_share,
-    share_of,
-)
+from m2l_jax.corpus.plan import Item, RunOptions, RunReport, Shard, ShardSummary
 from m2l_jax.interface.errors import InputError, Interrupted
 from m2l_jax.interface.json_files import write_json
 from m2l_jax.interface.paths import new_folder
@@ -41,10 +34,8 @@ class Worker(Protocol):
     def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
         """Writes the outputs of a shard; several threads may call it at once.
 
-        Args:
-          shard: the shard.
-          tell: the worker calls it with the seconds of audio done since its last call. It raises
-            Interrupted if the shard is to be dropped; the worker lets that through.
+        The worker calls `tell` with the seconds of audio done since its last call. It raises
+        Interrupted if the shard is to be dropped; the worker lets that through.
 
         Raises:
           InputError, OSError: if no shard can be worked on, e.g. for lack of space. The summary
@@ -164,7 +155,7 @@ def run_job(
     index, count = _parse_share(options)
     ledger = Ledger(folder)
     ledger.claim(settings, [item for shard in shards for item in shard.items])
-    mine = share_of(shards, index, count)
+    mine = plan.share_of(shards, index, count)
     if options.retry_failures:
         ledger.forget_failures(mine)
     ledger.reopen(mine)
@@ -174,7 +165,7 @@ def run_job(
         if options.ray is not None:
             from m2l_jax.corpus.ray import run_ray
 
-            run_ray(job, mine, ledger, progress, options.ray, options.threads)
+            run_ray(job, mine, ledger, progress, options)
         else:
             run_local(job, mine, ledger, progress, options.threads)
     except BaseException:
@@ -307,7 +298,7 @@ def check_not_stopped(stop: StopRequest, left: Sequence[Shard], shards: Sequence
 def _parse_share(options: RunOptions) -> tuple[int, int]:
     """Returns this process's number and the number of processes."""
     if options.share is not None:
-        return parse_share(options.share)
+        return plan.parse_share(options.share)
     import jax
 
     if options.retry_failures and jax.process_count() > 1:

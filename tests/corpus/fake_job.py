@@ -21,7 +21,7 @@ from m2l_jax.corpus.ledger import Ledger
 from m2l_jax.corpus.plan import (
     Item,
     Output,
-    RayOptions,
+    RunOptions,
     ShardSummary,
     parse_share,
     plan_shards,
@@ -145,7 +145,7 @@ def main(folder, count, seconds, share='0/1', address='', endless='inf'):
     print('begins', flush=True)
     job = FakeJob(folder, float(seconds), float(endless))
     if address:
-        run_ray(job, mine, ledger, Progress(mine), RayOptions(address, cpus=1))
+        run_ray(job, mine, ledger, Progress(mine), RunOptions(ray=address, ray_cpus=1))
     else:
         run_local(job, mine, ledger, Progress(mine))
     print(ledger.finish(shards), flush=True)
