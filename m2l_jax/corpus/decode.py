@@ -80,7 +80,7 @@ class DecodeWorker:
         self._batch_rows = models.rows_at_once(self._codec, self._chunking, job.batch_size)
         self._unnamed = threading.Lock()  # held for good once such a file has been logged
 
-    def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
+    def work(self, shard: Shard, advance: Callable[[float], None]) -> ShardSummary:
         """Decodes a shard; see `run.Worker`."""
         failures: dict[str, str] = {}
         outputs: list[Output] = []
@@ -98,7 +98,7 @@ class DecodeWorker:
             file = under_way.popleft()
             rows = itertools.chain([first], itertools.islice(decoded, file.rows - 1))
             try:
-                outputs.append(self._write(file, rows, tell))
+                outputs.append(self._write(file, rows, advance))
             except (_UndecodableError, files.FormatError) as error:
                 failures[file.name] = str(error)
                 collections.deque(rows, maxlen=0)  # the next row is the next file's
@@ -170,12 +170,12 @@ class DecodeWorker:
         return opened, lines
 
     def _write(
-        self, file: '_File', rows: Iterator[np.ndarray], tell: Callable[[float], None]
+        self, file: '_File', rows: Iterator[np.ndarray], advance: Callable[[float], None]
     ) -> Output:
         """Writes the audio of a file as its rows are decoded."""
 
         def checked(part: np.ndarray) -> np.ndarray:
-            tell(file.seconds / len(file.chunks))
+            advance(file.seconds / len(file.chunks))
             try:
                 return check_decoded(
                     part, file.stored.latents, self._codec.config.latent_scale, file.name

@@ -90,7 +90,7 @@ class EncodeWorker:
         self._chunking = models.chunking_of(self._codec, job.settings, job.settings.sample_rate)
         self._batch_rows = models.rows_at_once(self._codec, self._chunking, job.batch_size)
 
-    def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
+    def work(self, shard: Shard, advance: Callable[[float], None]) -> ShardSummary:
         """Encodes a shard; see `run.Worker`. Latents depend on nothing beyond the shard."""
         failures: dict[str, str] = {}
         warnings: list[tuple[str, str]] = []
@@ -98,7 +98,7 @@ class EncodeWorker:
         files = self._described(audio_sources(shard.items), failures)
         with (
             FORMATS[self._target.format](self._target, shard.number) as sink,
-            contextlib.closing(self._encode(files, failures, tell)) as encoded,
+            contextlib.closing(self._encode(files, failures, advance)) as encoded,
         ):
             for file, stored in encoded:
                 name = file.source.name
@@ -143,7 +143,7 @@ class EncodeWorker:
         return sorted(usable, key=lambda file: -file.samples)
 
     def _encode(
-        self, files: Sequence['_File'], failures: dict[str, str], tell: Callable[[float], None]
+        self, files: Sequence['_File'], failures: dict[str, str], advance: Callable[[float], None]
     ) -> Iterator[tuple['_File', StoredLatents]]:
         """Yields the latents of each file that can be read to its end, in the order of `files`."""
         settings = self._settings
@@ -157,7 +157,7 @@ class EncodeWorker:
         for encoded in results:
             file = under_way.popleft()
             file.encoded.append(encoded)
-            tell(file.samples / settings.sample_rate / file.rows)
+            advance(file.samples / settings.sample_rate / file.rows)
             if len(file.encoded) == file.rows:
                 yield file, self._joined(file)
                 file.encoded.clear()

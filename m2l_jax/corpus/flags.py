@@ -156,7 +156,7 @@ def run(work: 'Callable[[str, str], str | RunReport]', devices: bool = True) -> 
             place = processes.find_place(None, None, None, os.environ)
         except InputError:
             raise InputError(
-                'this launcher does not tell its processes how to join: pass --share=i/n to each'
+                'this launcher does not say how its processes join: pass --share=i/n to each'
             ) from None
     with processes.joined(place, values.join_timeout if devices else 0):
         result = work(source, output)

@@ -31,21 +31,13 @@ _MOST_BYTES = (1 << 31) - (1 << 20)
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The output of an encoding job.
-
-    Attributes:
-      folder: for the latents.
-      format: one of `FORMATS`.
-      width: numbers per frame: 64 for latents, 8192 for features of the released model.
-      dtype: of the numbers, one of `store.STORAGE_DTYPES`.
-      shards: number in the whole job.
-    """
+    """The output of an encoding job."""
 
     folder: pathlib.Path
-    format: str
-    width: int
-    dtype: str
-    shards: int
+    format: str  # one of `FORMATS`
+    width: int  # numbers per frame: 64 for latents, 8192 for features of the released model
+    dtype: str  # of the numbers, one of `store.STORAGE_DTYPES`
+    shards: int  # in the whole job
 
     def record_format(self) -> RecordFormat:
         """Returns the format of a dataset's records."""

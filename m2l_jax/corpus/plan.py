@@ -88,74 +88,42 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """A file that was written.
+    """A file that was written."""
 
-    Attributes:
-      name: path below the output folder, with forward slashes.
-      bytes: size.
-      sha256: hash of the content, in hexadecimal.
-      records: number of records in a dataset's shard, 1 for any other file of latents or audio, 0
-        for a file that belongs to another.
-    """
-
-    name: str
+    name: str  # path below the output folder, with forward slashes
     bytes: int
-    sha256: str
-    records: int
+    sha256: str  # of the content, in hexadecimal
+    records: int  # in a dataset's shard; 1 for other latents or audio, 0 for a file of another one
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardSummary:
-    """The result of a shard.
+    """The result of a shard."""
 
-    Attributes:
-      number: of the shard.
-      files: number of files done.
-      seconds: audio in them.
-      latents: number of vectors, over all channels.
-      outputs: files written.
-      failures: (source, reason) of each file that could not be done.
-      warnings: (source, reason) for files that were done, but probably hold a mistake.
-    """
-
-    number: int
-    files: int
-    seconds: float
-    latents: int
+    number: int  # of the shard
+    files: int  # done
+    seconds: float  # of audio in them
+    latents: int  # vectors, over all channels
     outputs: tuple[Output, ...]
-    failures: tuple[tuple[str, str], ...]
-    warnings: tuple[tuple[str, str], ...] = ()
+    failures: tuple[tuple[str, str], ...]  # source and reason of each file that was not done
+    warnings: tuple[tuple[str, str], ...] = ()  # source and reason of likely mistakes in others
 
 
 @dataclasses.dataclass
 class RunReport:
-    """The work that a process has done on a job; `report.json` has the same fields.
+    """The work that a process has done on a job; `report.json` has the same fields."""
 
-    Attributes:
-      seconds: time taken, after the model was loaded.
-      shards: number done.
-      files: number done in them.
-      failures: number of files in them that could not be done.
-      warnings: number about the files done.
-      hours: of audio in the files done.
-      times_real_time: duration of the audio over the time taken.
-      latents: number of vectors, over all channels.
-      shards_before: number that were done before it began.
-      shards_missing: number of its share that are not done, if it was stopped.
-      left_out: files of the whole input that were left out for their suffixes.
-    """
-
-    seconds: float = 0.0
-    shards: int = 0
-    files: int = 0
-    failures: int = 0
-    warnings: int = 0
-    hours: float = 0.0
-    times_real_time: float = 0.0
-    latents: int = 0
-    shards_before: int = 0
-    shards_missing: int = 0
-    left_out: LeftOut = NONE_LEFT_OUT
+    seconds: float = 0.0  # taken, after the model was loaded
+    shards: int = 0  # done
+    files: int = 0  # done in them
+    failures: int = 0  # files in them that could not be done
+    warnings: int = 0  # about the files done
+    hours: float = 0.0  # of audio in the files done
+    times_real_time: float = 0.0  # duration of the audio over the time taken
+    latents: int = 0  # vectors, over all channels
+    shards_before: int = 0  # done before it began
+    shards_missing: int = 0  # of its share, if it was stopped
+    left_out: LeftOut = NONE_LEFT_OUT  # files of the whole input, for their suffixes
 
     def describe(self) -> str:
         """Describes the run in a few lines to print."""

@@ -91,27 +91,19 @@ def plan_segments(listed: Sequence[Piece], config: SegmentConfig) -> tuple[Shard
 
 @dataclasses.dataclass(frozen=True)
 class PrepareJob:
-    """Prepares shards; a `run.Job` and its worker.
+    """Prepares shards; a `run.Job` and its worker."""
 
-    Attributes:
-      inputs: as the user named them, for errors.
-      folder: for the dataset; all workers see it.
-      config: of the segments.
-      shards: number in the whole job.
-      segments: number planned, over all channels.
-    """
-
-    inputs: str
-    folder: str
+    inputs: str  # as the user named them, for errors
+    folder: str  # for the dataset; all workers see it
     config: SegmentConfig
-    shards: int
-    segments: int
+    shards: int  # in the whole job
+    segments: int  # planned, over all channels
 
     def open(self) -> 'PrepareJob':
         """Returns itself: nothing needs loading."""
         return self
 
-    def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
+    def work(self, shard: Shard, advance: Callable[[float], None]) -> ShardSummary:
         """Writes a shard; see `run.Worker`.
 
         A file that is partly silent or damaged gets a warning; if nothing is left, a failure. The
@@ -131,7 +123,7 @@ class PrepareJob:
                     failures.append((piece.source, piece.problem))
                     continue
                 levels = Levels()
-                written, problem = self._write_piece(writer, piece, levels, tell)
+                written, problem = self._write_piece(writer, piece, levels, advance)
                 records += written
                 if not written:
                     problem = problem or f'{piece.path} is silent (RMS below {self.config.min_rms})'
@@ -177,7 +169,7 @@ class PrepareJob:
         )
 
     def _write_piece(
-        self, writer: ShardWriter, piece: Piece, levels: Levels, tell: Callable[[float], None]
+        self, writer: ShardWriter, piece: Piece, levels: Levels, advance: Callable[[float], None]
     ) -> tuple[int, str]:
         """Writes the finite, audible segments of a piece, a record a channel.
 
@@ -194,7 +186,7 @@ class PrepareJob:
                         )
                     else:
                         written += self._write_record(writer, piece, offset, channel, waveform)
-                tell(self._seconds(1))
+                advance(self._seconds(1))
         except _DamagedError as error:
             problem = problem or str(error)
         return written, problem

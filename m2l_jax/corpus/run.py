@@ -31,10 +31,10 @@ _LOOK_SECONDS = 5
 class Worker(Protocol):
     """Works on shards, in the process that opened the job."""
 
-    def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
+    def work(self, shard: Shard, advance: Callable[[float], None]) -> ShardSummary:
         """Writes the outputs of a shard; several threads may call it at once.
 
-        The worker calls `tell` with the seconds of audio done since its last call. It raises
+        The worker calls `advance` with the seconds of audio done since its last call. It raises
         Interrupted if the shard is to be dropped; the worker lets that through.
 
         Raises:
@@ -79,7 +79,7 @@ class Progress:
         self._begin = time.monotonic()
         self._bar = ProgressBar(total, 'B', total - left)
 
-    def tell(self, shard: Shard, seconds: float) -> None:
+    def advance(self, shard: Shard, seconds: float) -> None:
         """Counts seconds of audio of a shard under way."""
         with self._lock:
             self._under_way[shard.number] += seconds
@@ -227,8 +227,8 @@ def run_local(
         if is_over():
             return
         try:
-            tell = functools.partial(progress.tell, shard)
-            progress.after(shard, work_and_commit(worker, shard, ledger, tell, is_over))
+            advance = functools.partial(progress.advance, shard)
+            progress.after(shard, work_and_commit(worker, shard, ledger, advance, is_over))
         except Interrupted:
             return
         except BaseException:
@@ -254,27 +254,27 @@ def work_and_commit(
     worker: Worker,
     shard: Shard,
     ledger: Ledger,
-    tell: Callable[[float], None],
+    advance: Callable[[float], None],
     is_stopped: Callable[[], bool],
 ) -> ShardSummary:
     """Works on a shard and commits it.
 
     Args:
       worker: as the other arguments, see `Worker.work`.
-      is_stopped: asked whenever the worker calls `tell`; True drops the shard.
+      is_stopped: asked whenever the worker calls `advance`; True drops the shard.
 
     Raises:
       InputError: if the work cannot go on.
       Interrupted: if the shard was dropped.
     """
 
-    def tell_or_stop(seconds: float) -> None:
+    def advance_or_stop(seconds: float) -> None:
         if is_stopped():
             raise Interrupted(f'shard {shard.number} is dropped')
-        tell(seconds)
+        advance(seconds)
 
     try:
-        summary = worker.work(shard, tell_or_stop)
+        summary = worker.work(shard, advance_or_stop)
         ledger.commit(summary)
     except (InputError, OSError) as error:
         reason = str(error)

@@ -61,14 +61,14 @@ def verify_job(folder: str | os.PathLike[str]) -> str:
 def verify(
     folder: str | os.PathLike[str],
     outputs: Iterable[Output],
-    tell: Callable[[int], None] = lambda _: None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> list[Problem]:
     """Compares every output's size, hash, number of records and shapes; refuses NaN and infinity.
 
     Args:
       folder: the job's output folder.
       outputs: the files in it, as the job noted them.
-      tell: is called with the bytes verified since the last call.
+      advance: is called with the bytes verified since the last call.
 
     Returns:
       (name, reason) of each output that isn't as it was written, in the order of `outputs`; and of
@@ -83,7 +83,7 @@ def verify(
             reasons = threads.map(_find_problem, paths, block, itertools.repeat(record_format))
             for output, reason in zip(block, reasons, strict=True):
                 problems += [(output.name, reason)] if reason else []
-                tell(output.bytes)
+                advance(output.bytes)
             shards = [output for output in block if is_shard(output.name)]
             lengths |= {output.name: output.records for output in shards}
     return problems + _compare_lengths(folder, record_format, lengths)
@@ -109,11 +109,11 @@ def _compare_lengths(
         without = lengths and not os.path.exists(os.path.join(folder, INFO))
         return [(INFO, 'is missing, and so no shard can be opened')] if without else []
     described = formats.shard_lengths(folder, kinds=_KINDS)
-    told = {os.path.relpath(path, folder): records for path, records in described.items()}
+    noted = {os.path.relpath(path, folder): records for path, records in described.items()}
     return [
-        (INFO, f'tells of {told.get(name, "no")} records in {name}, not {records}')
+        (INFO, f'notes {noted.get(name, "no")} records in {name}, not {records}')
         for name, records in lengths.items()
-        if told.get(name) != records
+        if noted.get(name) != records
     ]
 
 

@@ -37,11 +37,11 @@ def test_what_was_done_before_counts_as_done_and_not_as_speed(clock, caplog):
     progress = Progress(shards)
     clock.now = 500
     progress.start(shards[4:])
-    progress.tell(shards[4], 1800)
-    progress.tell(shards[5], 1800)
+    progress.advance(shards[4], 1800)
+    progress.advance(shards[5], 1800)
     assert caplog.messages == []
     clock.now += 31
-    progress.tell(shards[4], 1800)
+    progress.advance(shards[4], 1800)
     clock.now += 29
     progress.after(shards[4], summarise(shards[4], (('b', 'no audio'),)))
     progress.drop(shards[5])
