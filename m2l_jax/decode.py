@@ -36,27 +36,26 @@ flags.DEFINE_string(
     'latents; several with commas.',
 )
 flags.DEFINE_string('output', None, 'Folder for the audio: new, or of an earlier run of the same.')
-_FORMAT = flags.DEFINE_enum('format', 'wav', ['wav', 'flac', 'ogg'], 'Of the files written.')
+_FORMAT = flags.DEFINE_enum('format', 'wav', ['wav', 'flac', 'ogg'], 'Of the audio files.')
 _STEPS = flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)
 _SEED = command.define_seed()
 _OVERLAP = flags.DEFINE_float(
     'overlap',
     2.0,
-    'Seconds over which chunks fade into each other; with 0 they end bluntly, as in the PyTorch '
-    'package.',
+    'Seconds of the fade between chunks; 0 for none, as in the PyTorch package.',
 )
 _RATE = flags.DEFINE_integer(
     'sample_rate',
     None,
-    "Of the audio in Hz, for files that do not say it; by default the model's, 44100.",
+    "Of the audio in Hz, for files that don't say it; by default the model's, 44100.",
     lower_bound=1000,
     upper_bound=1_000_000,
 )
 _SCALE = flags.DEFINE_float(
     'scale',
     None,
-    "Latents times this are the model's own, for files that do not say it: by default 0.06, as "
-    '`encode` writes them, of unit variance on music; 1 for latents that are not scaled.',
+    "Factor from the latents to the model's, for files that don't say it; by default 0.06, as of "
+    '`encode`, for unit variance on music; 1 for latents that are not scaled.',
 )
 
 

@@ -34,15 +34,18 @@ _FORMAT = flags.DEFINE_enum(
     'format', 'npz', ['npz', 'npy', 'tfds'], 'A file for each input, or a TFDS dataset of records.'
 )
 _STORAGE = flags.DEFINE_enum(
-    'storage', 'float32', ['float32', 'float16', 'bfloat16'], 'In which latents are stored.'
+    'storage', 'float32', ['float32', 'float16', 'bfloat16'], 'Type of the stored numbers.'
 )
-_FEATURES = flags.DEFINE_boolean('features', False, 'Store those before the bottleneck instead.')
+_FEATURES = flags.DEFINE_boolean('features', False, 'Store features before the bottleneck.')
 _CHANNELS = flags.DEFINE_enum(
-    'channels', 'each', ['each', 'mono', 'mid_side'], 'What of several channels is encoded.'
+    'channels',
+    'each',
+    ['each', 'mono', 'mid_side'],
+    'Encode each channel, their mean, or mid and side.',
 )
-_RATE = flags.DEFINE_integer('sample_rate', 44_100, 'In Hz, to which audio is resampled.')
+_RATE = flags.DEFINE_integer('sample_rate', 44_100, 'In Hz; audio is resampled to it.')
 _OVERLAP = flags.DEFINE_float(
-    'overlap', 0.0, 'Seconds that chunks share; with 0 they are those of the PyTorch package.'
+    'overlap', 0.0, 'Seconds that chunks share; the PyTorch package has 0.'
 )
 _PAD = flags.DEFINE_boolean(
     'pad',

@@ -35,10 +35,8 @@ _CROP = flags.DEFINE_integer(
     'Spectrogram frames, 2048 samples each and 512 apart, of the longest crop that will be trained '
     'on; segments overlap by that.',
 )
-_MIN_RMS = flags.DEFINE_float(
-    'min_rms', 0.001, 'Segments with a lower RMS (full scale is 1) are left out.'
-)
-_MEGABYTES = flags.DEFINE_float('shard_megabytes', 128.0, 'Audio in a shard, about.')
+_MIN_RMS = flags.DEFINE_float('min_rms', 0.001, 'Least RMS of a segment to keep; full scale is 1.')
+_MEGABYTES = flags.DEFINE_float('shard_megabytes', 128.0, 'Approximate size of a shard.')
 _WORKERS = flags.DEFINE_integer(
     'workers', None, 'Shards that are written at once in this process; by default one a core.'
 )

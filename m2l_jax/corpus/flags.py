@@ -31,7 +31,7 @@ def define_model() -> None:
         ['float32', 'bfloat16'],
         'Of the computation; by default bfloat16 on accelerators and float32 on a CPU.',
     )
-    flags.DEFINE_float('chunk_seconds', 60.0, 'Longest stretch of audio that is computed at once.')
+    flags.DEFINE_float('chunk_seconds', 60.0, 'Longest stretch of audio to compute at once.')
     flags.DEFINE_integer(
         'batch_size',
         None,
@@ -39,12 +39,12 @@ def define_model() -> None:
         'memory holds.',
         lower_bound=1,
     )
-    flags.DEFINE_float('shard_megabytes', 512.0, 'Input in a shard, the unit of work, about.')
+    flags.DEFINE_float('shard_megabytes', 512.0, 'Approximate input in a shard, the unit of work.')
     flags.DEFINE_integer('shard_files', 2000, 'Most files in a shard.')
     flags.DEFINE_integer(
         'join_timeout',
         300,
-        'Seconds to wait for all processes of a Cloud TPU, where they have to be joined.',
+        'Seconds to wait for all processes of a Cloud TPU, if they have to join.',
         lower_bound=1,
     )
 
@@ -61,11 +61,11 @@ def define_sharing() -> None:
     flags.DEFINE_boolean(
         'retry_failures',
         False,
-        'Work again on shards in which files failed: after trouble with a disk, say. The input '
-        'must be the same: files that have changed since need another --output.',
+        'Redo shards in which files failed, e.g. for trouble with a disk. The input must be the '
+        'same: changed files need another --output.',
     )
     flags.DEFINE_boolean('verify', False, 'Only read all files in --output again, and check them.')
-    flags.DEFINE_enum('runner', 'local', ['local', 'ray'], 'Ray needs a cluster that runs.')
+    flags.DEFINE_enum('runner', 'local', ['local', 'ray'], 'Ray needs a running cluster.')
     flags.DEFINE_string('ray_address', 'auto', 'Of the Ray cluster: HOST:PORT, or the one here.')
     flags.DEFINE_integer('ray_cpus', 4, 'Cores of each Ray actor, beside its accelerator.')
 

@@ -243,8 +243,14 @@ def _list_items(
         if names.count(name) > 1:
             raise InputError(f'several datasets are called {name!r}: use another --output for each')
     root, paths, unread = find_files(others, suffixes, kind, unread_suffixes)
-    items = list(_file_items(root, _outside(output, paths)))
-    not_read = left_out(_name_below(root, path) for path in _outside(output, unread))
+    above = len(os.path.join(root, ''))
+    paths = _outside(output, paths)
+    items = [
+        Item(readable_name(path[above:]), path, size)
+        for path, size in zip(paths, file_sizes(paths), strict=True)
+        if size is not None
+    ]
+    not_read = left_out(readable_name(path[above:]) for path in _outside(output, unread))
     for part in datasets:
         place = part if part.startswith('tfds:') else os.path.abspath(part)
         items += read_dataset(place, _dataset_name(part) if len(parts) > 1 else '')
@@ -267,16 +273,6 @@ def _refuse_output(parts: Iterable[str], output: str | os.PathLike[str]) -> None
 def _outside(output: str | os.PathLike[str], paths: Iterable[str]) -> list[str]:
     below = os.path.join(os.path.abspath(output), '')
     return [path for path in paths if not path.startswith(below)]
-
-
-def _file_items(root: str, paths: list[str]) -> Iterator[Item]:
-    for path, size in zip(paths, file_sizes(paths), strict=True):
-        if size is not None:
-            yield Item(_name_below(root, path), path, size)
-
-
-def _name_below(root: str, path: str) -> str:
-    return readable_name(path[len(os.path.join(root, '')) :])
 
 
 def _dataset_name(path: str) -> str:
