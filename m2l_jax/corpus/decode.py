@@ -229,8 +229,9 @@ class _File:
 
 def _output_name(item: Item, source: str) -> str:
     """Returns an output's name without its suffix, below the dataset's name for a record."""
-    if source == item.source:  # records keep the suffix in their names: a.wav is not a.mp3
+    if source == item.source:
         return mirrored_name(source, '')
+    # A record's own suffix stays: a.wav and a.mp3 are two inputs.
     return os.path.join(os.path.dirname(item.source), source)
 
 

@@ -26,14 +26,8 @@ from m2l_jax.corpus.ledger import MANIFEST, is_claimed
 from m2l_jax.corpus.plan import Item
 from m2l_jax.corpus.store import mirrored_name
 from m2l_jax.data.tfds import AudioRecords, is_dataset, split_of
+from m2l_jax.interface import listing
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.listing import (
-    LIST_SUFFIX,
-    file_sizes,
-    find_files,
-    readable_name,
-    split_inputs,
-)
 
 _logger = logging.getLogger(__name__)
 
@@ -46,7 +40,7 @@ _WAIT_SECONDS = 0.2  # between checks for the end of reading ahead
 
 def is_single_file(inputs: str) -> bool:
     """True for a single file that is not a list."""
-    return os.path.isfile(inputs) and not inputs.lower().endswith(LIST_SUFFIX)
+    return os.path.isfile(inputs) and not inputs.lower().endswith(listing.LIST_SUFFIX)
 
 
 def find_audio(
@@ -78,7 +72,7 @@ def latent_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...
     Args, items and errors are those of `find_audio`; the folder of an incomplete job is an error
     too.
     """
-    for part in split_inputs(inputs):
+    for part in listing.split_inputs(inputs):
         if is_claimed(part) and not os.path.exists(os.path.join(part, MANIFEST)):
             raise InputError(f'{part} is not complete: run the encoding to its end first')
     items, not_read = _list_items(
@@ -234,7 +228,7 @@ def _list_items(
     unread_suffixes: Collection[str],
     remedy: str,
 ) -> tuple[tuple[Item, ...], LeftOut]:
-    parts = split_inputs(inputs)
+    parts = listing.split_inputs(inputs)
     datasets = [part for part in parts if read_dataset is not None and is_dataset(part)]
     others = [part for part in parts if part not in datasets]
     _refuse_output([*others, *(split_of(part)[0] for part in datasets)], output)
@@ -242,15 +236,15 @@ def _list_items(
     for name in names:
         if names.count(name) > 1:
             raise InputError(f'several datasets are called {name!r}: use another --output for each')
-    root, paths, unread = find_files(others, suffixes, kind, unread_suffixes)
+    root, paths, unread = listing.find_files(others, suffixes, kind, unread_suffixes)
     above = len(os.path.join(root, ''))
     paths = _outside(output, paths)
     items = [
-        Item(readable_name(path[above:]), path, size)
-        for path, size in zip(paths, file_sizes(paths), strict=True)
+        Item(listing.readable_name(path[above:]), path, size)
+        for path, size in zip(paths, listing.file_sizes(paths), strict=True)
         if size is not None
     ]
-    not_read = left_out(readable_name(path[above:]) for path in _outside(output, unread))
+    not_read = left_out(listing.readable_name(path[above:]) for path in _outside(output, unread))
     for part in datasets:
         place = part if part.startswith('tfds:') else os.path.abspath(part)
         items += read_dataset(place, _dataset_name(part) if len(parts) > 1 else '')
@@ -290,5 +284,5 @@ def _audio_records(path: str, prefix: str) -> Iterator[Item]:
 
 def _latent_shards(path: str, prefix: str) -> Iterator[Item]:
     shards = list(formats.shard_lengths(*split_of(path)))
-    for shard, size in zip(shards, file_sizes(shards), strict=True):
+    for shard, size in zip(shards, listing.file_sizes(shards), strict=True):
         yield Item(os.path.join(prefix, os.path.basename(shard)), shard, size or 0)

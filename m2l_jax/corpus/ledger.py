@@ -21,16 +21,10 @@ from typing import Any
 
 from m2l_jax.corpus.plan import Item, Output, Shard, ShardSummary, parse_summary
 from m2l_jax.data.tfds import INFO
+from m2l_jax.interface import paths
 from m2l_jax.interface import settings as compared
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.json_files import to_json
-from m2l_jax.interface.paths import (
-    create_file,
-    flush,
-    make_folder,
-    remove_leftovers,
-    replaced_file,
-)
 
 JOB = 'job.json'
 MANIFEST = 'manifest.json'
@@ -66,10 +60,10 @@ class Ledger:
         by_source = itertools.groupby(sorted(items, key=_source), key=_source)
         items = [next(parts) for _, parts in by_source]
         job = {'settings': json.loads(to_json(settings)), 'input': _describe(items)}
-        path = make_folder(self.folder) / JOB
+        path = paths.make_folder(self.folder) / JOB
         if not path.exists():
             self._refuse_other_files()
-            create_file(path, to_json(job) + '\n')
+            paths.create_file(path, to_json(job) + '\n')
         noted = self._read_job()
         changes = compared.differences(noted['settings'], job['settings'], 'settings')
         if noted['input'] != job['input']:
@@ -81,11 +75,11 @@ class Ledger:
             )
         if not (self.folder / _ITEMS).exists():
             with (
-                replaced_file(self.folder / _ITEMS) as partial,
+                paths.replaced_file(self.folder / _ITEMS) as partial,
                 partial.open('w', encoding='utf-8') as file,
             ):
                 file.writelines(_lines(items))
-        remove_leftovers(self.folder, deep=False)
+        paths.remove_leftovers(self.folder, deep=False)
 
     def missing(self, shards: Iterable[Shard]) -> tuple[Shard, ...]:
         """Selects the shards that have not been committed."""
@@ -99,10 +93,10 @@ class Ledger:
           InputError: if they or the summary cannot be written.
         """
         for output in summary.outputs:
-            flush(self.folder / output.name)
-        with replaced_file(self._path(summary.number)) as partial:
+            paths.flush(self.folder / output.name)
+        with paths.replaced_file(self._path(summary.number)) as partial:
             partial.write_text(json.dumps(dataclasses.asdict(summary), indent=1) + '\n')
-            flush(partial)
+            paths.flush(partial)
 
     def summaries(self, shards: Iterable[Shard]) -> Iterator[ShardSummary]:
         """Yields the summaries of shards; raises an InputError if one is missing or damaged."""
@@ -149,7 +143,7 @@ class Ledger:
         if self.missing(shards):
             self._remove_manifest()
             return False
-        remove_leftovers(self.folder, deep=True)
+        paths.remove_leftovers(self.folder, deep=True)
         return True
 
     def discard(self, summaries: Iterable[ShardSummary]) -> None:
@@ -209,7 +203,7 @@ class Ledger:
         _write_table(self.folder / _FAILURES, failures)
         if warnings:
             _write_table(self.folder / _WARNINGS, warnings)
-        with replaced_file(self.folder / MANIFEST) as partial, partial.open('w') as file:
+        with paths.replaced_file(self.folder / MANIFEST) as partial, partial.open('w') as file:
             head = json.dumps({**self._read_job(), **totals}, indent=2).removesuffix('\n}')
             file.write(f'{head},\n  "shards": [')
             # Read again: the summaries of millions of files do not fit in memory.
@@ -260,7 +254,7 @@ def read_manifest(
 
 def _write_table(path: pathlib.Path, rows: list[tuple[str, str]]) -> None:
     with (
-        replaced_file(path) as partial,
+        paths.replaced_file(path) as partial,
         # Bytes that are not UTF-8 are written as \udcNN, so that any reader opens the table.
         partial.open('w', encoding='utf-8', errors='backslashreplace', newline='') as file,
     ):

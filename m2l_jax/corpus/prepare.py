@@ -194,7 +194,7 @@ class PrepareJob:
     def _write_record(
         self, writer: ShardWriter, piece: Piece, offset: int, channel: int, waveform: np.ndarray
     ) -> bool:
-        """Writes a segment of a channel unless it is silent; returns whether it was written."""
+        """Writes a segment of a channel unless it is silent; returns True if it did."""
         rms = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
         if rms < self.config.min_rms:
             return False

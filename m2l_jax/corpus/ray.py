@@ -153,7 +153,7 @@ class _Crew:
         self._nodes: dict[Any, str | None] = {}  # of each actor; None until it is ready
         self._tasks: dict[Any, tuple[Any, Shard | None]] = {}  # their actors; None for `open`
         self._queue: deque[Shard] = deque()
-        # Shards of lost actors are worked on last, each alone: that finds the one that ends actors.
+        # Shards of lost actors come last, each alone, which finds the one that ends processes.
         self._suspects: deque[Shard] = deque()
         self._deaths: defaultdict[int, list[str | None]] = defaultdict(list)  # nodes, by shard
         self._failed_openings = 0
