@@ -47,7 +47,7 @@ def first_state(config, workdir, monkeypatch):
     states = []
 
     def go_on(run, state):
-        states.append(run.trees(state))
+        states.append(run.setup.to_stored(state))
         return state
 
     monkeypatch.setattr(loop._Run, 'go_on', go_on)
