@@ -27,7 +27,7 @@ from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.training.mesh import AXIS, REPLICATED, ROWS, replicated, shared_out, state_shardings
 from m2l_jax.training.state import TrainState, ema_rate, param_shapes, ravel, unravel
 
-# The metrics that must be finite for an update; the second only where its loss is used.
+# Metrics that must be finite for an update; the second exists only where its loss is used.
 CHECKED = ('loss', 'auxiliary_loss', 'gradient_norm', 'update_norm')
 
 Metrics = dict[str, jax.Array]
@@ -92,8 +92,6 @@ def draw(
       key: of the step.
       rows: `[B]`, numbers in the *global* batch.
       shape: of a single row's noise.
-      model: has the noise levels.
-      density: of the index.
     """
 
     def draw_row(row):
@@ -125,7 +123,6 @@ def compute_loss(
     parameters and pyramid, not its output, avoids building its backward pass.
 
     Args:
-      params, model: the student's; the teacher's are the same.
       spectrogram: clean crops, `[B, F, T, 2]`.
       draws: index and noise of each row.
       delta: Δ between the student's and the teacher's index.
@@ -181,13 +178,7 @@ def make_train_step(
     If the loss, gradient or update is not finite, only the state's counts change.
 
     Args:
-      model, optimizer: of the training.
-      consistency: its constants.
-      learning_rate: that of the optimizer, for the metrics.
-      ema_decay: of the moving average.
-      steps: in all.
-      seed: of all random draws.
-      mesh: the devices.
+      learning_rate: the optimizer's, for the metrics.
       accumulate: parts in which each device takes its rows, to save memory.
       data_specs: the data's partition specs.
       fetch: makes of the data, on each device, its rows: `[b, F, T, 2]` spectrograms or `[b, N]`
