@@ -25,13 +25,9 @@ _LEAST_AUDIO = 1000  # samples, for an array to be taken for audio
 
 @standard_jax()
 def as_waveform(audio: Any, sample_rate: int) -> np.ndarray:
-    """Audio of any accepted kind as `[channels, samples]`, float32, at `sample_rate` Hz.
+    """Audio of any kind that `EncoderDecoder.encode` takes: `[channels, samples]`, float32.
 
-    Args:
-      audio: a path; a binary file, read from its position; `[channels, samples]` or `[samples]`,
-        floating point, of NumPy, JAX, PyTorch or lists; or a pair of such an array and its rate in
-        Hz, in either order. Files and pairs of another rate are resampled, with a warning.
-      sample_rate: in Hz.
+    Files and pairs of a rate other than `sample_rate`, in Hz, are resampled, with a warning.
 
     Raises:
       InputError: for an unreadable file, another shape, integers, no samples, or NaN.
@@ -63,11 +59,7 @@ def as_waveform(audio: Any, sample_rate: int) -> np.ndarray:
 
 @standard_jax()
 def as_latents(latents: Any, width: int, feature_width: int) -> np.ndarray:
-    """`[channels, width, frames]`, float32, from an array of that shape or of `[width, frames]`.
-
-    Raises:
-      InputError: for anything else; see `as_batch`.
-    """
+    """`[channels, width, frames]`, float32; arguments and errors as in `as_batch`."""
     batch = as_batch('the array', _as_array(latents, 'latents'), width, feature_width)
     if len(batch) > 1:
         raise InputError(f'the array is a batch of {len(batch)}: decode each by itself')
@@ -84,7 +76,7 @@ def as_batch(name: str, array: np.ndarray, width: int, feature_width: int) -> np
       feature_width: numbers in each vector of features.
 
     Raises:
-      InputError: for anything else; it says what, as far as shape and type show.
+      InputError: for anything else; it names what the array probably is.
     """
     shape = array.shape
     if 0 in shape:
@@ -111,11 +103,7 @@ def describe_excess(latents: np.ndarray, scale: float) -> str:
 
 
 def as_pieces(paths_or_audio: Any) -> list[Any]:
-    """A list of several pieces.
-
-    Raises:
-      InputError: for a single path or open file, or anything that is not iterable.
-    """
+    """A list of several pieces; an InputError for a single path, open file or number."""
     if _is_file(paths_or_audio) or not isinstance(paths_or_audio, Iterable):
         raise InputError(
             f'encode_batch takes a list of pieces, not one {type(paths_or_audio).__name__}: '
@@ -125,17 +113,11 @@ def as_pieces(paths_or_audio: Any) -> list[Any]:
 
 
 def as_whole(name: str, value: Any, least: int, most: int | None = None, unit: str = '') -> int:
-    """A whole number, NumPy's too, from `least` to `most`.
-
-    Raises:
-      InputError: for another type, `True` and 2.0 among them, or a number out of range.
-    """
+    """A whole number, NumPy's too, from `least` to `most`; an InputError for True, 2.0 and others."""
     try:
-        whole = operator.index(value)
+        whole = operator.index(value if not isinstance(value, bool) else None)
     except TypeError:
-        whole = None
-    if whole is None or isinstance(value, bool):
-        raise InputError(f'{name}={value!r} must be a whole number')
+        raise InputError(f'{name}={value!r} must be a whole number') from None
     if most is not None and not least <= whole <= most:
         raise InputError(f'{name}={whole} must be from {least} to {most}{unit}')
     if whole < least:

@@ -19,7 +19,7 @@ from m2l_jax.codec.arrays import (
 from m2l_jax.codec.batches import RowCodec, latent_rows
 from m2l_jax.codec.chunks import Chunk, Chunking
 from m2l_jax.codec.placement import choose_devices
-from m2l_jax.codec.seams import join_latents, join_waveforms
+from m2l_jax.codec.chunks import join_latents, join_waveforms
 from m2l_jax.codec.weights import open_weights
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError
