@@ -23,13 +23,13 @@ from m2l_jax.corpus.plan import Item, Output, Shard, ShardSummary, parse_summary
 from m2l_jax.data.tfds import INFO
 from m2l_jax.interface import settings as compared
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.json_files import to_json
 from m2l_jax.interface.paths import (
     create_file,
     flush,
     make_folder,
     remove_leftovers,
     replaced_file,
+    to_json,
 )
 
 JOB = 'job.json'

@@ -16,10 +16,8 @@ from m2l_jax.audio.suffixes import NONE_LEFT_OUT, LeftOut
 from m2l_jax.corpus.ledger import Ledger, is_claimed
 from m2l_jax.corpus.plan import Item, Shard, ShardSummary, parse_share, share_of
 from m2l_jax.corpus.progress import Progress, RunReport
-from m2l_jax.interface.errors import InputError, Interrupted
-from m2l_jax.interface.json_files import write_json
-from m2l_jax.interface.paths import new_folder
-from m2l_jax.interface.signals import StopRequest
+from m2l_jax.interface.errors import InputError, Interrupted, StopRequest
+from m2l_jax.interface.paths import new_folder, write_json
 
 _logger = logging.getLogger(__name__)
 

@@ -1,8 +1,10 @@
 """Start and end of every command: flags, logging, and one line for a user's mistake."""
 
+import functools
 import logging
 import math
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
@@ -13,7 +15,6 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from m2l_jax.interface.errors import InputError, Interrupted
-from m2l_jax.interface.logs import hush_closed_loops, is_news
 from m2l_jax.interface.settings import LARGEST_SEED
 
 absl_flags.disclaim_key_flags()  # so that --help shows --config among the command's own
@@ -79,7 +80,7 @@ def run(main: Callable[[], None]) -> None:
     An InputError becomes one line and exit code 1; an Interrupted, one line and exit code 75.
     """
     _configure_logging()
-    hush_closed_loops()
+    sys.unraisablehook = functools.partial(show_unraisable, sys.unraisablehook)
 
     def guarded_main(positional: Sequence[str]) -> None:
         if len(positional) > 1:
@@ -108,10 +109,24 @@ def _configure_logging() -> None:
     # TensorFlow logs from C++ as it starts, about oneDNN in spite of the level.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-    absl_logging.get_absl_handler().setFormatter(logging.Formatter('%(asctime)s %(message)s', '%T'))
-    absl_logging.get_absl_handler().addFilter(is_news)
+    handler = absl_logging.get_absl_handler()
+    handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%T'))
+    handler.addFilter(is_news)
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger('m2l_jax').setLevel(logging.INFO)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """False for a stack trace of Orbax, which raises the same error."""
+    return record.exc_info is None or 'orbax' not in pathlib.Path(record.pathname).parts
+
+
+def show_unraisable(
+    show: Callable[['sys.UnraisableHookArgs'], None], unraisable: 'sys.UnraisableHookArgs'
+) -> None:
+    """After a failed save, TensorStore's threads raise `Event loop is closed` hundreds of times."""
+    if str(unraisable.exc_value) != 'Event loop is closed':
+        show(unraisable)
 
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:

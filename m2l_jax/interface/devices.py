@@ -1,6 +1,7 @@
 """JAX's settings and devices, in a process that may belong to others."""
 
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -32,6 +33,22 @@ def standard_jax() -> Iterator[None]:
         jax.transfer_guard('allow'),
     ):
         yield
+
+
+@contextlib.contextmanager
+def root_logger_kept() -> Iterator[None]:
+    """Keeps absl from adding a handler to the root logger; also a decorator.
+
+    With one, a later `logging.basicConfig` of the caller's would do nothing.
+    """
+    if logging.root.handlers:
+        yield
+        return
+    logging.root.addHandler(logging.lastResort)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(logging.lastResort)
 
 
 def check_devices() -> None:
