@@ -113,7 +113,7 @@ def as_pieces(paths_or_audio: Any) -> list[Any]:
 
 
 def as_whole(name: str, value: Any, least: int, most: int | None = None, unit: str = '') -> int:
-    """A whole number, NumPy's too, from `least` to `most`; an InputError for True, 2.0 and others."""
+    """A whole number, NumPy's too, from `least` to `most`; InputError for 2.0, True and others."""
     try:
         whole = operator.index(value if not isinstance(value, bool) else None)
     except TypeError:
