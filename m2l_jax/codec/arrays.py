@@ -246,7 +246,7 @@ def _is_file(value: Any) -> bool:
 
 
 def check_encoded(latents: np.ndarray, waveform: np.ndarray, source: Any) -> np.ndarray:
-    """Refuses NaN; blames audio that is too loud, else the model."""
+    """Refuses NaN; names as its cause audio that is too loud, else the model."""
     if not np.all(np.isfinite(latents)):
         if too_loud := levels_of(waveform).too_loud():
             name = os.fspath(source) if isinstance(source, str | os.PathLike) else 'audio'
@@ -258,7 +258,7 @@ def check_encoded(latents: np.ndarray, waveform: np.ndarray, source: Any) -> np.
 def check_decoded(
     waveform: np.ndarray, latents: np.ndarray, scale: float, name: str = 'the array'
 ) -> np.ndarray:
-    """Refuses NaN in a waveform decoded from `latents`; blames latents that no encoder gives."""
+    """Refuses NaN; names as its cause latents that no encoder gives, else the model."""
     if not np.all(np.isfinite(waveform)):
         if excess := describe_excess(latents, scale):
             raise InputError(f'{name} {excess}; of these the model makes NaN')

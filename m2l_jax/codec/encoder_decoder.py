@@ -260,10 +260,8 @@ class EncoderDecoder(RowCodec):
 
     def latents_in(self, samples: int) -> int:
         """Latent vectors in `samples` of audio; an InputError if they are too few for one."""
-        if samples < self.least_samples:
-            raise InputError(
-                f'{samples} samples are too few to encode: {self.least_samples} at least'
-            )
+        if samples < (least := self.least_samples):
+            raise InputError(f'{samples} samples are too few to encode: {least} at least')
         return (samples - self.reach) // self.samples_per_latent
 
     def _open(self, path_or_audio: Any) -> np.ndarray:
@@ -271,7 +269,6 @@ class EncoderDecoder(RowCodec):
 
     def _limit(self, max_batch_size: int | None, rows: int) -> int:
         """Rows at once, a multiple of the devices, of `rows` in all."""
-        size = self.devices
-        if max_batch_size is not None:
-            size = as_whole('max_batch_size', max_batch_size, 1)
-        return -(-min(size, rows) // self.devices) * self.devices
+        size = self.devices if max_batch_size is None else max_batch_size
+        size = min(as_whole('max_batch_size', size, 1), rows)
+        return -(-size // self.devices) * self.devices

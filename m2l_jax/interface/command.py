@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 import ml_collections
@@ -88,16 +89,21 @@ def run(main: Callable[[], None]) -> None:
         try:
             main()
         except (InputError, Interrupted) as error:
-            sys.exit(tell(error))
+            sys.exit(report_error(error))
         except (RuntimeError, AssertionError):
-            if 'jax' in sys.modules:
-                _fail_without_devices()
+            if 'jax' in sys.modules:  # it raises these wherever a missing device is first used
+                from m2l_jax.interface.devices import check_devices
+
+                try:
+                    check_devices()
+                except InputError as error:
+                    sys.exit(report_error(error))
             raise
 
     app.run(guarded_main, flags_parser=_parse_flags)
 
 
-def tell(error: InputError | Interrupted) -> int:
+def report_error(error: InputError | Interrupted) -> int:
     """Prints the error that ends a command, and returns the command's exit code."""
     is_interrupted = isinstance(error, Interrupted)
     print(error if is_interrupted else f'error: {error}', file=sys.stderr)
@@ -146,23 +152,12 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
             raise
         _fail('the configs import each other from the folder `configs`: run from the one above it')
     except (AttributeError, KeyError) as error:
-        # An override of a field that the config lacks: ml_collections raises these from inside
-        # the flag parser, with the nearest valid name on the message's second line.
-        if 'ml_collections' not in _raised_in(error):
+        # An override of a field that the config lacks; the second line has the nearest name.
+        if 'ml_collections' not in traceback.extract_tb(error.__traceback__)[-1].filename:
             raise
         message = str(error.args[0]).replace('\\n', '\n').replace("\\'", "'")
         name, *hint = (line.strip('\'" ') for line in message.splitlines())
         _fail(f'unknown config field {name!r}' + ''.join(f'. {line}' for line in hint))
-
-
-def _fail_without_devices() -> None:
-    """Ends the command if JAX has no device; JAX raises that wherever one is first used."""
-    from m2l_jax.interface.devices import check_devices
-
-    try:
-        check_devices()
-    except InputError as error:
-        sys.exit(tell(error))
 
 
 def _with_underscores(argument: str) -> str:
@@ -171,12 +166,5 @@ def _with_underscores(argument: str) -> str:
     return '--' + name[2:].replace('-', '_') + equals + value if name[:2] == '--' else argument
 
 
-def _raised_in(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace.tb_frame.f_code.co_filename
-
-
 def _fail(message: str) -> None:
-    sys.exit(tell(InputError(message)))
+    sys.exit(report_error(InputError(message)))

@@ -71,10 +71,7 @@ def convolve(
 
 
 def normalise(
-    x: jax.Array,
-    affine: Affine | None,
-    lengths: Lengths,
-    activation: Activation | None = None,
+    x: jax.Array, affine: Affine | None, lengths: Lengths, activation: Activation | None = None
 ) -> jax.Array:
     """activation(x·gain + offset) in the type of `x` `[B, ..., T, C]`, zeros past `lengths`."""
     if affine is not None:
@@ -118,11 +115,7 @@ def group_affine(
 
 
 def channel_means(
-    x: jax.Array,
-    lengths: Lengths,
-    terms: Activation = lambda x: x,
-    *,
-    kernels: str = 'xla',
+    x: jax.Array, lengths: Lengths, terms: Activation = lambda x: x, *, kernels: str = 'xla'
 ) -> jax.Array:
     """Means of `terms(x)` over space, elementwise, of `x` `[B, ..., T, C]`: `[B, C]`.
 

@@ -19,8 +19,7 @@ from m2l_jax.torch_weights.state_dict import (
     to_state_dict,
 )
 
-# float16 has 11 bits: numbers in its range are off by 2^-11 of themselves, 4.9e-4, at most. Numbers
-# below that range, 6.1e-5, lose more of themselves, but never more than 3e-8.
+# In float16's range, from 6.1e-5, numbers change by 4.9e-4 of themselves at most.
 _MOST_ROUNDING = 1e-3
 
 _logger = logging.getLogger(__name__)
@@ -93,13 +92,9 @@ def save_torch_model(
 def to_float16(tensors: Mapping[str, np.ndarray], remedy: str) -> StateDict:
     """Rounds tensors, and logs by how much.
 
-    Args:
-      tensors: floating-point numbers by name.
-      remedy: what to do if float16 cannot hold them, for the message.
-
     Raises:
       InputError: for a number that is not finite or beyond float16's 65,504, or numbers so small
-        that rounding changes them by more than a thousandth of their norm.
+        that rounding changes them by more than a thousandth of their norm; it ends in `remedy`.
     """
     with np.errstate(over='ignore'):
         halved = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
@@ -121,9 +116,6 @@ def to_float16(tensors: Mapping[str, np.ndarray], remedy: str) -> StateDict:
             f'the numbers are too small for float16, which moves them by {relative:.1e} of their '
             f'norm: {remedy}'
         )
-    _logger.info(
-        'rounded to float16: by %.1e of the norm of all numbers, each by %.1e at most',
-        relative,
-        largest,
-    )
+    message = 'rounded to float16: by %.1e of the norm of all numbers, each by %.1e at most'
+    _logger.info(message, relative, largest)
     return halved
