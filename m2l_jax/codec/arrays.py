@@ -72,8 +72,7 @@ def as_batch(name: str, array: np.ndarray, width: int, feature_width: int) -> np
     Args:
       name: of their file, for errors.
       array: of any shape and type.
-      width: numbers in each latent vector.
-      feature_width: numbers in each vector of features.
+      width, feature_width: numbers in each vector of latents and of features.
 
     Raises:
       InputError: for anything else; it names what the array probably is.
@@ -138,9 +137,8 @@ def _read_stream(stream: Any, name: str, sample_rate: int) -> np.ndarray:
     try:
         content = stream.read()
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{name} cannot be read ({first_line(error)}): open it with mode 'rb'"
-        ) from None
+        reason = first_line(error)
+        raise InputError(f"{name} cannot be read ({reason}): open it with mode 'rb'") from None
     if not isinstance(content, bytes):
         raise InputError(f"{name} gives no bytes: open it with mode 'rb'")
     if not content:
@@ -171,10 +169,9 @@ def _as_pair(audio: Any) -> tuple[Any, float] | None:
     """(samples, rate) of a pair of these in either order; None for anything else."""
     if not isinstance(audio, tuple | list) or len(audio) != 2:
         return None
-    are_rates = [_is_number(item) for item in audio]
-    if sum(are_rates) != 1:
+    if _is_number(audio[0]) == _is_number(audio[1]):
         return None
-    samples, rate = audio[::-1] if are_rates[0] else audio
+    samples, rate = audio[::-1] if _is_number(audio[0]) else audio
     if _is_file(samples):
         raise InputError('audio is a pair with a file: pass the file alone, which says its rate')
     return samples, float(rate)
@@ -222,10 +219,8 @@ def _explain_shape(shape: tuple[int, ...], width: int, feature_width: int) -> st
             f'each latent vector has {shape[-2]} numbers, where the model wants {width}; '
             'pass the checkpoint that they are of'
         )
-    return (
-        f'latents are [{width}, frames], [channels, {width}, frames] or '
-        f'[batch, channels, {width}, frames]'
-    )
+    frames = f'{width}, frames]'
+    return f'latents are [{frames}, [channels, {frames} or [batch, channels, {frames}'
 
 
 def _as_array(array: Any, name: str) -> np.ndarray:

@@ -119,10 +119,8 @@ class RowCodec:
     def audio_rows(self, stretch: np.ndarray, chunk: Chunk, start: np.ndarray) -> list[AudioRow]:
         """The rows of a chunk, one per channel.
 
-        Args:
-          stretch: `[channels, 4096·chunk.kept + 1536]`, the chunk's own audio.
-          chunk: its place in the whole.
-          start: `[channels, samples]`, the audio's beginning, which completes the last chunk.
+        `stretch` is the chunk's own audio, `[channels, 4096·chunk.kept + 1536]`; `start`, the
+        audio's beginning, completes the last chunk.
         """
         pieces = [stretch]
         if chunk.wrapped:
@@ -170,8 +168,7 @@ class RowCodec:
         Args:
           rows: see `latent_rows`.
           chunking, count: see `encode_rows`.
-          steps: evaluations of the model.
-          seed: of the noise.
+          steps, seed: evaluations of the model, and the seed of its noise.
         """
         program = functools.partial(self._decode_program, steps=steps)
         step, reach = self.config.samples_per_latent, self.config.spectrogram.reach
@@ -201,11 +198,9 @@ class RowCodec:
 
 
 def on_each_device(function: Callable, mesh: Mesh | None) -> Callable:
-    """Shares the rows of `function(params, *rows, **options)` among devices.
+    """Shares the rows `[B, ...]` of `function(params, *rows, **options)` among devices.
 
-    Args:
-      function: of parameters, arrays `[B, ...]` and constants; it returns `[B, ...]`.
-      mesh: of one axis, over which the rows are shared; None for JAX's default device.
+    `mesh` has one axis, over which the rows are shared; None is JAX's default device.
     """
     if mesh is None or mesh.size == 1:
         return function

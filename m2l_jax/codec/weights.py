@@ -24,15 +24,7 @@ _logger = logging.getLogger(__name__)
 def open_weights(
     checkpoint: str | os.PathLike[str] | None, attention_heads: int | None = None
 ) -> tuple[Music2Latent, Params]:
-    """Loads a model and its parameters.
-
-    Args:
-      checkpoint: see `locate_weights`.
-      attention_heads: see `load_torch_model`.
-
-    Raises:
-      InputError: if there is no such model, or the released one cannot be fetched.
-    """
+    """Loads a model and its parameters; see `locate_weights` and `load_torch_model`."""
     path = locate_weights(checkpoint)
     if path.is_file() or path.suffix in SUFFIXES:
         return load_torch_model(path, attention_heads)
@@ -101,8 +93,7 @@ def convert(
       The number of parameters.
 
     Raises:
-      InputError: before anything is read, for a target that cannot be written; or if there is no
-        such model.
+      InputError: for a target that cannot be written, or if there is no such model.
     """
     target, kinds = pathlib.Path(target), f'{" or ".join(SUFFIXES)} files'
     is_file = target.suffix in SUFFIXES

@@ -38,11 +38,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def watched(self, promise: str) -> Iterator[None]:
-        """Notes the first SIGTERM or SIGINT; a second one has its usual effect.
-
-        Args:
-          promise: the work still done before the end, for the log.
-        """
+        """Notes the first SIGTERM or SIGINT, and logs `promise`; a second has its usual effect."""
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread gets signals
             return

@@ -133,10 +133,7 @@ def flush(path: PathLike) -> None:
 
 
 def create_file(path: PathLike, text: str) -> bool:
-    """Writes a new file whole; of several processes, only the first succeeds.
-
-    Returns:
-      True if this process has written it, False if it was there.
+    """Writes a new file whole and returns True; False if it is there, by another process perhaps.
 
     Raises:
       InputError: if it cannot be written.

@@ -30,12 +30,8 @@ def load_torch_model(
 ) -> tuple[Music2Latent, Params]:
     """Loads a `.pt` or `.safetensors` file; sizes come from its own record or from its shapes.
 
-    Args:
-      path: the file.
-      attention_heads: for a file without that record, whose shapes don't show it; 4 if None.
-
-    Returns:
-      The model, computing in float32, and its parameters as NumPy arrays.
+    A file without that record doesn't show `attention_heads`, 4 if None. The model computes in
+    float32; its parameters are NumPy arrays.
 
     Raises:
       InputError: if the file is unsafe or broken, or is not of a Music2Latent model.
@@ -73,10 +69,9 @@ def save_torch_model(
 
     Args:
       path: the file.
-      config: the model's sizes.
-      params: its parameters.
+      config, params: the model.
       storage: of the numbers in the file, 'float32' or 'float16'.
-      most_bytes: that the file may have; None for no limit.
+      most_bytes: size limit of the file; None for none.
 
     Raises:
       InputError: for another suffix, sizes that the package cannot build, numbers that float16
