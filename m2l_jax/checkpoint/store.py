@@ -13,9 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from m2l_jax.interface.devices import standard_jax
+from m2l_jax.interface.devices import root_logger_kept, standard_jax
 from m2l_jax.interface.errors import InputError, first_line
-from m2l_jax.interface.logs import root_logger_kept
 from m2l_jax.interface.paths import new_folder
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent, Params

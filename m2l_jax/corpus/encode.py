@@ -13,9 +13,8 @@ import numpy as np
 
 from m2l_jax.audio.levels import Levels
 from m2l_jax.codec.batches import AudioRow
-from m2l_jax.codec.chunks import Chunk
+from m2l_jax.codec.chunks import Chunk, join_latents
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.codec.seams import join_latents
 from m2l_jax.corpus import models
 from m2l_jax.corpus.formats import FORMATS, Target
 from m2l_jax.corpus.inputs import AudioSource, audio_sources, read_ahead

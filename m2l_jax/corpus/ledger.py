@@ -24,7 +24,6 @@ from m2l_jax.data.tfds import INFO
 from m2l_jax.interface import paths
 from m2l_jax.interface import settings as compared
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.json_files import to_json
 
 JOB = 'job.json'
 MANIFEST = 'manifest.json'
@@ -59,11 +58,11 @@ class Ledger:
         """
         by_source = itertools.groupby(sorted(items, key=_source), key=_source)
         items = [next(parts) for _, parts in by_source]
-        job = {'settings': json.loads(to_json(settings)), 'input': _describe(items)}
+        job = {'settings': json.loads(paths.to_json(settings)), 'input': _describe(items)}
         path = paths.make_folder(self.folder) / JOB
         if not path.exists():
             self._refuse_other_files()
-            paths.create_file(path, to_json(job) + '\n')
+            paths.create_file(path, paths.to_json(job) + '\n')
         noted = self._read_job()
         changes = compared.differences(noted['settings'], job['settings'], 'settings')
         if noted['input'] != job['input']:

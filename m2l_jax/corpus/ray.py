@@ -20,8 +20,7 @@ from typing import Any
 from m2l_jax.corpus.ledger import Ledger
 from m2l_jax.corpus.plan import RunOptions, Shard, ShardSummary
 from m2l_jax.corpus.run import Job, Progress, check_not_stopped, work_and_commit
-from m2l_jax.interface.errors import InputError, first_line
-from m2l_jax.interface.signals import StopRequest
+from m2l_jax.interface.errors import InputError, StopRequest, first_line
 
 _logger = logging.getLogger(__name__)
 

@@ -17,11 +17,9 @@ from m2l_jax.audio.suffixes import NONE_LEFT_OUT, LeftOut
 from m2l_jax.corpus import plan
 from m2l_jax.corpus.ledger import Ledger, is_claimed
 from m2l_jax.corpus.plan import Item, RunOptions, RunReport, Shard, ShardSummary
-from m2l_jax.interface.errors import InputError, Interrupted
-from m2l_jax.interface.json_files import write_json
-from m2l_jax.interface.paths import new_folder
+from m2l_jax.interface.errors import InputError, Interrupted, StopRequest
+from m2l_jax.interface.paths import new_folder, write_json
 from m2l_jax.interface.progress import ProgressBar
-from m2l_jax.interface.signals import StopRequest
 
 _logger = logging.getLogger(__name__)
 

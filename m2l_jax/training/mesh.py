@@ -17,9 +17,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.errors import InputError, StopRequest
 from m2l_jax.interface.settings import differences
-from m2l_jax.interface.signals import StopRequest
 from m2l_jax.model.autoencoder import Params
 from m2l_jax.training.state import TrainState
 

@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
-from m2l_jax.interface.command import EXIT_INPUT_ERROR, EXIT_INTERRUPTED, tell
+from m2l_jax.interface.command import EXIT_INPUT_ERROR, EXIT_INTERRUPTED, report_error
 from m2l_jax.interface.errors import InputError, Interrupted, first_line
 
 _logger = logging.getLogger(__name__)
@@ -302,7 +302,7 @@ def _leave(error: BaseException) -> NoReturn:
     if is_lost:
         error = Interrupted(f'error: {_describe_loss(first_line(error))}')
     if isinstance(error, InputError | Interrupted):
-        code = tell(error)
+        code = report_error(error)
     else:
         traceback.print_exception(error)
         code = 1

@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks import small_model
 from m2l_jax.checkpoint.store import CheckpointStore, load_model, save_model
+from m2l_jax.interface.command import is_news
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.logs import is_news
 from tests.conftest import largest_file
 
 

@@ -155,4 +155,4 @@ if __name__ == '__main__':
     try:
         main(*sys.argv[1:])
     except (InputError, Interrupted) as error:
-        sys.exit(command.tell(error))
+        sys.exit(command.report_error(error))

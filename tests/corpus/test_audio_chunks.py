@@ -18,7 +18,7 @@ STEP, REACH = 1024, 1536
 def codec(monkeypatch):
     """Only its counts are asked for: no parameters are needed."""
     monkeypatch.setattr(
-        'm2l_jax.codec.encoder_decoder.EncoderDecoder._place', lambda self, params: None
+        'm2l_jax.codec.encoder_decoder.EncoderDecoder._put', lambda self, tree, spec: None
     )
     return EncoderDecoder.from_params(Music2Latent(small_model.CONFIG), {})
 
