@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -11,7 +10,7 @@ import numpy as np
 import soundfile
 
 from m2l_jax.audio import containers, mpeg, ogg
-from m2l_jax.audio.parts import FEW, PathLike, Ranges, joined, skip_tags, truncated
+from m2l_jax.audio.parts import PathLike, Ranges, joined, skip_tags, truncated
 from m2l_jax.audio.suffixes import UNREAD_SUFFIXES
 from m2l_jax.interface.errors import InputError
 
@@ -36,11 +35,6 @@ _NOT_MPEG = 7
 
 # Samples that decoders of MP3 and Ogg drop at the ends of files from some encoders.
 _LOSSY_SLACK = 1 << 13
-
-# Sizes that libsndfile finds larger than the file, where audio is what is missing.
-_CUT_SIZE = re.compile(
-    r'^ *(?:data|SSND|BODY|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)', re.MULTILINE
-)
 
 # Formats that are not read, whatever a file's name; libmpg123 would look for frames in them.
 _MP4_BRAND = b'ftyp'
@@ -229,7 +223,7 @@ def _open_streams(path: PathLike, name: str | bytes, stack: contextlib.ExitStack
             )
         return _open_frames(path, stack) or file
     values = file.frames * file.channels
-    contents = containers.look_behind(path, (file.format, file.subtype), values)
+    contents = containers.look_behind(path, file.format, file.subtype, values)
     if contents is not None:
         file.warning = contents.warning(file.frames / file.samplerate)
     return file
@@ -270,9 +264,6 @@ def _check_header(file: OpenAudio, path: PathLike) -> None:
             f'{path} holds its channels one after the other, which is not read: '
             'convert it (sox FILE.8svx FILE.wav)'
         )
-    for promised, held in _CUT_SIZE.findall(file.extra_info):
-        if int(promised) - int(held) > FEW:
-            raise truncated(path, int(held), int(promised), 'bytes')
 
 
 def _seek_point(file: OpenAudio, start: int) -> int:
