@@ -1,4 +1,4 @@
-"""Frames of a FLAC file (RFC 9639): the number of the last tells the length, its sum the end."""
+"""Frames of a FLAC file (RFC 9639): the last one gives the length and the end of the audio."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _FIELDS = slice(18, 26)  # sample rate, channels, bits and samples
 _SAMPLES = (1 << 36) - 1
 _MARK = b'fLaC'
 _STREAM = re.compile(_MARK + rb'[\x00\x80]\x00\x00\x22')
-_MARK_BYTES = 8  # of all that marks a stream
+_STREAM_BYTES = 8  # that `_STREAM` matches
 _BLOCK_BYTES = 1 << 18
 _TAIL_BYTES = 1 << 12  # besides the last frames
 _MOST_METADATA = 1000  # blocks
@@ -22,7 +22,7 @@ _BLOCKS = (0, 192, 576, 1152, 2304, 4608, 0, 0, *(256 << power for power in rang
 
 
 class Stream(NamedTuple):
-    """STREAMINFO: samples in a block, at most, channels, bits of a sample, samples in all."""
+    """STREAMINFO: most samples in a block, channels, bits of a sample, samples of the file."""
 
     block: int
     channels: int
@@ -31,18 +31,18 @@ class Stream(NamedTuple):
 
     @property
     def most_frame_bytes(self) -> int:
-        """Bytes of a frame that nothing could be gained on."""
+        """Bytes of a frame that cannot be compressed."""
         return _FRAME_HEADER_BYTES + self.block * self.channels * (self.bits + 1) // 8 + 16
 
 
 class _Frames(NamedTuple):
-    """Result of a look at all frames.
+    """Frames of a file.
 
     Attributes:
       is_joined: another stream follows the first.
-      samples: up to the end of the last frame; 0 where frames do not tell.
-      end: place where the last frame ends, counted from the stream's beginning.
-      is_cut: it does not end where the file, a tag or zeros let it.
+      samples: up to the end of the last frame; 0 if unknown.
+      end: place where the last frame ends, from the stream's beginning.
+      is_cut: something else than a tag or zeros follows the last frame.
     """
 
     is_joined: bool = False
@@ -52,7 +52,7 @@ class _Frames(NamedTuple):
 
 
 def look_into(part: Part) -> Contents | None:
-    """Finds all audio of a file; None where libsndfile does.
+    """Finds all audio of a file; None where libsndfile finds it too.
 
     Raises:
       InputError: if several streams follow each other, or the last frame is cut.
@@ -64,7 +64,7 @@ def look_into(part: Part) -> Contents | None:
     frames = _find(part.path, part.base)
     if frames.is_joined:
         raise joined(part.path)
-    if frames.is_cut and frames.samples >= stream.samples:  # other cuts are found in reading
+    if frames.is_cut and frames.samples >= stream.samples:  # decoding finds other cuts
         raise InputError(
             f'{part.path} is damaged at its end, sample {frames.samples}: a frame is cut, or bytes '
             'follow that are no audio; replace or remove it'
@@ -77,7 +77,7 @@ def look_into(part: Part) -> Contents | None:
 
 
 def parse(header: bytes) -> Stream | None:
-    """The stream that `HEADER_BYTES` begin; None if they do not begin one."""
+    """Reads the first `HEADER_BYTES` of a stream; None if they are something else."""
     if not _STREAM.match(header):
         return None
     fields = int.from_bytes(header[_FIELDS], 'big')
@@ -86,16 +86,15 @@ def parse(header: bytes) -> Stream | None:
 
 
 def with_samples(header: bytes, samples: int) -> bytes:
-    """The same header, which states another length."""
+    """Changes the length that a header states."""
     fields = int.from_bytes(header[_FIELDS], 'big') & ~_SAMPLES | samples
     return header[: _FIELDS.start] + fields.to_bytes(8, 'big') + header[_FIELDS.stop :]
 
 
 def find_end(tail: bytes, stream: Stream) -> tuple[int, int] | None:
-    """Samples up to the end of the last frame in a file's last bytes, and its place in them.
+    """Counts samples up to the end of the last frame in a file's last bytes, and finds its place.
 
-    A frame counts that begins the stream or follows on the one before it: audio that looks like
-    a frame's header does not.
+    A frame must begin the stream or continue another: audio may look like a frame's header.
     """
     ends, last = {0}, None
     for first, samples, place in _frames(tail, stream):
@@ -115,7 +114,7 @@ def _find(path: PathLike, base: int) -> _Frames:
         if _holds_stream(file, begin):
             return _Frames(is_joined=True)
         length, last = 2 * stream.most_frame_bytes + _TAIL_BYTES, None
-        while last is None and length < 16 * (size - begin):  # large tags may follow
+        while last is None and length < 16 * (size - begin):  # there may be large tags
             start = max(begin, size - length)
             file.seek(start)
             last = find_end(file.read(), stream)
@@ -131,7 +130,7 @@ def _find(path: PathLike, base: int) -> _Frames:
 
 
 def _first_frame(file: BinaryIO, base: int) -> int:
-    """The place after the blocks of metadata."""
+    """Finds the place after the metadata."""
     place = base + len(_MARK)
     for _ in range(_MOST_METADATA):
         file.seek(place)
@@ -151,27 +150,27 @@ def _holds_stream(file: BinaryIO, begin: int) -> bool:
         # Much faster than the expression alone.
         if (place := block.find(_MARK)) >= 0 and _STREAM.search(block, place):
             return True
-        kept = block[-(_MARK_BYTES - 1) :]
+        kept = block[-(_STREAM_BYTES - 1) :]
     return False
 
 
 def _frame_end(file: BinaryIO, begin: int, size: int, stream: Stream) -> int | None:
-    """The place where the frame ends that begins at a place, and its checksum is right.
+    """Finds the end of the frame at `begin`, by its checksum.
 
-    None if neither the file ends there, nor tags or zeros follow to its end.
+    None unless the file ends there, or only tags or zeros follow.
     """
     file.seek(begin)
     crc = 0
     for place, byte in enumerate(file.read(stream.most_frame_bytes), begin + 1):
         crc = (crc << 8 & 0xFFFF) ^ _CRC16[crc >> 8 ^ byte]
         if not crc and is_trailer(file, place, size):
-            file.seek(place)  # zeros leave the remainder 0: the first may be the sum's
+            file.seek(place)  # the first zeros may belong to the checksum
             return min(place + _SUM_BYTES, size) if file.read(1) == b'\0' else place
     return None
 
 
 def _frames(tail: bytes, stream: Stream) -> Iterator[tuple[int, int, int]]:
-    """First sample, samples and place of all that looks like a frame's header."""
+    """Yields first sample, samples and place of all that looks like a frame's header."""
     for match in _FRAME.finditer(tail):
         header = tail[match.start() : match.start() + _FRAME_HEADER_BYTES].ljust(8, b'\0')
         code, rate, channels = header[2] >> 4, header[2] & 15, header[3] >> 4

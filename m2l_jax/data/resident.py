@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from m2l_jax.audio.pcm import FULL_SCALE, from_int16, to_int16
+from m2l_jax.audio.levels import FULL_SCALE, from_int16, to_int16
 from m2l_jax.data.config import Collection
 from m2l_jax.data.crops import Source, report
 from m2l_jax.interface.errors import InputError

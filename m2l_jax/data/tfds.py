@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from m2l_jax.audio.files import resample
-from m2l_jax.audio.pcm import FULL_SCALE, from_int16
+from m2l_jax.audio.levels import FULL_SCALE, from_int16
 from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.paths import replaced_file
 

@@ -42,7 +42,7 @@ def test_oddities_of_levels(waveform, oddity):
 
 @pytest.fixture
 def told(caplog, monkeypatch):
-    monkeypatch.setattr(levels_module, '_told', set())  # whatever other tests were told
+    monkeypatch.setattr(levels_module, '_logged', set())  # whatever other tests were told
     caplog.set_level(logging.WARNING, 'm2l_jax')
     return caplog
 
@@ -71,3 +71,12 @@ def test_an_array_that_is_handed_over_is_described(told):
         'audio: all samples are equal (0.0): silence',
         'audio: too loud: peak 32768 of full scale 1; divide its samples by 32768',
     ]
+
+
+def test_quantisation():
+    values = np.array([0, 0.5, -1, 1, 3, -3, 0.4 / 32768, 0.6 / 32768], np.float32)
+    expected = [0, 16_384, -32_768, 32_767, 32_767, -32_768, 0, 1]
+    np.testing.assert_array_equal(levels_module.to_int16(values), expected)
+    every = np.arange(-32_768, 32_768).astype(np.int16)
+    stored = every.astype(np.float32) / levels_module.FULL_SCALE
+    np.testing.assert_array_equal(levels_module.to_int16(stored), every)
