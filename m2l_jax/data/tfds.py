@@ -1,7 +1,7 @@
-"""TFDS datasets: audio of any of them read record by record, and this project's own written.
+"""TFDS datasets: reads audio record by record, and writes this project's own.
 
-What is written, plain TFDS opens: `builder_from_directory(folder).as_data_source('train')`. None
-of it needs TensorFlow. TFDS itself takes long to import, hence the imports within functions.
+TFDS alone can open them: `builder_from_directory(folder).as_data_source('train')`. Nothing here
+needs TensorFlow. TFDS is imported within functions, because that takes long.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ INFO = 'dataset_info.json'  # TFDS opens a dataset by it
 SPLIT = 'train'
 _PREFIX = 'tfds:'
 _AUDIO, _SAMPLE_RATE = 'audio', 'sample_rate'
-# One record a group and no compression, for records are read one by one, in any order.
+# One record a group and no compression: records are read one by one, in any order.
 _WRITER_OPTIONS = 'group_size:1,uncompressed'
 
 
