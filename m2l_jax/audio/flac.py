@@ -35,22 +35,6 @@ class Stream(NamedTuple):
         return _FRAME_HEADER_BYTES + self.block * self.channels * (self.bits + 1) // 8 + 16
 
 
-class _Frames(NamedTuple):
-    """Frames of a file.
-
-    Attributes:
-      is_joined: another stream follows the first.
-      samples: up to the end of the last frame; 0 if unknown.
-      end: place where the last frame ends, from the stream's beginning.
-      is_cut: something else than a tag or zeros follows the last frame.
-    """
-
-    is_joined: bool = False
-    samples: int = 0
-    end: int = 0
-    is_cut: bool = False
-
-
 def look_into(part: Part) -> Contents | None:
     """Finds all audio of a file; None where libsndfile finds it too.
 
@@ -61,19 +45,17 @@ def look_into(part: Part) -> Contents | None:
     stream = parse(header)
     if stream is None:
         return None
-    frames = _find(part.path, part.base)
-    if frames.is_joined:
-        raise joined(part.path)
-    if frames.is_cut and frames.samples >= stream.samples:  # decoding finds other cuts
+    samples, end = _find(part.path, part.base)
+    if end is None and samples >= stream.samples:  # decoding finds other cuts
         raise InputError(
-            f'{part.path} is damaged at its end, sample {frames.samples}: a frame is cut, or bytes '
+            f'{part.path} is damaged at its end, sample {samples}: a frame is cut, or bytes '
             'follow that are no audio; replace or remove it'
         )
-    is_longer = frames.samples > stream.samples
-    if not is_longer and frames.end == part.size and not part.base:
+    end = end or part.size
+    if samples <= stream.samples and end == part.size and not part.base:
         return None
-    head = with_samples(header, frames.samples) if is_longer else header
-    return Contents(part.show(head, len(head), frames.end), frames.end)
+    head = with_samples(header, max(samples, stream.samples))
+    return Contents(part.show(head, len(head), end), end)
 
 
 def parse(header: bytes) -> Stream | None:
@@ -105,14 +87,19 @@ def find_end(tail: bytes, stream: Stream) -> tuple[int, int] | None:
 
 
 @once_per_file
-def _find(path: PathLike, base: int) -> _Frames:
+def _find(path: PathLike, base: int) -> tuple[int, int | None]:
+    """Counts samples up to the end of the last frame, 0 if unknown, and finds its place.
+
+    The place, from `base`, is None if something else than a tag or zeros follows the frame. Raises
+    an InputError if another stream follows.
+    """
     with open(path, 'rb') as file:
         size = file.seek(0, 2)
         file.seek(base)
         stream = parse(file.read(HEADER_BYTES))
         begin = _first_frame(file, base)
         if _holds_stream(file, begin):
-            return _Frames(is_joined=True)
+            raise joined(path)
         length, last = 2 * stream.most_frame_bytes + _TAIL_BYTES, None
         while last is None and length < 16 * (size - begin):  # there may be large tags
             start = max(begin, size - length)
@@ -120,13 +107,13 @@ def _find(path: PathLike, base: int) -> _Frames:
             last = find_end(file.read(), stream)
             length *= 16
         if last is None:
-            return _Frames(end=size - base)
+            return 0, size - base
         samples, place = last
         end = _frame_end(file, start + place, size, stream)
         file.seek(begin)
         if next(_frames(file.read(_FRAME_HEADER_BYTES), stream), (1,))[0] != 0:
             samples = 0  # a recorded broadcast begins with a later frame
-        return _Frames(False, samples, (end or size) - base, end is None)
+        return samples, None if end is None else end - base
 
 
 def _first_frame(file: BinaryIO, base: int) -> int:

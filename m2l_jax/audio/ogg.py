@@ -31,6 +31,7 @@ class _Page(NamedTuple):
     segments: int
 
 
+@once_per_file
 def check(path: PathLike) -> None:
     """Checks each page.
 
@@ -39,9 +40,21 @@ def check(path: PathLike) -> None:
         several files were joined, or a radio station was recorded.
       OSError: if the file cannot be read.
     """
-    missing = _missing_pages(path)
-    if missing is None:
-        raise joined(path, is_converted=True)
+    last: dict[int, _Page] = {}
+    beginning, missing = True, 0
+    with open(path, 'rb') as file:
+        for page, _, _ in _pages(file):
+            before = last.get(page.stream)
+            is_first = bool(page.flags & _FIRST)
+            beginning = beginning and is_first
+            if before is not None:
+                goes_back = _NO_POSITION < page.position < before.position
+                if is_first or page.number <= before.number or goes_back:
+                    raise joined(path, is_converted=True)
+                missing += page.number - before.number - 1
+            elif not beginning:
+                raise joined(path, is_converted=True)
+            last[page.stream] = page
     if missing:
         raise InputError(
             f'{path} is damaged, {missing} of its pages are missing or broken: replace or remove it'
@@ -62,27 +75,6 @@ def flac_ranges(path: PathLike) -> list[tuple[int, int]]:
             return []
         bodies = [(begin, end) for page, begin, end in pages if page.stream == first.stream]
         return [(begin + _FLAC_BEGIN, end), *bodies]
-
-
-@once_per_file
-def _missing_pages(path: PathLike) -> int | None:
-    """Counts missing and damaged pages before the last; None for streams in a row."""
-    last: dict[int, _Page] = {}
-    beginning, missing = True, 0
-    with open(path, 'rb') as file:
-        for page, _, _ in _pages(file):
-            before = last.get(page.stream)
-            is_first = bool(page.flags & _FIRST)
-            beginning = beginning and is_first
-            if before is not None:
-                goes_back = _NO_POSITION < page.position < before.position
-                if is_first or page.number <= before.number or goes_back:
-                    return None
-                missing += page.number - before.number - 1
-            elif not beginning:
-                return None
-            last[page.stream] = page
-    return missing
 
 
 def _pages(file: BinaryIO) -> Iterator[tuple[_Page, int, int]]:
