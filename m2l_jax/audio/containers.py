@@ -108,7 +108,7 @@ def look_into(path: PathLike) -> Contents | None:
         return flac.look_into(part) if start[:4] == b'fLaC' else None
 
 
-def look_behind(path: PathLike, form: str, subtype: str, values: int) -> Contents | None:
+def compare_size(path: PathLike, form: str, subtype: str, values: int) -> Contents | None:
     """Compares the size of a file without chunks with the `values`, of all channels, that are read.
 
     None for a format that others check.
@@ -132,7 +132,7 @@ def _look_into_chunks(part: Part, kind: _Kind, start: bytes) -> Contents | None:
     if kind is _RF64:
         outer, data = part.unpack(_DS64_SIZES, _DS64_SIZES_PLACE)
         size = data if size == _WRAP - 1 else size
-    # In ALAC, a table counts the audio, whatever the size of its chunk.
+    # In ALAC, a table counts the audio, and its chunk may state any size.
     is_unknown = _is_unknown(size) or start[:4] + start[28:32] == _ALAC
     end, left_out, unstated = _find_end(part, kind, begin, size, outer, is_unknown)
     head = part.read(0, begin)

@@ -217,7 +217,7 @@ def _open_streams(path: PathLike, name: str | bytes, stack: contextlib.ExitStack
             )
         return _open_frames(path, stack) or file
     values = file.frames * file.channels
-    contents = containers.look_behind(path, file.format, file.subtype, values)
+    contents = containers.compare_size(path, file.format, file.subtype, values)
     if contents is not None:
         file.warning = contents.warning(file.frames / file.samplerate)
     return file

@@ -44,7 +44,7 @@ def resample(waveform: np.ndarray, source_rate: int, sample_rate: int) -> np.nda
 
 
 class FormatError(InputError):
-    """An error for audio that a format cannot hold, whatever the path."""
+    """An error for audio that a format cannot hold, at any path."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ def read(
     """Reads a file, or by seeking a part of it, at a given sample rate.
 
     A part equals the same slice of the whole file's resampled signal. Memory is in proportion to
-    the file's content, whatever its header claims.
+    the file's content, not to what its header claims.
 
     Args:
       path: the file.

@@ -21,7 +21,7 @@ _INTEGER_SCALES = (1 << 7, 1 << 15, 1 << 23, 1 << 31)
 
 
 def to_int16(waveform: np.ndarray) -> np.ndarray:
-    """Rounds a finite waveform of full scale 1 to 16 bits; clips +1 and whatever lies beyond."""
+    """Rounds a finite waveform of full scale 1 to 16 bits; clips +1 and beyond."""
     scaled = np.rint(waveform * np.float32(FULL_SCALE))
     return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 

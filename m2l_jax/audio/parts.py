@@ -34,7 +34,8 @@ class Ranges(io.FileIO):
       path: the file.
       ranges: first byte and end of each.
       head: bytes before them.
-      stretch: factor by which the file seems longer; only its last bytes, zeros, can be read.
+      stretch: factor by which the file seems longer; all that can be read of this is zeros at the
+        end.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ from m2l_jax.interface.errors import InputError
 
 _logger = logging.getLogger(__name__)
 
-_BLOCK = 1 << 20  # samples: an int32 counts them, whatever the size of the corpus
+_BLOCK = 1 << 20  # samples: an int32 counts those of a block
 
 
 @dataclasses.dataclass(frozen=True)

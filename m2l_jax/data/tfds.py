@@ -122,7 +122,7 @@ def _check_features(features: Any, path: str) -> int:
         raise InputError(f'{path}: the feature {_AUDIO!r} has {rank} axes: 1 or 2 are read')
     rate = getattr(feature, 'sample_rate', None) or 0  # TFDS stores an unknown rate as 0
     if not rate and _SAMPLE_RATE not in features:
-        raise InputError(f'{path} does not tell its sample rate: build it again with `prepare`')
+        raise InputError(f'{path} states no sample rate: build it again with `prepare`')
     return int(rate)
 
 
