@@ -198,7 +198,7 @@ def _follow(file: BinaryIO, begin: int, end: int, most: int | None = None) -> Ru
     kind = _kind(file.read(_HEADER_BYTES))
     if kind is None:
         return None
-    sizes, is_mono = _frame_sizes(kind), kind.is_mono
+    sizes, is_mono = _frame_sizes()[kind._replace(is_mono=False)], kind.is_mono
     frames, position, step, goes_on = 0, begin, 0, True
     while goes_on and frames != most:
         file.seek(position)
@@ -270,31 +270,24 @@ def _read_tag(file: BinaryIO, begin: int, end: int) -> LengthTag | None:
 
 
 @functools.cache
-def _headers() -> dict[int, tuple[Kind, int]]:
-    """Maps a header's first three bytes to the kind (as if not mono) and the size in bytes."""
+def _frame_sizes() -> dict[Kind, dict[int, int]]:
+    """Maps kinds, as if not mono, to the bytes of a frame by the first three of its header."""
     known = {}
     for version, layer, rate in itertools.product(_RATE_DIVISORS, (1, 2, 3), range(3)):
         sample_rate = _SAMPLE_RATES[rate] // _RATE_DIVISORS[version]
         kind = Kind(1 if version == 3 else 2, layer, sample_rate, False)
+        sizes = known[kind] = {}
         for index, bit_rate in enumerate(_BIT_RATES[kind[:2]], 1):
             for checked, padded, private in itertools.product((0, 1), repeat=3):
                 slot = 4 if layer == 1 else 1  # bytes
                 slots = kind.frame_samples * bit_rate * 125 // (sample_rate * slot) + padded
                 fixed = 0xFFE000 | version << 11 | (4 - layer) << 9 | rate << 2
                 varying = checked << 8 | index << 4 | padded << 1 | private
-                known[fixed | varying] = kind, slots * slot
+                sizes[fixed | varying] = slots * slot
     return known
 
 
 def _kind(header: bytes) -> Kind | None:
-    if len(header) < _HEADER_BYTES:
-        return None
-    kind, _ = _headers().get(int.from_bytes(header[:3], 'big'), (None, 0))
-    return kind and kind._replace(is_mono=header[3] >= _MONO)
-
-
-@functools.cache
-def _frame_sizes(kind: Kind) -> dict[int, int]:
-    """Maps the first three bytes of a kind's headers to the bytes of the frame."""
-    same = kind._replace(is_mono=False)
-    return {header: size for header, (other, size) in _headers().items() if other == same}
+    start = int.from_bytes(header[:3], 'big')
+    kind = next((kind for kind, sizes in _frame_sizes().items() if start in sizes), None)
+    return kind and kind._replace(is_mono=header[3:] >= bytes([_MONO]))
