@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from m2l_jax.audio import files
-from m2l_jax.audio.levels import Levels
-from m2l_jax.audio.pcm import FULL_SCALE, to_int16
+from m2l_jax.audio.levels import FULL_SCALE, Levels, to_int16
 from m2l_jax.corpus import plan
 from m2l_jax.corpus.inputs import find_audio
 from m2l_jax.corpus.ledger import Ledger

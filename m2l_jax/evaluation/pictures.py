@@ -1,4 +1,4 @@
-"""Pictures: a reconstruction beside its original, and the curves of a training run."""
+"""Pictures of reconstructions next to their originals, and of the curves of a training run."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The report on how well a model reconstructs audio, beside another model and baselines."""
+"""Reports how well a model reconstructs audio, compared with another model and baselines."""
 
 import contextlib
 import dataclasses
