@@ -20,13 +20,7 @@ Dtype = str | jnp.dtype
 
 
 class Layer(nn.Module, kw_only=True):
-    """Base of all layers.
-
-    Attributes:
-      dtype: of the computation.
-      param_dtype: of the parameters.
-      kernels: 'xla' or 'cpu', see `ops`.
-    """
+    """Base of all layers: types of computation and parameters, and the kernels, see `ops`."""
 
     dtype: Dtype = 'float32'
     param_dtype: Dtype = 'float32'
@@ -60,14 +54,7 @@ def linear(in_features: int, features: int, zero_init: bool = False, **options: 
 
 
 class Conv(Layer):
-    """Convolution, optionally of its normalised and activated input.
-
-    Attributes:
-      features: output channels.
-      kernel_size: entries along each spatial axis.
-      strides, repeats: see `ops.convolve`.
-      zero_init: start with zeros.
-    """
+    """Convolution, optionally of its normalised and activated input; see `ops.convolve`."""
 
     features: int
     kernel_size: tuple[int, ...]
@@ -81,12 +68,12 @@ class Conv(Layer):
         x: jax.Array,
         affine: ops.Affine | None = None,
         activation: ops.Activation | None = None,
-        lengths: jax.Array | None = None,
+        lengths: ops.Lengths = None,
     ) -> jax.Array:
         """`[B, ..., T, C]` to `[B, ..., T', features]`; arguments as in `ops.convolve`."""
-        fan_in = math.prod(self.kernel_size) * x.shape[-1]
-        initialise = nn.initializers.zeros if self.zero_init else fan_in_uniform(fan_in)
         shape = (*self.kernel_size, x.shape[-1], self.features)
+        fan_in = math.prod(shape[:-1])
+        initialise = nn.initializers.zeros if self.zero_init else fan_in_uniform(fan_in)
         kernel = self.param('kernel', initialise, shape, self.param_dtype)
         bias = self.param('bias', initialise, (self.features,), self.param_dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
@@ -97,12 +84,12 @@ class Conv(Layer):
 class GroupNorm(Layer):
     """Group normalisation over space and each group's channels, see `ops.group_affine`."""
 
-    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, lengths: ops.Lengths = None) -> jax.Array:
         """`[B, ..., T, C]` to the same, with zeros past `lengths`."""
         return ops.normalise(x, self.affine(x, lengths), lengths).astype(self.dtype)
 
     @nn.compact
-    def affine(self, x: jax.Array, lengths: jax.Array | None = None) -> ops.Affine:
+    def affine(self, x: jax.Array, lengths: ops.Lengths = None) -> ops.Affine:
         """Gain and offset that normalise `x` `[B, ..., T, C]`, for `Conv`."""
         shape = x.shape[-1:]
         scale = self.param('scale', nn.initializers.ones, shape, self.param_dtype)
@@ -117,11 +104,8 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     the batched products, 3 times as fast forward as `jax.nn.dot_product_attention`.
     """
     query, key, value = (array.swapaxes(1, 2) for array in (query, key, value))  # [B, heads, N, C]
-    logits = jnp.matmul(
-        query / math.sqrt(query.shape[-1]),
-        key.swapaxes(2, 3),
-        preferred_element_type=jnp.float32,
-    )
+    query = query / math.sqrt(query.shape[-1])
+    logits = jnp.matmul(query, key.swapaxes(2, 3), preferred_element_type=jnp.float32)
     # Any constant cancels in the quotient; the largest logit keeps the exponential in range.
     weights = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
     total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -135,7 +119,7 @@ class FrequencyAttention(Layer):
     heads: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, lengths: ops.Lengths = None) -> jax.Array:
         """`[B, F, T, C]` to the same."""
         batch, bins, frames, channels = x.shape
         h = GroupNorm(**self.options, name='norm')(x, lengths).swapaxes(1, 2)  # [B, T, F, C]
@@ -150,13 +134,10 @@ class FrequencyAttention(Layer):
 
 
 class ResBlock(Layer):
-    """Two normalised convolutions around a shortcut, then attention where the level has it.
+    """Two normalised convolutions and a shortcut, then frequency attention if it has any heads.
 
-    Works over `[B, F, T, C]` and over `[B, T, C]`, with kernels of size 3 on every axis.
-
-    Attributes:
-      channels: output channels; the shortcut is a 1×1 convolution where the input has others.
-      attention_heads: heads of the frequency attention at the end; 0 for none.
+    Works over `[B, F, T, C]` and over `[B, T, C]`, with kernels of size 3 on every axis. The
+    shortcut is a 1×1 convolution where the input has other channels.
     """
 
     channels: int
@@ -164,10 +145,7 @@ class ResBlock(Layer):
 
     @nn.compact
     def __call__(
-        self,
-        x: jax.Array,
-        time_embedding: jax.Array | None = None,
-        lengths: jax.Array | None = None,
+        self, x: jax.Array, time_embedding: jax.Array | None = None, lengths: ops.Lengths = None
     ) -> jax.Array:
         """`x` `[B, ..., T, C_in]`, `time_embedding` `[B, E]`; returns `[B, ..., T, channels]`."""
         spatial = x.ndim - 2
@@ -188,9 +166,8 @@ class ResBlock(Layer):
             x = Conv(self.channels, (1,) * spatial, **self.options, name='shortcut')(x)
         x = x + h
         if self.attention_heads:
-            x = FrequencyAttention(self.attention_heads, **self.options, name='attention')(
-                x, lengths
-            )
+            attention = FrequencyAttention(self.attention_heads, **self.options, name='attention')
+            x = attention(x, lengths)
         return x
 
 
@@ -202,46 +179,26 @@ class Downsample(Layer):
 
     channels: int
     factors: tuple[int, int]
+    resampling = 'strides'
 
     @nn.compact
     def __call__(
-        self,
-        x: jax.Array,
-        affine: ops.Affine | None = None,
-        lengths: jax.Array | None = None,
+        self, x: jax.Array, affine: ops.Affine | None = None, lengths: ops.Lengths = None
     ) -> jax.Array:
         """`[B, F, T, C]`, normalised by `affine` if any, to `[B, F/f, T/t, channels]`."""
-        kernel = _resampling_kernel(self.factors)
-        conv = Conv(self.channels, kernel, strides=self.factors, **self.options, name='conv')
-        return conv(x, affine, None, lengths)
+        kernel = tuple(factor + 1 if factor > 1 else 1 for factor in self.factors)
+        options = {self.resampling: self.factors, **self.options}
+        return Conv(self.channels, kernel, **options, name='conv')(x, affine, None, lengths)
 
 
-class Upsample(Layer):
-    """Nearest-neighbour repetition by the given factors, then a convolution."""
+class Upsample(Downsample):
+    """Nearest-neighbour repetition by the given factors, then a convolution: to `[B, F·f, T·t]`."""
 
-    channels: int
-    factors: tuple[int, int]
-
-    @nn.compact
-    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
-        """`[B, F, T, C]` to `[B, F·f, T·t, channels]`."""
-        kernel = _resampling_kernel(self.factors)
-        conv = Conv(self.channels, kernel, repeats=self.factors, **self.options, name='conv')
-        return conv(x, lengths=lengths)
-
-
-def _resampling_kernel(factors: tuple[int, int]) -> tuple[int, ...]:
-    """Kernel size for each factor: 3 for 2, 5 for 4, 1 where nothing is resampled."""
-    return tuple(factor + 1 if factor > 1 else 1 for factor in factors)
+    resampling = 'repeats'
 
 
 class Part(nn.Module):
-    """Base of encoder, decoder and UNet, which makes their layers as the config says.
-
-    Attributes:
-      config: sizes and precision.
-      kernels: 'xla' or 'cpu', see `ops`.
-    """
+    """Base of encoder, decoder and UNet, which makes their layers as the config says."""
 
     config: ModelConfig
     kernels: str = 'xla'

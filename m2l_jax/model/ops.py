@@ -1,8 +1,7 @@
 """The operation that the model's layers are made of: normalise, activate and convolve.
 
-`kernels` chooses how it is computed. 'xla' leaves that to XLA, and allows every kind of
-differentiation. 'cpu' takes `m2l_jax.cpu_kernels`: faster there, and with gradients only, no
-`jax.jvp`. Both give the same values but for rounding.
+`kernels` is 'xla', which allows every kind of differentiation, or 'cpu', with gradients only, no
+`jax.jvp`, which is faster there. Both give the same values but for rounding.
 
 `lengths` `[B]` are the frames of each row that count, zeros taking the others' place; None for all.
 """
@@ -21,6 +20,7 @@ from m2l_jax.cpu_kernels.subpixel import convolve_repeated
 KERNELS = ('xla', 'cpu')
 Activation = Callable[[jax.Array], jax.Array]
 Affine = tuple[jax.Array, jax.Array]  # gain and offset, float32 `[B, 1…, C]`
+Lengths = jax.Array | None  # `[B]`
 
 _LAYOUTS = {3: ('NHC', 'HIO', 'NHC'), 4: ('NHWC', 'HWIO', 'NHWC')}
 _EPSILON = 1e-5
@@ -36,7 +36,7 @@ def convolve(
     kernel: jax.Array,
     affine: Affine | None = None,
     activation: Activation | None = None,
-    lengths: jax.Array | None = None,
+    lengths: Lengths = None,
     *,
     strides: tuple[int, ...] | None = None,
     repeats: tuple[int, int] | None = None,
@@ -47,18 +47,14 @@ def convolve(
     ('SAME' would pad an even-sized input of a strided convolution on one side only.)
 
     Args:
-      x: `[B, ..., T, C]`.
+      x: `[B, ..., T, C]`; the result is `[B, ..., T', K]`.
       kernel: `[..., C, K]`.
       affine: gain and offset; None for 1 and 0.
       activation: None for the identity.
-      lengths: `[B]`, see above.
+      lengths, kernels: see above.
       strides: one for each spatial axis; None for 1.
       repeats: times that each entry is repeated along frequency and time before it is convolved,
         1 or even; None for once.
-      kernels: see above.
-
-    Returns:
-      `[B, ..., T', K]`.
     """
     strides = strides or (1,) * (x.ndim - 2)
     pads = tuple((size // 2, size // 2) for size in kernel.shape[:-2])
@@ -70,16 +66,12 @@ def convolve(
     x = prepare(x, affine, lengths)
     for axis, times in enumerate(repeats or (), start=1):
         x = jnp.repeat(x, times, axis) if times > 1 else x
-    return jax.lax.conv_general_dilated(
-        x, kernel, strides, pads, dimension_numbers=_LAYOUTS[x.ndim]
-    )
+    layout = _LAYOUTS[x.ndim]
+    return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=layout)
 
 
 def normalise(
-    x: jax.Array,
-    affine: Affine | None,
-    lengths: jax.Array | None,
-    activation: Activation | None = None,
+    x: jax.Array, affine: Affine | None, lengths: Lengths, activation: Activation | None = None
 ) -> jax.Array:
     """activation(x·gain + offset) in the type of `x` `[B, ..., T, C]`, zeros past `lengths`."""
     if affine is not None:
@@ -94,20 +86,14 @@ def group_affine(
     x: jax.Array,
     scale: jax.Array,
     bias: jax.Array,
-    lengths: jax.Array | None = None,
+    lengths: Lengths = None,
     kernels: str = 'xla',
 ) -> Affine:
     """Gain and offset of group normalisation: x·gain + offset is x normalised, scaled and shifted.
 
     Statistics in float32 over space and each group's channels; groups of at least 4 channels, at
     most 32 groups. Means of channels are pooled into groups, which leaves the innermost axis whole:
-    faster than `nn.GroupNorm`.
-
-    Args:
-      x: `[B, ..., T, C]`.
-      scale, bias: `[C]`.
-      lengths: `[B]`, see above.
-      kernels: see above.
+    faster than `nn.GroupNorm`. `x` is `[B, ..., T, C]`; `scale` and `bias` are `[C]`.
     """
     channels = x.shape[-1]
     groups = min(channels // 4, 32)
@@ -129,15 +115,11 @@ def group_affine(
 
 
 def channel_means(
-    x: jax.Array,
-    lengths: jax.Array | None,
-    terms: Activation = lambda x: x,
-    *,
-    kernels: str = 'xla',
+    x: jax.Array, lengths: Lengths, terms: Activation = lambda x: x, *, kernels: str = 'xla'
 ) -> jax.Array:
-    """Means of `terms(x)` over space, for each row and channel of `x` `[B, ..., T, C]`: `[B, C]`.
+    """Means of `terms(x)` over space, elementwise, of `x` `[B, ..., T, C]`: `[B, C]`.
 
-    `terms` maps each part of `x` by itself. A row of no frames has means of zero.
+    A row of no frames has means of zero.
     """
     space = range(1, x.ndim - 1)
     if lengths is None:
@@ -151,7 +133,7 @@ def channel_means(
     return total / counts[:, None]
 
 
-def mask_time(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
+def mask_time(x: jax.Array, lengths: Lengths) -> jax.Array:
     """Sets frames of `[B, ..., T, C]` past `lengths` `[B]` to zero; None keeps all."""
     if lengths is None:
         return x
