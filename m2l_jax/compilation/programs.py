@@ -37,7 +37,8 @@ def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
     """The training step as `training.loop` makes it, fed by the host."""
     setup = Setup(settings, mesh)
     rows = settings.data.batch_size
-    arguments = setup.state, batch_shape(settings, mesh), setup.steps
+    steps = _placed(setup.steps, meshes.replicated(mesh))
+    arguments = setup.state, batch_shape(settings, mesh), steps
     notes, parts = [], settings.train.accumulate
     if parts > 1:
         notes.append(
