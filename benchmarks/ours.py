@@ -88,8 +88,9 @@ class OurTraining:
         random = np.random.default_rng(0)
         crops = random.standard_normal((batch, config.spectrogram.bins, frames, 2), np.float32)
         self._data = meshes.to_global_batch(0.5 * crops, mesh)
+        self._steps = setup.steps
         begin = time.perf_counter()
-        lowered = setup.make_step().lower(self._state, self._data)
+        lowered = setup.make_step().lower(self._state, self._data, setup.steps)
         self._lowering = time.perf_counter() - begin
         self._step = lowered.compile()
         self._compiling = time.perf_counter() - begin - self._lowering
@@ -98,7 +99,7 @@ class OurTraining:
         """Seconds of some steps in a row."""
         begin = time.perf_counter()
         for _ in range(steps):
-            self._state, metrics = self._step(self._state, self._data)
+            self._state, metrics = self._step(self._state, self._data, self._steps)
         jax.block_until_ready((self._state, metrics))
         return time.perf_counter() - begin
 

@@ -70,6 +70,7 @@ _KINDS = {  # by the first four bytes of a file, or by these and the four from t
     b'dns.': _Kind(_LITTLE, b'', 4, None, wraps=False),
 }
 _ALAC = b'caffalac'
+_AU_HEAD = 24  # bytes of an AU's header, at least
 _W64_FORMAT = b'fmt ' + _GUID_END
 _EXTENSIBLE, _EXTENDED_FORMAT = b'\xfe\xff', 24
 # RF64: the first chunk holds the 64-bit sizes of the whole and of the audio.
@@ -148,7 +149,8 @@ def _find_audio(part: Part, kind: _Kind) -> tuple[int, int]:
     """Places of the audio and of the number that states its size; 0 if there is no audio."""
     place = kind.first
     if not kind.audio:
-        return part.unpack(kind.number, place)[0], place + kind.number.size
+        begin = part.unpack(kind.number, place)[0]
+        return (begin, place + kind.number.size) if begin >= _AU_HEAD else (0, 0)
     for _ in range(_MOST_CHUNKS):
         name, size, begin = _read_chunk(part, kind, place)
         if name == kind.audio:

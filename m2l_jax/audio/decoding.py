@@ -241,6 +241,11 @@ def _is_mpeg(file: OpenAudio) -> bool:
 
 
 def _check_header(file: OpenAudio, path: PathLike) -> None:
+    if (file.format, file.subtype) == ('RAW', 'ULAW'):  # a guess, from the file's name
+        raise InputError(
+            f'{path} cannot be read as audio (it has no header): replace or remove it, or convert '
+            'it (sox -t ul -r RATE -c 1 FILE FILE.wav)'
+        )
     size = os.path.getsize(path)
     problem = None
     if file.samplerate not in SAMPLE_RATES:

@@ -15,6 +15,7 @@ from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.ops import kernels_for
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
+from m2l_jax.training.feed import batch_shape
 from m2l_jax.training.setup import Setup
 
 
@@ -36,16 +37,8 @@ def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
     """The training step as `training.loop` makes it, fed by the host."""
     setup = Setup(settings, mesh)
     rows = settings.data.batch_size
-    if settings.data.representation == 'waveform' or settings.data.resident:
-        shape = (rows, settings.crop_samples)
-    else:
-        shape = (
-            rows,
-            settings.model.spectrogram.bins,
-            settings.data.crop_frames,
-            settings.model.channels,
-        )
-    batch = _rows(shape, jnp.float32, mesh)
+    steps = _placed(setup.steps, meshes.replicated(mesh))
+    arguments = setup.state, batch_shape(settings, mesh), steps
     notes, parts = [], settings.train.accumulate
     if parts > 1:
         notes.append(
@@ -53,9 +46,7 @@ def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
         )
     if settings.data.resident:
         notes.append('the resident corpus and the cutting of crops from it')
-    return Program(
-        'train', setup.make_step(), (setup.state, batch), rows // mesh.size, tuple(notes)
-    )
+    return Program('train', setup.make_step(), arguments, rows // mesh.size, tuple(notes))
 
 
 def codec_program(name: str, settings: TrainingConfig, mesh: Mesh, frames: int) -> Program:

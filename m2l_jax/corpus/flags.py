@@ -81,10 +81,13 @@ def run_options(workers: int | None = None) -> 'RunOptions':
 
     values = flags.FLAGS
     ray = values.ray_address if values.runner == 'ray' else None
-    threads = 2 if workers is None else workers if ray is None else values.ray_cpus
-    return RunOptions(
+    threads = 2 if workers is None else workers
+    options = RunOptions(
         values.share, values.retry_failures, threads, ray, values.ray_cpus, workers is None
     )
+    # An actor without an accelerator works on as many shards at once as it has cores.
+    shares_cores = ray is not None and workers is not None
+    return dataclasses.replace(options, threads=options.ray_cpus) if shares_cores else options
 
 
 def run_corpus(

@@ -122,6 +122,7 @@ class RunReport:
     times_real_time: float = 0.0  # duration of the audio over the time taken
     latents: int = 0  # vectors, over all channels
     shards_before: int = 0  # done before it began
+    files_before: int = 0  # done in them
     shards_missing: int = 0  # of its share, if it was stopped
     left_out: LeftOut = NONE_LEFT_OUT  # files of the whole input, for their suffixes
 
@@ -145,16 +146,14 @@ class RunReport:
         )
 
     def check_any_done(self, folder: str | os.PathLike[str]) -> None:
-        """Raises an InputError if files were worked on, and none could be done."""
-        if self.failures and not self.files and not self.shards_before:
-            raise InputError(
-                f'none of the {self.failures} files could be done: {folder}/failures.csv says why'
-            )
+        """Raises an InputError if files were worked on, now or before, and none could be done."""
+        if (self.failures or self.shards_before) and not self.files and not self.files_before:
+            raise InputError(f'none of the files could be done: {folder}/failures.csv says why')
 
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """The division of the work. The results don't depend on it.
+    """The division of the work. The results don't depend on it, but for rounding.
 
     Attributes:
       share: `i/n` for the i-th of n shares of the shards; None for all, or for those of this

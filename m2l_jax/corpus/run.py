@@ -57,10 +57,12 @@ class Progress:
     The time left is estimated from bytes of input, the only size that the plan knows.
     """
 
-    def __init__(self, shards: Sequence[Shard], left_out: LeftOut = NONE_LEFT_OUT):
-        """Takes all shards of this process, those done before too."""
+    def __init__(
+        self, shards: Sequence[Shard], left_out: LeftOut = NONE_LEFT_OUT, files_before: int = 0
+    ):
+        """Takes all shards of this process, those done before too, and files done in those."""
         self._shards = tuple(shards)
-        self._report = RunReport(left_out=left_out)
+        self._report = RunReport(left_out=left_out, files_before=files_before)
         self._lock = threading.RLock()
         self._done_seconds = 0.0  # of audio
         self._under_way: defaultdict[int, float] = defaultdict(float)  # seconds, by shard
@@ -157,7 +159,9 @@ def run_job(
     if options.retry_failures:
         ledger.forget_failures(mine)
     ledger.reopen(mine)
-    progress = Progress(mine, left_out)
+    missing = set(ledger.missing(mine))
+    before = ledger.summaries(shard for shard in mine if shard not in missing)
+    progress = Progress(mine, left_out, sum(summary.files for summary in before))
     name = 'report.json' if count == 1 else f'report-{index}-of-{count}.json'
     try:
         if options.ray is not None:

@@ -123,7 +123,9 @@ def _configure_logging() -> None:
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """False for a stack trace of Orbax, which raises the same error."""
+    """False for a stack trace of Orbax or of its tasks, which raises the same error."""
+    if record.name == 'asyncio' and 'never retrieved' in record.getMessage():
+        return False
     return record.exc_info is None or 'orbax' not in pathlib.Path(record.pathname).parts
 
 

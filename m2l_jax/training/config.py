@@ -70,6 +70,11 @@ class TrainingConfig:
     init_from: str = ''  # missing from old checkpoints
 
     def __post_init__(self):
+        warmup, steps = self.optimizer.warmup_steps, self.train.steps
+        if not 0 <= warmup < steps:
+            raise InputError(
+                f'config.optimizer.warmup_steps={warmup} must be below config.train.steps={steps}'
+            )
         if not 0 <= self.seed < 1 << 32:  # JAX's keys take no more bits
             raise InputError(f'config.seed={self.seed} must be at least 0 and below 2^32')
         multiple = self.model.time_downsampling

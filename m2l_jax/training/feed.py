@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from m2l_jax.data import resident
 from m2l_jax.data.crops import CropReader, open_collections
@@ -29,6 +29,7 @@ class Feed:
       batches: yields the step's second argument for each of the given steps.
       items: lists the files or records that a step's global batch comes from.
       reported: item -> why it, or part of it, was not used.
+      shapes: shapes and shardings of what `batches` yields.
       specs: partition specs of what `batches` yields.
       fetch: makes of it, in the step, each device's rows.
     """
@@ -37,8 +38,19 @@ class Feed:
     batches: Callable[[range], Iterator[Any]]
     items: Callable[[int], list[str]]
     reported: Mapping[str, str]
+    shapes: Any
     specs: Any = meshes.ROWS
     fetch: Fetch = as_given
+
+
+def batch_shape(settings: TrainingConfig, mesh: Mesh) -> jax.ShapeDtypeStruct:
+    """Shape and sharding of a batch that the hosts read: spectrograms or waveforms."""
+    data, model = settings.data, settings.model
+    shape: tuple[int, ...] = (settings.crop_samples,)
+    if data.representation == 'spectrogram' and not data.resident:
+        shape = (model.spectrogram.bins, data.crop_frames, model.channels)
+    rows = NamedSharding(mesh, meshes.ROWS)
+    return jax.ShapeDtypeStruct((data.batch_size, *shape), jnp.float32, sharding=rows)
 
 
 def open_feed(settings: TrainingConfig, mesh: Mesh, state_bytes: int = 0) -> Feed:
@@ -83,7 +95,7 @@ def open_feed(settings: TrainingConfig, mesh: Mesh, state_bytes: int = 0) -> Fee
     def items(step: int) -> list[str]:
         return [reader.locate(step, row).item for row in range(data.batch_size)]
 
-    return Feed(fingerprint, batches, items, reader.reported)
+    return Feed(fingerprint, batches, items, reader.reported, batch_shape(settings, mesh))
 
 
 def _resident_feed(
@@ -103,6 +115,11 @@ def _resident_feed(
         batches=lambda steps: (corpus for _ in steps),
         items=lambda step: loader.items_of(corpus, key(step), size),
         reported=loader.reported,
+        shapes=jax.tree.map(_shape, corpus),
         specs=resident.ResidentCorpus.specs(meshes.AXIS),
         fetch=lambda corpus, step: resident.cut_crops(corpus, key(step), size, length, meshes.AXIS),
     )
+
+
+def _shape(array: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)

@@ -45,27 +45,22 @@ def read_initial(settings: TrainingConfig, workdir: str | os.PathLike[str]) -> P
     return jax.tree.map(lambda leaf: np.asarray(leaf, settings.model.param_dtype), params)
 
 
-def create_or_restore(
-    setup: Setup,
-    store: CheckpointStore,
-    workdir: str | os.PathLike[str],
-    corpus: str,
-    initial: Params | None = None,
-) -> TrainState:
-    """The state of the newest checkpoint, or else a fresh one, laid out over the mesh.
+def check_newest(
+    settings: TrainingConfig, store: CheckpointStore, workdir: str | os.PathLike[str], corpus: str
+) -> int | None:
+    """The step of the newest checkpoint, to go on from; None for a fresh start.
 
     Args:
-      setup: of the training.
+      settings: of the training; warns of changes.
       store, workdir: the checkpoints, and their folder.
       corpus: fingerprint of the audio.
-      initial: parameters of a fresh state; random ones by default.
 
     Raises:
       InputError: if `workdir` holds a model of another size, or one without a state.
     """
-    settings, step = setup.settings, store.latest_step()
+    step = store.latest_step()
     if step is None:
-        return _create(setup, initial)
+        return None
     if not store.has_state(step):
         raise InputError(
             f'{workdir} holds a converted model without the state of a training run: '
@@ -81,6 +76,22 @@ def create_or_restore(
         )
     _check_resumable(settings, saved, workdir)
     _logger.info('resuming %s at step %d', workdir, step)
+    return step
+
+
+def create_or_restore(
+    setup: Setup, store: CheckpointStore, step: int | None, initial: Params | None = None
+) -> TrainState:
+    """The state of a checkpoint, or a fresh one without, laid out over the mesh.
+
+    Args:
+      setup: of the training.
+      store: the checkpoints.
+      step: of the checkpoint; see `check_newest`.
+      initial: parameters of a fresh state; random ones by default.
+    """
+    if step is None:
+        return _create(setup, initial)
     state, ema_params = store.restore(
         step, setup.stored.replace(ema_params=None), setup.stored.ema_params
     )

@@ -1,8 +1,10 @@
 """The model, optimiser, state and step of a training, built from its settings."""
 
+import functools
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from m2l_jax.model.autoencoder import Music2Latent
@@ -28,17 +30,19 @@ class Setup:
       settings, mesh: as given.
       model, optimizer: of the settings.
       params: shapes of the parameters.
+      steps: of the whole training, the step's last argument.
       state: shapes and shardings of the state, whose parts are vectors.
       stored: those of the same state in checkpoints, whose parts are trees.
 
     Raises:
-      InputError: if the devices cannot share the batch, or the warm-up is too long.
+      InputError: if the devices cannot share the batch.
     """
 
     def __init__(self, settings: TrainingConfig, mesh: Mesh):
         meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
         self.settings, self.mesh = settings, mesh
         self.model = Music2Latent(settings.model, kernels_for(meshes.platform(mesh)))
+        self.steps = np.int32(settings.train.steps)
         self.optimizer = make_optimizer(settings.optimizer, settings.train.steps)
         self.params = param_shapes(self.model)
         size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
@@ -56,15 +60,14 @@ class Setup:
         )
 
     def make_step(self, specs: Any = meshes.ROWS, fetch: Fetch = as_given) -> TrainStep:
-        """The training step on data of the given specs; see `make_train_step`."""
+        """The jitted training step on data of the given specs; see `make_train_step`."""
         settings = self.settings
         return make_train_step(
             self.model,
             settings.consistency,
-            self.optimizer,
-            learning_rate_schedule(settings.optimizer, settings.train.steps),
+            functools.partial(make_optimizer, settings.optimizer),
+            functools.partial(learning_rate_schedule, settings.optimizer),
             ema_decay=settings.optimizer.ema_decay,
-            steps=settings.train.steps,
             seed=settings.seed,
             mesh=self.mesh,
             accumulate=settings.train.accumulate,

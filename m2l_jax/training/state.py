@@ -94,28 +94,26 @@ class TrainState:
     opt_state: optax.OptState
 
 
-def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate as a function of the step.
+def learning_rate_schedule(config: OptimizerConfig, steps: jax.Array | int) -> optax.Schedule:
+    """Learning rate as a function of the step: a linear warm-up, then half a cosine.
 
-    Raises:
-      InputError: if the warm-up is not shorter than the training.
+    As `optax.warmup_cosine_decay_schedule`, but `steps` may be an argument of a compiled program.
     """
-    if not 0 <= config.warmup_steps < steps:
-        raise InputError(
-            f'config.optimizer.warmup_steps={config.warmup_steps} must be below '
-            f'config.train.steps={steps}'
-        )
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        decay_steps=steps,
-        end_value=config.final_learning_rate,
-    )
+
+    def rate(count: jax.Array) -> jax.Array:
+        after = count - config.warmup_steps
+        progress = jnp.clip(after / (steps - config.warmup_steps), 0, 1)
+        cosine = (1 + jnp.cos(jnp.pi * progress)) / 2
+        final = config.final_learning_rate
+        decayed = final + (config.learning_rate - final) * cosine
+        warming = config.learning_rate * count / max(config.warmup_steps, 1)
+        return jnp.where(after < 0, warming, decayed)
+
+    return rate
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The config's optimiser, with clipping of the gradient."""
+def make_optimizer(config: OptimizerConfig, steps: jax.Array | int) -> optax.GradientTransformation:
+    """The config's optimiser for a training of some steps, with clipping of the gradient."""
     # The same structure with and without clipping, so that a run may resume with another setting.
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     return optax.chain(clip, config.make(learning_rate_schedule(config, steps)))

@@ -32,7 +32,8 @@ CHECKED = ('loss', 'auxiliary_loss', 'gradient_norm', 'update_norm')
 
 Metrics = dict[str, jax.Array]
 Fetch = Callable[[Any, jax.Array], jax.Array]  # (data, step) -> this device's rows
-TrainStep = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+# (state, data, steps of the whole training) -> (state, metrics)
+TrainStep = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 
 
 def as_given(data: jax.Array, step: jax.Array) -> jax.Array:
@@ -162,10 +163,9 @@ def _hold(tree: Any, fixed: Any, part: jax.Array) -> Any:
 def make_train_step(
     model: Music2Latent,
     consistency: ConsistencyConfig,
-    optimizer: optax.GradientTransformation,
-    learning_rate: optax.Schedule,
+    make_optimizer: Callable[[jax.Array], optax.GradientTransformation],
+    learning_rate: Callable[[jax.Array], optax.Schedule],
     ema_decay: float,
-    steps: int,
     seed: int,
     mesh: Mesh,
     accumulate: int = 1,
@@ -173,12 +173,14 @@ def make_train_step(
     fetch: Fetch = as_given,
     shard_optimizer: bool = False,
 ) -> TrainStep:
-    """The jitted (state, data) -> (state, metrics) on the mesh; it donates the state's buffers.
+    """The jitted step on the mesh; it donates the state's buffers.
 
-    If the loss, gradient or update is not finite, only the state's counts change.
+    If the loss, gradient or update is not finite, only the state's counts change. The length of the
+    training is an argument, so that another one compiles nothing.
 
     Args:
-      learning_rate: the optimizer's, for the metrics.
+      make_optimizer: makes the optimiser for a number of steps.
+      learning_rate: makes its schedule, for the metrics.
       accumulate: parts in which each device takes its rows, to save memory.
       data_specs: the data's partition specs.
       fetch: makes of the data, on each device, its rows: `[b, F, T, 2]` spectrograms or `[b, N]`
@@ -186,15 +188,16 @@ def make_train_step(
       shard_optimizer: each device keeps and updates its part of moments and average.
     """
     mean_over_mesh = jax.shard_map(
-        functools.partial(_mean_over_mesh, model, consistency, steps, seed, accumulate, fetch),
+        functools.partial(_mean_over_mesh, model, consistency, seed, accumulate, fetch),
         mesh=mesh,
-        in_specs=(REPLICATED, REPLICATED, data_specs),
+        in_specs=(REPLICATED, REPLICATED, REPLICATED, data_specs),
         out_specs=REPLICATED,
     )
 
-    def step(state: TrainState, data: Any) -> tuple[TrainState, Metrics]:
-        mean = mean_over_mesh(state.params, state.step, data)
-        count = state.step - state.skipped
+    def step(state: TrainState, data: Any, steps: jax.Array) -> tuple[TrainState, Metrics]:
+        progress = state.step / steps
+        mean = mean_over_mesh(state.params, state.step, progress, data)
+        count, optimizer = state.step - state.skipped, make_optimizer(steps)
         updates, opt_state = optimizer.update(mean['gradient'], state.opt_state, state.params)
         if shard_optimizer:
             # Otherwise XLA gathers the two moments rather than the updates.
@@ -219,8 +222,8 @@ def make_train_step(
         after = after.replace(step=state.step + 1)
         metrics = {
             **checked,
-            'learning_rate': learning_rate(count),
-            'delta': consistency.schedule.delta(state.step / steps),
+            'learning_rate': learning_rate(steps)(count),
+            'delta': consistency.schedule.delta(progress),
             'skipped_updates': after.skipped,
             'skipped_in_row': after.skipped_in_row,
             **latent_spread(mean['moments']),
@@ -236,12 +239,12 @@ def make_train_step(
 def _mean_over_mesh(
     model: Music2Latent,
     consistency: ConsistencyConfig,
-    steps: int,
     seed: int,
     accumulate: int,
     fetch: Fetch,
     params: jax.Array,
     step: jax.Array,
+    progress: jax.Array,
     data: Any,
 ) -> dict[str, Any]:
     """Losses, moments of the latents, and gradient, averaged over all rows of all devices."""
@@ -251,7 +254,7 @@ def _mean_over_mesh(
     # As varying parameters: else JAX would average the gradient of each part over the devices.
     params = jax.lax.pcast(params, AXIS, to='varying')
     local = mean_over_parts(
-        lambda *part: _part_gradient(params, model, consistency, step / steps, key, *part),
+        lambda *part: _part_gradient(params, model, consistency, progress, key, *part),
         accumulate,
         (batch, rows),
     )

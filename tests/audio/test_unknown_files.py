@@ -91,6 +91,16 @@ def test_flac_from_a_pipe_is_read_to_its_end(tmp_path):
     assert files.read_info(path).samples == music.shape[1]
 
 
+@pytest.mark.parametrize('suffix', ['au', 'snd'])
+@pytest.mark.parametrize('content', [b'.snd', b'.snd' + bytes(1000), b'text' * 300])
+def test_an_au_without_a_header_is_refused(tmp_path, suffix, content):
+    """libsndfile takes what has such a name for headerless audio of 8 kHz."""
+    path = tmp_path / f'a.{suffix}'
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf'a\.{suffix} cannot be read as audio \('):
+        files.read_info(path)
+
+
 def test_an_hour_of_silence_is_real(tmp_path):
     path = tmp_path / 'a.flac'
     with soundfile.SoundFile(path, 'w', RATE, 1) as file:

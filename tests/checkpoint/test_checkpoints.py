@@ -115,6 +115,8 @@ def test_a_run_that_saves_leaves_hooks_and_filters_as_they_were(tmp_path, caplog
     (record,) = caplog.records  # Orbax does not warn of missing figures
     assert record.getMessage() == "the caller's own"
     assert is_news(record)
+    logging.getLogger('asyncio').error('Task exception was never retrieved')
+    assert not is_news(caplog.records[-1])
 
 
 def test_importing_checkpoints_leaves_logging_to_the_caller():

@@ -69,6 +69,15 @@ def test_a_run_does_all_shards_and_a_rerun_none(tmp_path):
     assert results(tmp_path / 'out') == before
 
 
+def test_a_rerun_after_nothing_could_be_done_fails_again(tmp_path):
+    for _ in range(2):
+        _, _, report = run_here(tmp_path / 'out', 0, ['bad', 'worse/bad'])
+        with pytest.raises(InputError, match=r'none of the files could be done: out/failures\.csv'):
+            report.check_any_done('out')
+    _, _, report = run_here(tmp_path / 'other', 10, ['bad'])
+    report.check_any_done('other')
+
+
 def test_what_was_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path, whole):
     moments = random.Random(6)
     folder = tmp_path / 'out'

@@ -5,6 +5,8 @@ import optax
 import pytest
 
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.settings import build
+from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.state import (
     OPTIMIZERS,
     OptimizerConfig,
@@ -17,6 +19,7 @@ from m2l_jax.training.state import (
     to_vectors,
     unravel,
 )
+from tests.small_training import make_config
 
 CONFIG = OptimizerConfig(
     learning_rate=1e-4,
@@ -37,11 +40,19 @@ def test_learning_rate_warms_up_linearly_and_decays_as_a_cosine():
     np.testing.assert_allclose([rate(step) for step in steps], expected, rtol=1e-5)
 
 
-def test_a_warmup_longer_than_the_training_is_told():
-    with pytest.raises(
-        InputError, match=r'warmup_steps=10000 must be below config\.train\.steps=100'
-    ):
-        learning_rate_schedule(CONFIG, 100)
+def test_learning_rate_is_that_of_optax():
+    rate = learning_rate_schedule(CONFIG, 800_000)
+    expected = optax.warmup_cosine_decay_schedule(0.0, 1e-4, 10_000, 800_000, 1e-6)
+    steps = np.arange(0, 810_000, 999)
+    np.testing.assert_allclose(jax.vmap(rate)(steps), jax.vmap(expected)(steps), atol=1e-10)
+
+
+def test_a_warmup_longer_than_the_training_is_refused():
+    config = make_config('')
+    with config.unlocked():
+        config.data.path, config.optimizer.warmup_steps = '.', 6
+    with pytest.raises(InputError, match=r'warmup_steps=6 must be below config\.train\.steps=6'):
+        build(TrainingConfig, config)
 
 
 def test_average_follows_the_reference_decay():

@@ -48,7 +48,8 @@ def waveforms(model):
 @functools.cache
 def make_step(model, mesh, accumulate, consistency):
     return make_train_step(
-        model, consistency, optax.sgd(1.0), lambda count: 1.0, 0.5, STEPS, 7, mesh, accumulate
+        *(model, consistency, lambda steps: optax.sgd(1.0), lambda steps: lambda count: 1.0),
+        *(0.5, 7, mesh, accumulate),
     )
 
 
@@ -57,7 +58,7 @@ def run_step(model, state, batch, devices, accumulate=1, consistency=CONSISTENCY
     step = make_step(model, mesh, accumulate, consistency)
     state = state.replace(params=ravel(state.params), ema_params=ravel(state.ema_params))
     state = jax.device_put(jax.tree.map(np.asarray, state), meshes.replicated(mesh))
-    after, metrics = step(state, meshes.to_global_batch(batch, mesh))
+    after, metrics = step(state, meshes.to_global_batch(batch, mesh), STEPS)
     return jax.tree.map(np.asarray, (to_trees(after, param_shapes(model)), metrics))
 
 
