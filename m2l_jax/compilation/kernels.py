@@ -46,6 +46,11 @@ class _Instruction:
         """Bytes of the result."""
         return sum(width * math.prod(dimensions) for width, dimensions in self.arrays)
 
+    @property
+    def elements(self) -> int:
+        """Numbers in the result."""
+        return sum(math.prod(dimensions) for _, dimensions in self.arrays)
+
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:
@@ -177,25 +182,27 @@ def _traffic(instruction: _Instruction, scope: _Computation, body: _Computation)
     for inner in body.values():
         for operand in inner.operands:
             users[operand].append(inner)
-    read = sum(_read(inner, users, body) for inner in body.values() if inner.opcode == 'parameter')
+    read = sum(
+        _read(inner, users) * inner.size / max(1, inner.elements)
+        for inner in body.values()
+        if inner.opcode == 'parameter'
+    )
     root = next(inner for inner in body.values() if inner.is_root)
     results = [body[name] for name in root.operands] if root.opcode == 'tuple' else [root]
     return read + sum(_written(result, body) for result in results)
 
 
-def _read(value: _Instruction, users: dict[str, list[_Instruction]], body: _Computation) -> float:
-    """Bytes of a fusion's parameter that it needs: of one that is only sliced, the slices."""
+def _read(value: _Instruction, users: dict[str, list[_Instruction]]) -> float:
+    """Elements of a fusion's parameter that it needs: of one that is only sliced, the slices."""
     total = 0.0
     for user in users[value.name]:
         if user.opcode in _SLICES and user.operands[0] == value.name:
-            total += user.size
-        elif user.opcode == 'bitcast':
-            total += _read(user, users, body)
-        elif user.opcode == 'dynamic-update-slice' and user.operands[0] == value.name:
-            total += 0.0  # written in place
-        else:
-            return value.size
-    return min(total, value.size)
+            total += user.elements
+        elif user.opcode in ('bitcast', 'convert'):
+            total += _read(user, users)
+        elif user.opcode != 'dynamic-update-slice' or user.operands[0] != value.name:
+            return value.elements  # else it is written in place
+    return min(total, value.elements)
 
 
 def _written(value: _Instruction, body: _Computation) -> float:

@@ -18,8 +18,8 @@ HloModule jit_step, is_scheduled=true
 %fused_slice (q0: f32[1000], q1: s32[]) -> bf16[8] {
   %q0 = f32[1000]{0} parameter(0)
   %q1 = s32[] parameter(1)
-  %s = f32[8]{0} dynamic-slice(%q0, %q1), dynamic_slice_sizes={8}
-  ROOT %t = bf16[8]{0} convert(%s)
+  %c0 = bf16[1000]{0} convert(%q0)
+  ROOT %s = bf16[8]{0} dynamic-slice(%c0, %q1), dynamic_slice_sizes={8}
 }
 
 %fused_update (u0: f32[1000], u1: f32[8], u2: s32[]) -> f32[1000] {
