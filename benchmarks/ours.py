@@ -165,7 +165,7 @@ def _make_step(config: ModelConfig, mesh: jax.sharding.Mesh) -> tuple[Any, Train
     recipe = default.get_config()
     optimizer_config = build(OptimizerConfig, recipe.optimizer)
     steps = recipe.train.steps
-    model = Music2Latent(config, kernels_for(meshes.platform(mesh)))
+    model = Music2Latent(config, kernels_for(mesh.devices.flat[0]))
     optimizer = make_optimizer(optimizer_config, steps)
     step = make_train_step(
         model,

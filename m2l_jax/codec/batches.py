@@ -77,9 +77,9 @@ class RowCodec:
     ) -> None:
         self.config, self._devices, self._lock = config, devices, threading.Lock()
         self._mesh = None if devices is None else Mesh(np.asarray(devices), ('data',))
-        platform = jax.default_backend() if devices is None else devices[0].platform
-        self.model = model = Music2Latent(config, kernels_for(platform))
-        jit = functools.partial(jax.jit, compiler_options=inference_options(platform))
+        device = (devices or jax.devices())[0]
+        self.model = model = Music2Latent(config, kernels_for(device))
+        jit = functools.partial(jax.jit, compiler_options=inference_options(device.platform))
         encode = on_each_device(functools.partial(encode_waveforms, model), self._mesh)
         decode = on_each_device(functools.partial(decode_waveforms, model), self._mesh)
         self._encode_program = jit(encode, static_argnames='method')

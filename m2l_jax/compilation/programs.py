@@ -36,7 +36,7 @@ class Program:
 
 def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
     """The training step as `training.loop` makes it, fed by the host."""
-    model = Music2Latent(settings.model, kernels_for(meshes.platform(mesh)))
+    model = Music2Latent(settings.model, kernels_for(mesh.devices.flat[0]))
     steps = settings.train.steps
     meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
     optimizer = make_optimizer(settings.optimizer, steps)
@@ -87,7 +87,7 @@ def codec_program(
       chunks: of a chip.
     """
     config = settings.model
-    model = Music2Latent(config, kernels_for(meshes.platform(mesh)))
+    model = Music2Latent(config, kernels_for(mesh.devices.flat[0]))
     params = jax.tree.map(
         lambda leaf: _placed(leaf, meshes.replicated(mesh)),
         jax.eval_shape(model.init_params, random_key(0)),

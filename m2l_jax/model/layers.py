@@ -110,12 +110,14 @@ class GroupNorm(Layer):
         return ops.group_affine(x, scale, bias, lengths, self.kernels)
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def attend(query: jax.Array, key: jax.Array, value: jax.Array, kernels: str = 'xla') -> jax.Array:
     """Scaled dot-product attention, `[B, N, heads, C]` each; softmax in float32.
 
     Weights are normalised after they are summed up, on N·C numbers instead of N²: on a CPU, with
     the batched products, 3 times as fast forward as `jax.nn.dot_product_attention`.
     """
+    if kernels == 'gpu' and query.dtype.itemsize == 2:
+        return jax.nn.dot_product_attention(query, key, value, implementation='cudnn')
     query, key, value = (array.swapaxes(1, 2) for array in (query, key, value))  # [B, heads, N, C]
     logits = jnp.matmul(
         query / math.sqrt(query.shape[-1]),
@@ -143,7 +145,7 @@ class FrequencyAttention(Layer):
         qkv = nn.Dense(3 * channels, **self.types, kernel_init=xavier, name='qkv')(h)
         qkv = qkv.reshape(batch * frames, bins, 3, self.heads, channels // self.heads)
         query, key, value = (qkv[:, :, part] for part in range(3))  # [B·T, F, heads, C/heads]
-        h = attend(query, key, value)
+        h = attend(query, key, value, self.kernels)
         h = h.reshape(batch, frames, bins, channels)  # [B, T, F, C]
         h = nn.Dense(channels, **self.types, kernel_init=nn.initializers.zeros, name='out')(h)
         return x + h.swapaxes(1, 2)  # [B, F, T, C]

@@ -75,7 +75,7 @@ def train_and_evaluate(
     mesh = meshes.make_mesh()
     meshes.connect(mesh)
     meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
-    model = Music2Latent(settings.model, kernels_for(meshes.platform(mesh)))
+    model = Music2Latent(settings.model, kernels_for(mesh.devices.flat[0]))
     optimizer = make_optimizer(settings.optimizer, settings.train.steps)
     initial = meshes.read_once(lambda: read_initial(settings, workdir), param_shapes(model))
     held_out = _open_held_out(settings, model)
