@@ -16,18 +16,11 @@ from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.model.ops import kernels_for
 from m2l_jax.torch_weights.state_dict import from_state_dict
 from m2l_jax.training import mesh as meshes
-from m2l_jax.training.state import (
-    OptimizerConfig,
-    TrainState,
-    create_state,
-    learning_rate_schedule,
-    make_optimizer,
-    ravel,
-)
-from m2l_jax.training.step import ConsistencyConfig, make_train_step
+from m2l_jax.training.config import TrainingConfig
+from m2l_jax.training.setup import Setup, shardings
+from m2l_jax.training.state import ravel
 
 
 class OurCodec:
@@ -84,16 +77,19 @@ class OurTraining:
         jax.config.update('jax_enable_compilation_cache', False)
         config = dataclasses.replace(config, dtype=dtype)
         mesh = meshes.make_mesh(jax.local_devices()[:1])
-        step, shapes = _make_step(config, mesh)
+        recipe = default.get_config()
+        recipe.data.update(path='.', batch_size=batch)
+        settings = dataclasses.replace(build(TrainingConfig, recipe), model=config)
+        setup = Setup(settings, mesh)
         params = np.asarray(ravel(_read_params(tensors, config)))
-        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), setup.state)
         state = zeros.replace(params=params, ema_params=params.copy())
-        self._state = jax.device_put(state, meshes.state_shardings(mesh, shapes, False))
+        self._state = jax.device_put(state, shardings(setup.state))
         random = np.random.default_rng(0)
         crops = random.standard_normal((batch, config.spectrogram.bins, frames, 2), np.float32)
         self._data = meshes.to_global_batch(0.5 * crops, mesh)
         begin = time.perf_counter()
-        lowered = step.lower(self._state, self._data)
+        lowered = setup.make_step().lower(self._state, self._data)
         self._lowering = time.perf_counter() - begin
         self._step = lowered.compile()
         self._compiling = time.perf_counter() - begin - self._lowering
@@ -158,23 +154,3 @@ def _facts() -> dict[str, Any]:
 def _read_params(tensors: str, config: ModelConfig) -> Params:
     with np.load(tensors) as arrays:
         return from_state_dict(dict(arrays), config)
-
-
-def _make_step(config: ModelConfig, mesh: jax.sharding.Mesh) -> tuple[Any, TrainState]:
-    """The step, and the shapes of its state."""
-    recipe = default.get_config()
-    optimizer_config = build(OptimizerConfig, recipe.optimizer)
-    steps = recipe.train.steps
-    model = Music2Latent(config, kernels_for(mesh.devices.flat[0]))
-    optimizer = make_optimizer(optimizer_config, steps)
-    step = make_train_step(
-        model,
-        build(ConsistencyConfig, recipe.consistency),
-        optimizer,
-        learning_rate_schedule(optimizer_config, steps),
-        ema_decay=optimizer_config.ema_decay,
-        steps=steps,
-        seed=recipe.seed,
-        mesh=mesh,
-    )
-    return step, jax.eval_shape(lambda: create_state(model, optimizer, jax.random.key(0)))

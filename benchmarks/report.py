@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from m2l_jax.interface.json_files import write_json
+from m2l_jax.interface.paths import write_json
 
 _REPOSITORY = pathlib.Path(__file__).parents[1]
 _PACKAGES = (

@@ -1,4 +1,4 @@
-"""How the recipe's batch, learning rate and steps change with the number of chips.
+"""Rules by which batch, learning rate and steps change with the number of chips.
 
 The recipe takes 800,000 steps of 16 crops. For a batch r times as large, these configs take
 

@@ -6,13 +6,13 @@
 #   launch/tpu_vm.sh keep --config=configs/tpu_v4.py:v4-32 --config.data.path=/tmp/bucket/music --workdir=/tmp/bucket/runs/first
 #
 #   create         makes the TPU: TYPE=v4-8, VERSION=tpu-ubuntu2204-base (v5e: v2-alpha-tpuv5-lite,
-#                  v5p: v2-alpha-tpuv5, v6e: v2-alpha-tpuv6e); SPOT=1 for one that may be taken away
+#                  v5p: v2-alpha-tpuv5, v6e: v2-alpha-tpuv6e); SPOT=1 for one that may be preempted
 #   copy           this folder as git sees it, new files included, and what it needs, to all its hosts; then runs SETUP there
 #   run ARGUMENTS  trains on all hosts, in the background; again on exit code 75
 #   tail           follows the log of host WORKER=0
 #   stop           lets the training save and end
 #   delete         deletes the TPU
-#   keep ARGUMENTS all of it, and anew when the TPU was taken away, until the training has ended; looks every POLL=60 seconds
+#   keep ARGUMENTS all of it, again after each preemption, until the training has ended; checks every POLL=60 seconds
 #
 # NAME and ZONE must be set, PROJECT may be. Data and --workdir are absolute paths, the same on all hosts; --workdir must
 # be one place that outlives them. SETUP, run on every host, mounts it: a bucket with a hierarchical namespace, as above.
@@ -98,7 +98,7 @@ keep() {
     case $answer in
       MISSING) "$SELF" create || true ;;
       PREEMPTED | TERMINATED | STOPPED) "$SELF" delete || true ;;
-      # First: where a host was restarted, the others may have waited for it in vain.
+      # First: after one host restarts, the others may have stopped waiting for it.
       *new*) if "$SELF" copy; then "$SELF" run "$@" || true; fi ;;
       *[1-9]*)
         [[ $(sort -u <<<"$answer") != 75 ]] || fail "the training was stopped and has saved: $SELF run goes on"

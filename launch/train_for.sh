@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains for so many minutes, and leaves what is to be taken away: for machines that are lent.
+# Trains for MINUTES and packs the results to take along: for machines that are lent.
 #
 #   MINUTES=9 OUTPUT=out launch/train_for.sh --config=configs/small.py:20000 --config.data.path=/data/music --workdir=/runs/small
 #
@@ -8,9 +8,9 @@
 #   run/          the newest checkpoint and the curves, as files of PART_MEGABYTES=15 at most
 #   curves.json   and curves.png, as far as training has come
 #
-# On another machine, FROM=out/run begins a workdir without checkpoints with what was taken away.
-# FORM=light (2 bytes a parameter) or exact (16) is how much that is; see tools.carry. MINUTES is
-# what training takes, compiling too, but for an evaluation that is under way; packing comes after.
+# On another machine, FROM=out/run starts a workdir without checkpoints from what was packed.
+# FORM=light packs 2 bytes a parameter, exact 16; see tools.carry. MINUTES includes compilation; an
+# evaluation still finishes, and packing comes after.
 # Exits with 0 once all steps are done, with 75 if there are more to do, and with training's own code
 # if that failed: what it had saved until then is packed all the same. Paths start at the repository.
 set -euo pipefail

@@ -32,7 +32,7 @@ def main() -> None:
     from m2l_jax.codec.compile_cache import use_compile_cache
     from m2l_jax.evaluation.parity import compare_file, describe_stages
     from m2l_jax.interface.errors import InputError
-    from m2l_jax.interface.json_files import to_json
+    from m2l_jax.interface.paths import to_json
 
     if _RANDOM.value == (_CHECKPOINT.value is not None):
         raise InputError('pass either --torch-checkpoint=FILE or --random')

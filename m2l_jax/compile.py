@@ -46,7 +46,7 @@ flags.mark_flags_as_required(['config', 'topology'])
 def main() -> None:
     """Parses the flags and compiles."""
     from m2l_jax.compilation.fitting import compile_config
-    from m2l_jax.interface.json_files import to_json
+    from m2l_jax.interface.paths import to_json
 
     config = command.read_config(_CONFIG)
     report = compile_config(

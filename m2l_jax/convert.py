@@ -33,7 +33,7 @@ flags.mark_flags_as_required(['from', 'to'])
 
 def main() -> None:
     """Parses the flags and converts."""
-    from m2l_jax.codec.conversion import convert
+    from m2l_jax.codec.weights import convert
 
     parameters = convert(
         _FROM.value,

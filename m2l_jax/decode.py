@@ -2,11 +2,10 @@
 
     python -m m2l_jax.decode --checkpoint=DIR --input=latents --output=audio
 
-Takes the checkpoint that the latents were encoded with. Run it again, and it does what is missing.
-A file that cannot be decoded is named in OUTPUT/failures.csv, the others are done; the exit code is
-1 only if none could be.
+Pass the checkpoint that the latents were encoded with. A second run does what is missing.
+OUTPUT/failures.csv names files that cannot be decoded; the exit code is 1 only if no file could be.
 
-Latents that a generative model made are decoded too: a .npy or .npz with an array of floats,
+It decodes latents of a generative model too: a .npy or .npz with an array of floats,
 [64, frames], [channels, 64, frames] or, for a file each, [batch, channels, 64, frames].
 
     latents = sample(model)  # [8, 64, 215]: 8 pieces of 20 s, mono
@@ -17,13 +16,16 @@ makes audio/generated-0.wav to generated-7.wav. Latents are scaled to unit varia
 `encode` writes them; those of a model without that scaling take --scale=1.
 """
 
-import dataclasses
 import os
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from m2l_jax.corpus import flags as corpus_flags
 from m2l_jax.interface import command
+
+if TYPE_CHECKING:
+    from m2l_jax.corpus.plan import RunReport
 
 corpus_flags.define_model()
 corpus_flags.define_sharing()
@@ -34,27 +36,26 @@ flags.DEFINE_string(
     'latents; several with commas.',
 )
 flags.DEFINE_string('output', None, 'Folder for the audio: new, or of an earlier run of the same.')
-_FORMAT = flags.DEFINE_enum('format', 'wav', ['wav', 'flac', 'ogg'], 'Of the files written.')
+_FORMAT = flags.DEFINE_enum('format', 'wav', ['wav', 'flac', 'ogg'], 'Of the audio files.')
 _STEPS = flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)
 _SEED = command.define_seed()
 _OVERLAP = flags.DEFINE_float(
     'overlap',
     2.0,
-    'Seconds over which chunks fade into each other; with 0 they end bluntly, as in the PyTorch '
-    'package.',
+    'Seconds of the fade between chunks; 0 for none, as in the PyTorch package.',
 )
 _RATE = flags.DEFINE_integer(
     'sample_rate',
     None,
-    "Of the audio in Hz, for files that do not say it; by default the model's, 44100.",
+    "Of the audio in Hz, for files that don't say it; by default the model's, 44100.",
     lower_bound=1000,
     upper_bound=1_000_000,
 )
 _SCALE = flags.DEFINE_float(
     'scale',
     None,
-    "Latents times this are the model's own, for files that do not say it: by default 0.06, as "
-    '`encode` writes them, of unit variance on music; 1 for latents that are not scaled.',
+    "Factor from the latents to the model's, for files that don't say it; by default 0.06, as of "
+    '`encode`, for unit variance on music; 1 for latents that are not scaled.',
 )
 
 
@@ -63,13 +64,13 @@ def main() -> None:
     corpus_flags.run(_decode)
 
 
-def _decode(source: str, output: str) -> None:
+def _decode(source: str, output: str) -> 'str | RunReport':
     from m2l_jax.corpus import inputs
     from m2l_jax.corpus.decode import DecodeJob, DecodeSettings, check_first
     from m2l_jax.corpus.models import chunking_of
-    from m2l_jax.corpus.run import run_job, run_single
+    from m2l_jax.corpus.run import run_single
 
-    checkpoint, codec = corpus_flags.open_model()
+    checkpoint, codec, opened = corpus_flags.open_model()
     settings = DecodeSettings(
         codec.model_id,
         _FORMAT.value,
@@ -83,20 +84,14 @@ def _decode(source: str, output: str) -> None:
     )
     # An error comes before the folder is taken.
     chunking_of(codec, settings, codec.config.spectrogram.sample_rate)
-    options = corpus_flags.run_options()
-    opened = None if options.ray else codec
     folder = os.path.abspath(output)
-    job = DecodeJob(checkpoint, folder, settings, flags.FLAGS.batch_size, opened)
-    if inputs.is_single_file(source) and not options.is_shared:
-        print(run_single(job, source, output))
-        return
+    job = DecodeJob(checkpoint, settings, folder, flags.FLAGS.batch_size, opened)
+    if corpus_flags.is_alone(source):
+        return run_single(job, source, output)
     items = inputs.latent_items(source, output)
     check_first(items[0], settings)
     inputs.check_mirrored(items, f'.{_FORMAT.value}')
-    shards, cut = corpus_flags.plan(items)
-    report = run_job(job, shards, dataclasses.asdict(settings) | cut, output, options)
-    print(report.describe())
-    report.check_any_done(output)
+    return corpus_flags.run_corpus(lambda shards: job, settings, items)
 
 
 if __name__ == '__main__':

@@ -51,7 +51,7 @@ def run_demo(config, output: pathlib.Path) -> dict:
     from m2l_jax.codec.weights import is_packaged, packaged_path
     from m2l_jax.evaluation.clips import Clip
     from m2l_jax.evaluation.quality import measure_noise_levels
-    from m2l_jax.interface.json_files import write_json
+    from m2l_jax.interface.paths import write_json
     from m2l_jax.interface.settings import build
     from m2l_jax.training.config import TrainingConfig
     from m2l_jax.training.loop import train_and_evaluate

@@ -4,18 +4,20 @@
     python -m m2l_jax.encode --checkpoint=DIR --input=/data/music --output=latents
     python -m m2l_jax.encode --checkpoint=DIR --input='/data/*/**/*.flac,list.txt' --format=tfds …
 
-Run it again, and it does what is missing. A file that cannot be encoded is named in
-OUTPUT/failures.csv, one that is too loud or silent in OUTPUT/warnings.csv, the others are done; the
-exit code is 1 only if none could be. Without --checkpoint the authors' released weights are fetched
-(CC BY-NC 4.0).
+A second run does what is missing. OUTPUT/failures.csv names files that cannot be encoded, and
+OUTPUT/warnings.csv those that are too loud or silent; the exit code is 1 only if no file could be
+encoded. Without --checkpoint the authors' released weights are fetched (CC BY-NC 4.0).
 """
 
-import dataclasses
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from m2l_jax.corpus import flags as corpus_flags
 from m2l_jax.interface import command
+
+if TYPE_CHECKING:
+    from m2l_jax.corpus.plan import RunReport
 
 corpus_flags.define_model()
 corpus_flags.define_sharing()
@@ -32,15 +34,18 @@ _FORMAT = flags.DEFINE_enum(
     'format', 'npz', ['npz', 'npy', 'tfds'], 'A file for each input, or a TFDS dataset of records.'
 )
 _STORAGE = flags.DEFINE_enum(
-    'storage', 'float32', ['float32', 'float16', 'bfloat16'], 'In which latents are stored.'
+    'storage', 'float32', ['float32', 'float16', 'bfloat16'], 'Type of the stored numbers.'
 )
-_FEATURES = flags.DEFINE_boolean('features', False, 'Store those before the bottleneck instead.')
+_FEATURES = flags.DEFINE_boolean('features', False, 'Store features before the bottleneck.')
 _CHANNELS = flags.DEFINE_enum(
-    'channels', 'each', ['each', 'mono', 'mid_side'], 'What of several channels is encoded.'
+    'channels',
+    'each',
+    ['each', 'mono', 'mid_side'],
+    'Encode each channel, their mean, or mid and side.',
 )
-_RATE = flags.DEFINE_integer('sample_rate', 44_100, 'In Hz, to which audio is resampled.')
+_RATE = flags.DEFINE_integer('sample_rate', 44_100, 'In Hz; audio is resampled to it.')
 _OVERLAP = flags.DEFINE_float(
-    'overlap', 0.0, 'Seconds that chunks share; with 0 they are those of the PyTorch package.'
+    'overlap', 0.0, 'Seconds that chunks share; the PyTorch package has 0.'
 )
 _PAD = flags.DEFINE_boolean(
     'pad',
@@ -55,13 +60,13 @@ def main() -> None:
     corpus_flags.run(_encode)
 
 
-def _encode(source: str, output: str) -> None:
+def _encode(source: str, output: str) -> 'str | RunReport':
     from m2l_jax.corpus import inputs
     from m2l_jax.corpus.encode import EncodeJob, EncodeSettings
     from m2l_jax.corpus.models import chunking_of
-    from m2l_jax.corpus.run import run_job, run_single
+    from m2l_jax.corpus.run import run_single
 
-    checkpoint, codec = corpus_flags.open_model()
+    checkpoint, codec, opened = corpus_flags.open_model()
     settings = EncodeSettings(
         codec.model_id,
         _FORMAT.value,
@@ -75,25 +80,17 @@ def _encode(source: str, output: str) -> None:
         _PAD.value,
     )
     chunking_of(codec, settings, settings.sample_rate)  # an error comes before the folder is taken
-    options = corpus_flags.run_options()
 
     def make_job(shards: int) -> EncodeJob:
         target = settings.target(codec.config, output, shards)
-        opened = None if options.ray else codec
         return EncodeJob(checkpoint, settings, target, flags.FLAGS.batch_size, opened)
 
-    is_alone = inputs.is_single_file(source) and not options.is_shared
-    if is_alone and _FORMAT.value != 'tfds':
-        print(run_single(make_job(1), source, output))
-        return
+    if corpus_flags.is_alone(source) and _FORMAT.value != 'tfds':
+        return run_single(make_job(1), source, output)
     items, left_out = inputs.find_audio(source, output)
     if _FORMAT.value != 'tfds':
         inputs.check_mirrored(items, f'.{_FORMAT.value}', ', or write a dataset (--format=tfds)')
-    shards, cut = corpus_flags.plan(items)
-    claimed = dataclasses.asdict(settings) | cut
-    report = run_job(make_job(len(shards)), shards, claimed, output, options, left_out)
-    print(report.describe())
-    report.check_any_done(output)
+    return corpus_flags.run_corpus(make_job, settings, items, left_out=left_out)
 
 
 if __name__ == '__main__':

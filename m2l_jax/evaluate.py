@@ -1,4 +1,4 @@
-"""Measures how well a model reconstructs audio, beside the same model untrained, and noise.
+"""Measures how well a model reconstructs audio, compared with an untrained model and noise.
 
     python -m m2l_jax.evaluate --checkpoint=DIR --output=out
     python -m m2l_jax.evaluate --checkpoint=DIR --input=/data/held_out --seconds=10 --output=out

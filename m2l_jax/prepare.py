@@ -4,17 +4,21 @@
     python -m m2l_jax.prepare --input='/data/*/music/**/*.flac,/more/song.wav' --output=DATA_DIR
 
 Every channel becomes overlapping segments of 16-bit audio at one rate, with source, offset, peak
-and RMS, in array_record shards. Run it again and it writes what is missing. Files that cannot be
-used are named in DATA_DIR/failures.csv, silent or damaged parts of others in DATA_DIR/warnings.csv;
-the exit code is 1 only if no file can be used. To train on it: --config.data.path=DATA_DIR.
+and RMS, in array_record shards. A second run writes what is missing. DATA_DIR/failures.csv names
+files that cannot be used, and DATA_DIR/warnings.csv those with silent or damaged parts; the exit
+code is 1 only if no file can be used. To train on it: --config.data.path=DATA_DIR.
 """
 
 import os
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from m2l_jax.corpus import flags as corpus_flags
 from m2l_jax.interface import command
+
+if TYPE_CHECKING:
+    from m2l_jax.corpus.plan import RunReport
 
 flags.DEFINE_string(
     'input',
@@ -31,10 +35,8 @@ _CROP = flags.DEFINE_integer(
     'Spectrogram frames, 2048 samples each and 512 apart, of the longest crop that will be trained '
     'on; segments overlap by that.',
 )
-_MIN_RMS = flags.DEFINE_float(
-    'min_rms', 0.001, 'Segments with a lower RMS (full scale is 1) are left out.'
-)
-_MEGABYTES = flags.DEFINE_float('shard_megabytes', 128.0, 'Audio in a shard, about.')
+_MIN_RMS = flags.DEFINE_float('min_rms', 0.001, 'Least RMS of a segment to keep; full scale is 1.')
+_MEGABYTES = flags.DEFINE_float('shard_megabytes', 128.0, 'Approximate size of a shard.')
 _WORKERS = flags.DEFINE_integer(
     'workers', None, 'Shards that are written at once in this process; by default one a core.'
 )
@@ -46,7 +48,7 @@ def main() -> None:
     corpus_flags.run(_prepare, devices=False)
 
 
-def _prepare(source: str, output: str) -> None:
+def _prepare(source: str, output: str) -> 'RunReport':
     from m2l_jax.corpus.prepare import prepare
     from m2l_jax.data.segments import SegmentConfig
 
@@ -54,9 +56,7 @@ def _prepare(source: str, output: str) -> None:
         _RATE.value, _SECONDS.value, _CROP.value, _MIN_RMS.value, _MEGABYTES.value
     )
     workers = os.cpu_count() or 1 if _WORKERS.value is None else _WORKERS.value
-    report = prepare(source, output, config, corpus_flags.run_options(workers))
-    print(report.describe())
-    report.check_any_done(output)
+    return prepare(source, output, config, corpus_flags.run_options(workers))
 
 
 if __name__ == '__main__':

@@ -4,9 +4,8 @@
 
 Running the same command again goes on from the newest checkpoint in DIR.
 
-Several hosts train together when the command runs on each of them, DIR being the same folder: under
-Slurm, Open MPI and on Cloud TPUs as it stands, elsewhere with --coordinator, --num_processes and
---process_id.
+Several hosts train together when each runs the command, with the same folder DIR. Under Slurm, Open
+MPI and on Cloud TPU that is all; elsewhere add --coordinator, --num_processes and --process_id.
 """
 
 import math
@@ -26,7 +25,7 @@ _COORDINATOR = flags.DEFINE_string(
     'HOST:PORT: the host of process 0, and a port that is free there. Not needed under Slurm, Open '
     'MPI and on Cloud TPU.',
 )
-_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes train together.')
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Processes that train together.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, "This process's number, from 0.")
 _JOIN_TIMEOUT = flags.DEFINE_integer(
     'join_timeout', 300, 'Seconds to wait for all processes to join.', lower_bound=1

@@ -28,8 +28,7 @@ from absl import flags
 from m2l_jax.checkpoint.store import CheckpointStore, new_store
 from m2l_jax.interface import command
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.json_files import to_json, write_json
-from m2l_jax.interface.paths import new_folder, replaced_file
+from m2l_jax.interface.paths import new_folder, replaced_file, to_json, write_json
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.torch_weights.conversion import to_float16

@@ -8,10 +8,7 @@ import soxr
 
 
 def resampled_length(samples: int, source_rate: int, sample_rate: int) -> int:
-    """Samples after resampling, everywhere: those that begin before the source ends.
-
-    soxr gives at least as many, for it rounds to the nearest.
-    """
+    """Samples after resampling: those that begin before the source ends; soxr may give one more."""
     return samples * sample_rate // source_rate
 
 
@@ -43,7 +40,7 @@ def join(blocks: Iterable[np.ndarray], channels: int) -> np.ndarray:
     held = collections.deque(blocks)
     waveform = np.empty((channels, sum(map(len, held))), np.float32)
     filled = 0
-    while held:  # a block is let go once it is copied
+    while held:  # frees each block once it is copied
         block = held.popleft()
         waveform[:, filled : filled + len(block)] = block.T
         filled += len(block)
@@ -53,7 +50,7 @@ def join(blocks: Iterable[np.ndarray], channels: int) -> np.ndarray:
 def regroup(
     blocks: Iterable[np.ndarray], channels: int, length: int, overlap: int
 ) -> Iterator[np.ndarray]:
-    """Yields overlapping `[channels, length]` of blocks, `[samples, channels]`, of any lengths."""
+    """Cuts blocks, `[samples, channels]`, into overlapping `[channels, length]`."""
     group, filled = np.empty((channels, length), np.float32), 0
     for block in blocks:
         while len(block):

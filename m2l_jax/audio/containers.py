@@ -1,7 +1,7 @@
-"""Containers of PCM and FLAC: the true end of their audio, whatever sizes their header states.
+"""Containers of PCM and FLAC: finds the end of the audio where the sizes in a header are wrong.
 
 Recorders that lose power, writers into pipes, and 32-bit sizes of more than 4 GiB leave a size
-that is 0, unknown, too small or wrapped; libsndfile believes it, or refuses the file.
+that is 0, unknown, too small or wrapped. libsndfile believes it, or refuses the file.
 """
 
 import os
@@ -14,8 +14,9 @@ from m2l_jax.audio.parts import FEW, MOST_ZEROS, Contents, Part, PathLike, skip_
 from m2l_jax.interface.errors import InputError
 
 _MOST_CHUNKS = 1000
+_LONGEST_HEAD = 1 << 26
 _WRAP = 1 << 32
-# About what writers into a pipe state: they cannot come back to fill the size in.
+# Approximate sizes that writers into a pipe state: they cannot go back to fill the size in.
 _UNKNOWN_SIZES = (
     range(0x7F00_0000, 0x7F01_0000),
     range(0x7FFF_0000, 0x8001_0000),
@@ -26,21 +27,22 @@ _GUID_END = bytes.fromhex('f3acd3118cd100c04f8edb8a')
 
 
 class _Kind(NamedTuple):
-    """A container of chunks, each of a name, a size and as many bytes.
+    """A container of chunks, each with a name, a size and content; AU has a header alone.
 
     Attributes:
-      chunk: struct of a chunk's name and size.
-      audio: name of the chunk that holds the audio.
-      first: place of the first chunk.
+      number: struct of a size.
+      audio: name of the chunk that holds the audio; empty for AU.
+      first: place of the first chunk; for AU, of the number that says where the audio begins.
       outer: place of the size of the whole; None if it is not stated.
       outer_excess: bytes of the file that this size does not count.
       inner: bytes at the beginning of the audio chunk that are not audio.
       counted: bytes of its header that a chunk's size counts.
       align: chunks begin at multiples of it.
+      wraps: sizes have 32 bits, and begin again at 0 after 4 GiB.
       cut: libsndfile takes what follows the audio for audio.
     """
 
-    chunk: struct.Struct
+    number: struct.Struct
     audio: bytes
     first: int = 12
     outer: int | None = 4
@@ -48,53 +50,49 @@ class _Kind(NamedTuple):
     inner: int = 0
     counted: int = 0
     align: int = 2
+    wraps: bool = True
     cut: bool = False
 
 
-_LITTLE, _BIG = struct.Struct('<4sI'), struct.Struct('>4sI')
-_W64 = _Kind(struct.Struct('<16sq'), b'data' + _GUID_END, 40, 16, 0, 0, 24, 8, cut=True)
-_KINDS = {  # by a file's first four bytes and those from the eighth on
-    **dict.fromkeys((b'RIFFWAVE', b'RF64WAVE', b'BW64WAVE'), _Kind(_LITTLE, b'data')),
+_LITTLE, _BIG = struct.Struct('<I'), struct.Struct('>I')
+_RF64 = _Kind(_LITTLE, b'data', wraps=False)
+_AIFF, _SVX = _Kind(_BIG, b'SSND', inner=8), _Kind(_BIG, b'BODY', cut=True)
+_W64 = _Kind(struct.Struct('<q'), b'data' + _GUID_END, 40, 16, 0, 0, 24, 8, False, cut=True)
+_KINDS = {  # by the first four bytes of a file, or by these and the four from the eighth on
+    b'RIFFWAVE': _Kind(_LITTLE, b'data'),
     b'RIFXWAVE': _Kind(_BIG, b'data'),
-    **dict.fromkeys((b'FORMAIFF', b'FORMAIFC'), _Kind(_BIG, b'SSND', inner=8)),
-    **dict.fromkeys((b'FORM8SVX', b'FORM16SV'), _Kind(_BIG, b'BODY', cut=True)),
-    b'caffdesc': _Kind(struct.Struct('>4sq'), b'data', 8, None, inner=4, align=1),
+    **dict.fromkeys((b'RF64WAVE', b'BW64WAVE'), _RF64),
+    **dict.fromkeys((b'FORMAIFF', b'FORMAIFC'), _AIFF),
+    **dict.fromkeys((b'FORM8SVX', b'FORM16SV'), _SVX),
+    b'caffdesc': _Kind(struct.Struct('>q'), b'data', 8, None, inner=4, align=1, wraps=False),
     b'riff\xa5\xd6\x28\xdb': _W64,
+    b'.snd': _Kind(_BIG, b'', 4, None, wraps=False),
+    b'dns.': _Kind(_LITTLE, b'', 4, None, wraps=False),
 }
-# A table counts the audio, whatever the size of its chunk.
-_CAF_FORMAT, _OF_PACKETS = slice(28, 32), b'alac'
-# Of the samples: of floating point, A-law and mu-law, which the chunk may name at its end.
+_ALAC = b'caffalac'
 _W64_FORMAT = b'fmt ' + _GUID_END
-_EXTENSIBLE, _EXTENSION = b'\xfe\xff', 24
-_NAMED_FORMATS = (b'\3\0', b'\6\0', b'\7\0')
-# RF64: a chunk that comes first holds the sizes, which the 32 bits elsewhere leave out.
-_DS64_PLACE = 12
-_DS64_EMPTY = struct.pack('<4sI28x', b'ds64', 28)
+_EXTENSIBLE, _EXTENDED_FORMAT = b'\xfe\xff', 24
+# RF64: the first chunk holds the 64-bit sizes of the whole and of the audio.
+_DS64_PLACE, _DS64_EMPTY = 12, struct.pack('<4sI28x', b'ds64', 28)
 _DS64_SIZES, _DS64_SIZES_PLACE = struct.Struct('<QQ'), 20
 _ELSEWHERE = b'\xff\xff\xff\xff'
-# Bytes of a value without chunks; an SDS packs 7 bits into a byte, and 120 of them into 127.
+# Bytes of a value without chunks; SDS packs 7 bits into a byte, and 120 of them into 127.
 _VALUE_BYTES = {
-    ('MAT4', 'PCM_16'): 2,
-    ('MAT4', 'PCM_32'): 4,
-    ('MAT4', 'FLOAT'): 4,
-    ('MAT4', 'DOUBLE'): 8,
-    ('SDS', 'PCM_S8'): 127 / 60,
-    ('SDS', 'PCM_16'): 127 / 40,
-    ('SDS', 'PCM_24'): 127 / 30,
+    'MAT4': {'PCM_16': 2, 'PCM_32': 4, 'FLOAT': 4, 'DOUBLE': 8},
+    'SDS': {'PCM_S8': 127 / 60, 'PCM_16': 127 / 40, 'PCM_24': 127 / 30},
 }
 _NAME = re.compile(rb'[\xa9 -~][ -~]{3}')
-# Chunks without audio, in lower case and without padding: one of them ends the audio before it,
-# however its own size may be.
+# Names, in lower case and without padding, of chunks without audio. One of them ends the audio
+# before it, even if its own size is wrong.
 _KNOWN = frozenset(
     b'list id3 bext ixml cue smpl fact junk pad fllr peak afsp disp _pmx axml chna levl minf umid '
     b'anno name auth (c) comt mark inst appl midi elm1 regn cart plst labl note strc acid '
     b'mext qlty smed iptc r64m info strg chan free uuid kuki edct \xa9nam \xa9art \xa9alb'.split()
 )
-_LONGEST_HEAD = 1 << 26
 
 
 def look_into(path: PathLike) -> Contents | None:
-    """Finds all audio of a file; None for other formats, and where the header misleads no reader.
+    """Finds all audio of a file; None for other formats.
 
     Raises:
       InputError: for a truncated file, for several files in one, and for sizes that leave the end
@@ -104,109 +102,108 @@ def look_into(path: PathLike) -> Contents | None:
         base = skip_tags(file)
         part = Part(path, file, base, os.fstat(file.fileno()).st_size - base)
         start = part.read(0, 32)
-        if kind := _KINDS.get(start[:4] + start[8:12]):
+        kind = _KINDS.get(start[:4]) or _KINDS.get(start[:4] + start[8:12])
+        if kind:
             return _look_into_chunks(part, kind, start)
-        if start[:4] in (b'.snd', b'dns.'):
-            return _look_into_au(part, '>' if start[:4] == b'.snd' else '<')
         return flac.look_into(part) if start[:4] == b'fLaC' else None
 
 
-def look_behind(path: PathLike, kind: tuple[str, str], values: int) -> Contents | None:
-    """Compares a file's size with the `values`, of all channels, that libsndfile reads.
+def compare_size(path: PathLike, form: str, subtype: str, values: int) -> Contents | None:
+    """Compares the size of a file without chunks with the `values`, of all channels, that are read.
 
-    None for a `kind`, a format and a subtype, with which others compare them.
+    None for a format that others check.
     """
-    if kind not in _VALUE_BYTES:
+    width = _VALUE_BYTES.get(form, {}).get(subtype)
+    if width is None:
         return None
-    size = int(values * _VALUE_BYTES[kind])
+    size = int(values * width)
     left_out = os.path.getsize(path) - size
     return Contents(None, size, left_out if left_out > MOST_ZEROS else 0)
 
 
 def _look_into_chunks(part: Part, kind: _Kind, start: bytes) -> Contents | None:
-    begin = _find_audio(part, kind)
-    if begin is None:
+    begin, size_at = _find_audio(part, kind)
+    outer = part.unpack(kind.number, kind.outer)[0] if kind.outer else 0
+    if not size_at or begin > min(part.size, _LONGEST_HEAD):
+        if kind is _W64 and outer > part.size:  # libsndfile would read no samples
+            raise truncated(part.path, part.size, outer, 'bytes')
         return None
-    number = struct.Struct(kind.chunk.format[0] + kind.chunk.format[-1])
-    size = part.unpack(number, begin - number.size)[0] - kind.counted
-    outer = part.unpack(number, kind.outer)[0] if kind.outer else None
-    wide = start[:4] in (b'RF64', b'BW64')
-    if wide:
+    size = part.unpack(kind.number, size_at)[0] - kind.counted
+    if kind is _RF64:
         outer, data = part.unpack(_DS64_SIZES, _DS64_SIZES_PLACE)
         size = data if size == _WRAP - 1 else size
-    wraps = number.size == 4 and not wide
-    has_packets = start[:4] == b'caff' and start[_CAF_FORMAT] == _OF_PACKETS
-    is_unknown = has_packets or _is_unknown(size)
-    end, left_out, unstated = _find_end(part, kind, begin, size, outer, wraps, is_unknown)
-    misled = end != begin + size or left_out or (kind.cut and end < part.size)
-    unread = start[:4] == b'BW64' or (kind is _W64 and _extended_format(part.read(0, begin)))
-    shown = None
-    if misled or unread or part.base:
-        shown = part.show(_true_head(part, kind, number, begin, end, wide), begin, end)
+    # In ALAC, a table counts the audio, and its chunk may state any size.
+    is_unknown = _is_unknown(size) or start[:4] + start[28:32] == _ALAC
+    end, left_out, unstated = _find_end(part, kind, begin, size, outer, is_unknown)
+    head = part.read(0, begin)
+    true_head = _plain_format(head) if kind is _W64 else head
+    if end != begin + size or start[:4] == b'BW64':
+        true_head = _true_head(part, kind, true_head, size_at, end)
+    misleads = true_head != head or (end < part.size and (kind.cut or left_out))
+    shown = part.show(true_head, begin, end) if misleads or part.base else None
     return Contents(shown, end - begin, left_out, unstated)
 
 
-def _find_audio(part: Part, kind: _Kind) -> int | None:
-    """Place where the bytes of the audio chunk begin; None if there is no such chunk."""
+def _find_audio(part: Part, kind: _Kind) -> tuple[int, int]:
+    """Places of the audio and of the number that states its size; 0 if there is no audio."""
     place = kind.first
+    if not kind.audio:
+        return part.unpack(kind.number, place)[0], place + kind.number.size
     for _ in range(_MOST_CHUNKS):
-        name, size = part.unpack(kind.chunk, place)
-        place += kind.chunk.size
+        name, size, begin = _read_chunk(part, kind, place)
         if name == kind.audio:
-            return place if place <= min(part.size, _LONGEST_HEAD) else None
-        place += max(0, size - kind.counted)
+            return begin, begin - kind.number.size
+        place = begin + max(0, size)
         place += -place % kind.align
         if place >= part.size:
             break
-    return None
+    return 0, 0
+
+
+def _read_chunk(part: Part, kind: _Kind, place: int) -> tuple[bytes, int, int]:
+    """Name of a chunk, bytes of its content, and their place."""
+    name = part.read(place, len(kind.audio))
+    place += len(name)
+    return name, part.unpack(kind.number, place)[0] - kind.counted, place + kind.number.size
 
 
 def _find_end(
-    part: Part,
-    kind: _Kind,
-    begin: int,
-    size: int,
-    outer: int | None,
-    wraps: bool,
-    is_unknown: bool,
+    part: Part, kind: _Kind, begin: int, size: int, outer: int, is_unknown: bool
 ) -> tuple[int, int, int]:
-    """The end of the audio, bytes after it that may be audio, and bytes before it not stated.
+    """Finds the end of the audio, counts bytes after it that may be audio, and those not stated.
 
-    `size` and `outer` are the stated bytes of the audio that starts at `begin` and of the whole;
-    they have 32 bits if it `wraps`. Raises an InputError for a file that ends before the audio, or
-    after it in a way that leaves its end open.
+    `size` and `outer` are the stated bytes of the audio, which starts at `begin`, and of the whole.
+    Raises an InputError for a file that ends before the audio, or whose sizes leave its end open.
     """
-    is_empty, stated = size <= kind.inner, begin + max(0, size)
-    if stated > part.size:
-        if not is_unknown and stated > part.size + FEW:
+    is_empty, end = size <= kind.inner, begin + max(0, size)
+    if end > part.size:
+        if not is_unknown and end > part.size + FEW:
             raise truncated(part.path, part.size - begin, size, 'bytes')
         return part.size, 0, 0
-    following = _audio_after(part, kind, stated, 0 if is_empty else FEW)
+    following = _audio_after(part, kind, end, 0 if is_empty else FEW)
     if following is not None:
-        return stated, following, 0
+        return end, following, 0
     if is_empty or is_unknown:
         return part.size, 0, 0
-    if wraps:
-        for end in range(stated + _WRAP, part.size + 1, _WRAP):
-            if _audio_after(part, kind, end, FEW) == 0:
-                return end, 0, 0
-    rest = part.size - stated
-    if outer is not None and _reaches_end(part.size - kind.outer_excess, outer, wraps):
+    if kind.wraps:
+        for later in range(end + _WRAP, part.size + 1, _WRAP):
+            if _audio_after(part, kind, later, FEW) == 0:
+                return later, 0, 0
+    rest = part.size - end
+    if not kind.audio or _is_within(part.size - kind.outer_excess, outer, kind.wraps):
         # What is within the whole, and is no chunk, can only be audio.
-        return part.size, 0, rest if not wraps or rest < _WRAP - FEW else 0
-    if wraps and rest > _WRAP - FEW:
+        return part.size, 0, rest if not kind.wraps or rest < _WRAP - FEW else 0
+    if kind.wraps and rest > _WRAP - FEW:
         raise InputError(
             f'{part.path} is longer than its header can say, {part.size} bytes and not {size}: '
             'convert it to RF64 or FLAC'
         )
-    return stated, rest, 0
+    return end, rest, 0
 
 
-def _reaches_end(size: int, outer: int, wraps: bool) -> bool:
+def _is_within(size: int, outer: int, wraps: bool) -> bool:
     """True if a file has no more than the size that is stated of the whole."""
-    beyond = size - outer
-    if wraps:
-        beyond = (beyond + FEW) % _WRAP - FEW
+    beyond = (size - outer + FEW) % _WRAP - FEW if wraps else size - outer
     return outer > 0 and not _is_unknown(outer) and beyond <= FEW
 
 
@@ -215,7 +212,7 @@ def _is_unknown(size: int) -> bool:
 
 
 def _audio_after(part: Part, kind: _Kind, end: int, few: int) -> int | None:
-    """Bytes of audio in the chunks that follow the audio; None if what follows may be audio.
+    """Counts audio in the chunks after the audio; None if what follows may be audio, and no chunk.
 
     `few` bytes may follow its end and count for nothing; 0 where zeros are audio. Raises an
     InputError if another file follows.
@@ -225,9 +222,12 @@ def _audio_after(part: Part, kind: _Kind, end: int, few: int) -> int | None:
         places = sorted({end, end + -end % max(2, kind.align)})  # not all writers pad
         if any(part.ends_at(place, few) for place in places):
             return found
-        chunks = filter(None, (_read_chunk(part, kind, place) for place in places))
-        name, begin, end = next(chunks, (b'', 0, 0))
-        is_known = is_known or _is_known(name) or name == kind.audio
+        chunks = (_read_chunk(part, kind, place) for place in places)
+        name, size, begin = next(
+            (chunk for chunk in chunks if _is_known(chunk[0]) or _fits(part, *chunk)), (b'', 0, 0)
+        )
+        end = max(begin, begin + size)
+        is_known = is_known or _is_known(name) or name == kind.audio != b''
         if not name or end > part.size + 1:
             return found if is_known else None
         if name == kind.audio:
@@ -235,63 +235,40 @@ def _audio_after(part: Part, kind: _Kind, end: int, few: int) -> int | None:
     return None
 
 
-def _read_chunk(part: Part, kind: _Kind, place: int) -> tuple[bytes, int, int] | None:
-    """Name, first byte and end of a chunk; None if it is not known and does not fit."""
-    name, size = part.unpack(kind.chunk, place)
-    begin = place + kind.chunk.size
-    end = begin + size - kind.counted
-    fits = _NAME.match(name) and begin <= end <= part.size + 1
-    return (name, begin, max(begin, end)) if fits or _is_known(name) else None
+def _fits(part: Part, name: bytes, size: int, begin: int) -> bool:
+    return bool(_NAME.match(name)) and 0 <= size <= part.size + 1 - begin
 
 
 def _is_known(name: bytes) -> bool:
     return name[:4].rstrip(b' \0').lower() in _KNOWN
 
 
-def _true_head(
-    part: Part, kind: _Kind, number: struct.Struct, begin: int, end: int, wide: bool
-) -> bytes:
-    """All before the audio, with sizes that are true of a file that ends with the audio."""
-    head, size = bytearray(part.read(0, begin)), end - begin
-    if kind is _W64 and (name := _extended_format(head)):
-        place = head.find(_W64_FORMAT) + kind.chunk.size
-        head[place : place + len(name)] = name
-    if number.size == 4 and not wide and end >= _WRAP:
+def _true_head(part: Part, kind: _Kind, head: bytes, size_at: int, end: int) -> bytes:
+    """Makes the bytes before the audio state sizes that are true of a file that ends with it."""
+    size, changed = end - len(head), bytearray(head)
+    if kind.wraps and end >= _WRAP:
         if head[:4] != b'RIFF':
             raise InputError(
                 f'{part.path} is longer than {_WRAP} bytes, which its format cannot say: '
                 'convert it to RF64 or FLAC'
             )
-        wide = True
-        head[_DS64_PLACE:_DS64_PLACE] = _DS64_EMPTY
-    if wide:
-        _DS64_SIZES.pack_into(head, _DS64_SIZES_PLACE, len(head) + size - kind.outer_excess, size)
-        head[:8] = b'RF64' + _ELSEWHERE
-        head[-4:] = _ELSEWHERE
+        kind = _RF64
+        changed[_DS64_PLACE:_DS64_PLACE] = _DS64_EMPTY
+    if kind is _RF64:
+        _DS64_SIZES.pack_into(changed, _DS64_SIZES_PLACE, len(changed) + size - 8, size)
+        changed[:8] = b'RF64' + _ELSEWHERE
+        changed[-4:] = _ELSEWHERE
+    elif kind.audio:
+        kind.number.pack_into(changed, size_at, size + kind.counted)
     else:
-        number.pack_into(head, begin - number.size, size + kind.counted)
-        if kind.outer is not None:
-            number.pack_into(head, kind.outer, end - kind.outer_excess)
-    return bytes(head)
+        changed[size_at : size_at + 4] = _ELSEWHERE  # AU: up to the end of the file
+    return bytes(changed)
 
 
-def _extended_format(head: bytes) -> bytes:
-    """Name of the format that a Wave64's extension holds and libsndfile takes for PCM; or b''."""
-    form = head[head.find(_W64_FORMAT) + _W64.chunk.size :]
-    name = form[_EXTENSION : _EXTENSION + 2]
-    return name if form.startswith(_EXTENSIBLE) and name in _NAMED_FORMATS else b''
-
-
-def _look_into_au(part: Part, order: str) -> Contents | None:
-    begin, stated = part.unpack(struct.Struct(f'{order}II'), 4)
-    size = part.size - begin
-    if begin > _LONGEST_HEAD or size < 0:
-        return None
-    is_short = 0 < stated < size
-    is_right = stated >= size and not _is_unknown(stated)
-    if is_right or (is_short and part.ends_at(begin + stated, FEW)):
-        return Contents(part.show(b'', 0, part.size), size) if part.base else None
-    head = bytearray(part.read(0, begin))
-    head[8:12] = _ELSEWHERE  # up to the end of the file
-    unstated = size - stated if is_short and not _is_unknown(stated) else 0
-    return Contents(part.show(bytes(head), begin, part.size), size, unstated=unstated)
+def _plain_format(head: bytes) -> bytes:
+    """Replaces a Wave64's extensible format, which is taken for PCM, by the one that it names."""
+    place = head.find(_W64_FORMAT) + _W64.counted
+    extended = place + _EXTENDED_FORMAT
+    if head[place : place + 2] != _EXTENSIBLE:
+        return head
+    return head[:place] + head[extended : extended + 2] + head[place + 2 :]

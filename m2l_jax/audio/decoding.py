@@ -1,8 +1,7 @@
-"""Decoding files that nobody has vouched for: what a header claims is checked, never allocated."""
+"""Decoding of untrusted files: checks what a header claims, and never allocates it."""
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -11,46 +10,39 @@ import numpy as np
 import soundfile
 
 from m2l_jax.audio import containers, mpeg, ogg
-from m2l_jax.audio.parts import FEW, PathLike, Ranges, joined, skip_tags, truncated
+from m2l_jax.audio.parts import PathLike, Ranges, joined, skip_tags, truncated
 from m2l_jax.audio.suffixes import UNREAD_SUFFIXES
 from m2l_jax.interface.errors import InputError
 
-# Hz. Slower than the slowest speech and instrument samples; faster than recorders for bats.
+# Hz. Beyond the slowest samples of speech and instruments, and the fastest recorders for bats.
 SAMPLE_RATES = range(1_000, 1_000_001)
 # The widest in use: ambisonics of the tenth order, 121.
 _MOST_CHANNELS = 128
-# The least that a second of silence takes is a FLAC frame of 12 bytes for 65,535 samples.
+# Silence takes the least bytes: a FLAC frame of 12 for 65,535 samples.
 _MOST_SAMPLES_A_BYTE = 8_192
-# Samples; libsndfile gives 2^63 - 1 for a length that the header leaves out.
+# Samples; libsndfile gives 2^63 - 1 for a length that the header does not state.
 _LONGEST = 1 << 40
 
-# Numbers held at a time while decoding, of all channels.
-_BLOCK_VALUES = 1 << 19
-# libsndfile misplaces a seek into the last page of an Ogg stream, whose end it trims.
+_BLOCK_VALUES = 1 << 19  # samples, of all channels, that are decoded at a time
+# libsndfile misplaces a seek into the last page of an Ogg stream.
 _OGG_LAST_PAGES = 1 << 16
 # An MP3 frame borrows bits from frames before it, which a seek does not decode.
 _MP3_RUN_IN = 1 << 14
 
-# What libsndfile says of a file named .mp3 that holds none is that it does not exist.
+# libsndfile's code for a file named .mp3 that is something else; its text says "does not exist".
 _NOT_MPEG = 7
 
-# Samples that decoders of MP3 and Ogg drop at the ends of files from some encoders.
+# Most samples that decoders of MP3 and Ogg drop at the ends of files.
 _LOSSY_SLACK = 1 << 13
 
-# Sizes that libsndfile finds larger than the file, where audio is what is missing.
-_CUT_SIZE = re.compile(
-    r'^ *(?:data|SSND|BODY|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)', re.MULTILINE
-)
-
-# Formats that are not read, whatever a file's name; libmpg123 would look for frames in them.
+# Formats that are not read, also under other names: libmpg123 would look for frames in them.
 _MP4_BRAND = b'ftyp'
 _UNREAD_MARKS = (b'\x30\x26\xb2\x75', b'\x1a\x45\xdf\xa3')
 _CONVERSION = 'convert it (ffmpeg -i {} FILE.flac)'
 
-# libsndfile gives and takes channels as they are stored. WAV's order, and that of other formats,
-# is left, right, centre, bass, back, side; Vorbis and Opus have their own for three to eight
-# channels (Vorbis I, section 4.3.9; RFC 7845, section 5.1.1.2). By the number of channels: which
-# of Vorbis's channels each of WAV's is. Of four they are alike.
+# libsndfile keeps the stored order of channels: left, right, centre, bass, back, side in WAV and
+# most formats, another in Vorbis and Opus (Vorbis I, section 4.3.9; RFC 7845, section 5.1.1.2).
+# By the number of channels: the index in Vorbis of each channel of WAV.
 _AS_STORED = slice(None)
 _WAV_FROM_VORBIS = {
     3: [0, 2, 1],
@@ -59,7 +51,7 @@ _WAV_FROM_VORBIS = {
     7: [0, 2, 1, 6, 5, 3, 4],
     8: [0, 2, 1, 7, 5, 6, 3, 4],
 }
-# The byte of an Opus header that says what the channels are: these, or ambisonics, or nothing.
+# A byte of an Opus header says what the channels are: loudspeakers, ambisonics, or unknown.
 _OPUS_HEADER, _OPUS_FAMILY, _LOUDSPEAKERS = b'OpusHead', 18, 1
 _FIRST_PAGES_BYTES = 1 << 16
 
@@ -67,14 +59,13 @@ _FIRST_PAGES_BYTES = 1 << 16
 class OpenAudio(soundfile.SoundFile):
     """An audio file that is read forwards, as from a pipe.
 
-    soundfile otherwise seeks after each read to where it is, which fails at the end of a file
-    whose header does not say where that is, and drops what was read.
+    A seekable soundfile seeks after each read. At the end of a file whose header does not state
+    the length, that fails, and what was read is lost.
 
     Attributes:
-      samples: length of each channel, as the header says or as counted in the frames.
-      has_length: whether that is known.
-      warning: what is left out of the file though it may be audio, or read beyond what its header
-        states; a phrase without the file's name.
+      samples: length of each channel, as the header states or as counted in the frames.
+      has_length: True if it is known.
+      warning: doubts about the end of the audio, without the file's name; '' without any.
     """
 
     def __init__(self, file: str | bytes | BinaryIO, samples: int | None = None):
@@ -84,26 +75,23 @@ class OpenAudio(soundfile.SoundFile):
         self.warning = ''
 
     def seekable(self) -> bool:
-        """Denies that reading may rely on seeking."""
+        """Returns False, so that soundfile does not seek after a read."""
         return False
 
     @property
     def can_seek(self) -> bool:
-        """True if `seek` is exact; it needs a format that can, and a header that tells the end."""
+        """True if `seek` is exact: the format can, and the length is known."""
         return super().seekable() and self.has_length
 
 
 @contextlib.contextmanager
 def opened(path: PathLike) -> Iterator[OpenAudio]:
-    """A file whose header can be true, open for reading.
-
-    Args:
-      path: the file.
+    """Opens a file and checks its header.
 
     Raises:
-      InputError: if the file is missing, not audio, shorter than its header says, or has a sample
+      InputError: if the file is missing, not audio, shorter than its header states, or has a sample
         rate, channels or a length that no audio of its size has, or several streams in a row that
-        cannot be read as one; while it is open, also for what libsndfile finds damaged.
+        cannot be read as one; while it is open, also for errors of libsndfile.
     """
     if not os.path.isfile(path):
         raise InputError(f'{path} does not exist or is not a file: check the path')
@@ -134,18 +122,18 @@ def decode(
     """Decodes a file, or by seeking a part of it, block by block.
 
     Args:
-      file: as from `opened`.
+      file: from `opened`.
       path: its name, for messages.
-      start: first sample wanted, at the file's own rate.
-      stop: end of the samples wanted; None for all that the header promises.
-      expansion: how many times longer resampling makes a block, which is made shorter for it.
+      start: first sample, at the file's own rate.
+      stop: sample after the last; None for all that the header states.
+      expansion: target rate over the file's rate: blocks are shorter if resampling lengthens them.
 
     Yields:
-      `[samples, channels]`, float32, the channels in WAV's order; fewer in all than asked for where
-      the file ends before `stop`.
+      `[samples, channels]`, float32, channels in WAV's order; fewer samples in all if the file ends
+      before `stop`.
 
     Raises:
-      InputError: if `stop` is None and the file holds less than its header promises.
+      InputError: if `stop` is None and the file holds less than its header states.
     """
     longest = max(1, int(_BLOCK_VALUES / file.channels / max(1, expansion)))
     order = _read_order(file, path)
@@ -153,7 +141,7 @@ def decode(
     position = file.seek(seek) if seek else 0
     while stop is None or position < stop:
         length = longest if stop is None else min(longest, stop - position)
-        if file.format == 'FLAC' and file.has_length:  # what follows the frames may be zeros
+        if file.format == 'FLAC' and file.has_length:  # zeros may follow the frames
             length = min(length, file.samples - position)
         block = file.read(length, dtype='float32', always_2d=True)
         if not len(block):
@@ -166,7 +154,7 @@ def decode(
 
 
 def channel_order(file: soundfile.SoundFile) -> slice | list[int]:
-    """Indices that bring the channels of a file into WAV's order; their inverse writes it."""
+    """Indices that bring the channels of a file into WAV's order."""
     if file.subtype not in ('VORBIS', 'OPUS'):
         return _AS_STORED
     return _WAV_FROM_VORBIS.get(file.channels, _AS_STORED)
@@ -184,7 +172,7 @@ def _read_order(file: OpenAudio, path: PathLike) -> slice | list[int]:
 
 
 def _open(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio:
-    # soundfile does not encode names that are no Unicode.
+    # soundfile cannot encode names that are not Unicode.
     name = os.fspath(path) if sys.platform == 'win32' else os.fsencode(path)
     contents = containers.look_into(path)
     if contents is None:
@@ -198,7 +186,7 @@ def _open(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio:
 
 
 def _open_streams(path: PathLike, name: str | bytes, stack: contextlib.ExitStack) -> OpenAudio:
-    """A file of packets or frames, and what is in no container that is looked into."""
+    """Opens Ogg, MPEG audio, and formats that `containers.look_into` does not know."""
     with open(path, 'rb') as bare:
         head = bare.read(8)
         begin = skip_tags(bare)
@@ -212,7 +200,7 @@ def _open_streams(path: PathLike, name: str | bytes, stack: contextlib.ExitStack
         whole = [(begin, os.path.getsize(path))] if begin else []
         if parts := ogg.flac_ranges(path) or whole:
             return stack.enter_context(OpenAudio(stack.enter_context(Ranges(path, parts))))
-    # libmpg123 writes a warning for a file that goes on where its first frame says that it ends.
+    # libmpg123 prints a warning for a file that is longer than its first frame states.
     if mark.startswith(mpeg.MARKS) and (frames := _open_frames(path, stack)):
         return frames
     try:
@@ -229,14 +217,14 @@ def _open_streams(path: PathLike, name: str | bytes, stack: contextlib.ExitStack
             )
         return _open_frames(path, stack) or file
     values = file.frames * file.channels
-    contents = containers.look_behind(path, (file.format, file.subtype), values)
+    contents = containers.compare_size(path, file.format, file.subtype, values)
     if contents is not None:
         file.warning = contents.warning(file.frames / file.samplerate)
     return file
 
 
 def _open_frames(path: PathLike, stack: contextlib.ExitStack) -> OpenAudio | None:
-    """The frames of MPEG audio; None if there are none, or libsndfile finds them all itself."""
+    """Opens the frames of MPEG audio; None without any, or if libsndfile finds them all."""
     layout = mpeg.find(path)
     if layout is None or not layout.runs:
         return None
@@ -270,13 +258,10 @@ def _check_header(file: OpenAudio, path: PathLike) -> None:
             f'{path} holds its channels one after the other, which is not read: '
             'convert it (sox FILE.8svx FILE.wav)'
         )
-    for promised, held in _CUT_SIZE.findall(file.extra_info):
-        if int(promised) - int(held) > FEW:
-            raise truncated(path, int(held), int(promised), 'bytes')
 
 
 def _seek_point(file: OpenAudio, start: int) -> int:
-    """The last position from which decoding is exact at `start`; from there on is read up to."""
+    """Finds the last position to seek to after which decoding is exact at `start`."""
     if not file.can_seek:
         return 0
     if file.format == 'OGG':

@@ -21,40 +21,35 @@ from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.listing import list_files, readable_name, split_inputs
 from m2l_jax.interface.paths import replaced_file
 
-# Source samples read on either side of a partial read, so that the resampling filter has run in:
-# longer than half of soxr's high-quality filter, which lengthens with the ratio of the rates.
+# Source samples read on either side of a part: more than half of soxr's high-quality filter, whose
+# length grows with the ratio of the rates.
 _LEAST_MARGIN = 8192
 _MARGIN_A_RATIO = 2048
-# Raw samples have no header, and libsndfile puts that of a Sound Designer file into the working
-# folder, under a name that lets it take an MP3 there for another such file.
+# RAW has no header. libsndfile writes the header of SD2 into the working folder, and then takes an
+# MP3 there for another SD2.
 _NO_FILES = {'RAW', 'SD2'}
-# Beyond 4 GiB, header included, the sizes in most formats wrap.
+# In most formats, sizes wrap at 4 GiB, header included.
 _HEADER_BYTES = 1 << 16
 _MOST_BYTES = (1 << 32) - _HEADER_BYTES
 _UNBOUNDED = ('RF64', 'W64', 'CAF', 'FLAC', 'OGG', 'MP3')
-_WAV_BYTES = 3  # of a sample that is written
+_WAV_BYTES = 3  # of a sample
 # libsndfile's Vorbis encoder overflows its stack on one very long write.
 _WRITE_BLOCK = 1 << 16
 
 
 def resample(waveform: np.ndarray, source_rate: int, sample_rate: int) -> np.ndarray:
-    """`[channels, samples]` at another rate, `resampled_length` samples; rates are in Hz."""
+    """Resamples `[channels, samples]` to `resampled_length` samples; rates are in Hz."""
     length = resampled_length(waveform.shape[1], source_rate, sample_rate)
     return np.ascontiguousarray(soxr.resample(waveform.T, source_rate, sample_rate)[:length].T)
 
 
 class FormatError(InputError):
-    """Refusal of audio that a format cannot hold, wherever it were written."""
+    """An error for audio that a format cannot hold, at any path."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AudioInfo:
-    """Channels of a file, and its rate and samples as stored.
-
-    Attributes:
-      warning: what is left out of the file though it may be audio, or read beyond what its header
-        states; a phrase without the file's name.
-    """
+    """Stored rate, channels and samples of a file; `warning` as of `OpenAudio`."""
 
     path: str
     sample_rate: int
@@ -63,18 +58,18 @@ class AudioInfo:
     warning: str = ''
 
     def samples_at(self, sample_rate: int) -> int:
-        """Samples that `read` gives of the whole file at `sample_rate`."""
+        """Samples of the whole file at `sample_rate`."""
         return resampled_length(self.samples, self.sample_rate, sample_rate)
 
 
 def search(paths: str) -> tuple[list[str], LeftOut]:
-    """Lists the audio files that `paths` names, each once: files, and folders with all below them.
+    """Lists audio files, each once; folders are searched recursively.
 
     Args:
       paths: a file or folder; several with commas between.
 
     Returns:
-      The files, and what the folders hold of formats that are not read.
+      The files, and those in the folders whose formats are not read.
 
     Raises:
       InputError: if one of them does not exist.
@@ -86,13 +81,10 @@ def search(paths: str) -> tuple[list[str], LeftOut]:
 
 
 def read_info(path: PathLike) -> AudioInfo:
-    """Rate, channels and length of what `read` and `read_blocks` give.
-
-    The header tells; a file whose header does not say how long it is (a FLAC from a pipe) is
-    decoded.
+    """Reads rate, channels and length of a file; decodes it if its header states no length.
 
     Raises:
-      InputError: if the file is missing, not audio, or truncated as far as its header tells.
+      InputError: if the file is missing, not audio, or shorter than its header states.
     """
     with opened(path) as file:
         info = _info(file, path)
@@ -110,23 +102,22 @@ def read(
 ) -> np.ndarray:
     """Reads a file, or by seeking a part of it, at a given sample rate.
 
-    A part equals the same slice of the whole file's resampled signal: reading starts where source
-    and target samples coincide, with a margin for the filter. Memory is in proportion to what the
-    file holds, whatever its header claims.
+    A part equals the same slice of the whole file's resampled signal. Memory is in proportion to
+    the file's content, not to what its header claims.
 
     Args:
       path: the file.
-      sample_rate: the rate wanted, in Hz; the file is resampled to it if it has another.
-      start: first sample wanted, counted at `sample_rate`.
-      samples: how many samples, counted at `sample_rate`; None reads to the end.
-      levels: to which what is decoded is added; if None, a warning is logged where it is odd.
+      sample_rate: of the result, in Hz.
+      start: first sample, at `sample_rate`.
+      samples: number of samples, at `sample_rate`; None reads to the end.
+      levels: gets the decoded audio; if None, odd levels are logged.
 
     Returns:
       `[channels, samples]`, float32.
 
     Raises:
       InputError: if the file is missing, not audio, damaged, or ends before `start + samples` or
-        what its header promises.
+        the length in its header.
     """
     seen = Levels() if levels is None else levels
     with opened(path) as file:
@@ -146,24 +137,24 @@ def read_blocks(
     overlap_samples: int = 0,
     levels: Levels | None = None,
 ) -> Iterator[np.ndarray]:
-    """Reads a file of any length from its beginning to its end, in memory for one block.
+    """Reads a file of any length block by block, in memory for one block.
 
-    The file is decoded once and needs no length in its header. The blocks are slices of what
-    `read` gives of the whole file, bit for bit.
+    The blocks are slices of the whole file as `read` returns it, bit for bit. The file is decoded
+    once and needs no length in its header.
 
     Args:
       path: the file.
-      sample_rate: the rate wanted, in Hz; the file is resampled to it if it has another.
-      block_samples: length of a block, counted at `sample_rate`.
-      overlap_samples: how much of a block its successor repeats.
+      sample_rate: of the result, in Hz.
+      block_samples: length of a block, at `sample_rate`.
+      overlap_samples: samples at the end of a block that the next one repeats.
       levels: see `read`.
 
     Yields:
-      `[channels, block_samples]`, float32; the last may be shorter, but holds more than overlap.
+      `[channels, block_samples]`, float32; the last may be shorter, but is longer than the overlap.
 
     Raises:
-      InputError: if the file is missing, not audio, damaged, without samples, holds numbers that
-        are not finite, or, at its end, holds less than its header promised.
+      InputError: if the file is missing, not audio, damaged, empty or not finite, or, at its end,
+        shorter than its header states.
     """
     if not 0 <= overlap_samples < block_samples:
         raise ValueError(f'blocks of {block_samples} samples cannot overlap by {overlap_samples}')
@@ -182,20 +173,13 @@ def read_blocks(
 
 
 def check_finite(waveform: np.ndarray, path: PathLike) -> None:
-    """Refuses what a file of floating-point numbers may hold, and no sound.
-
-    Raises:
-      InputError: if a sample is not finite; it names the file.
-    """
+    """Raises an InputError, which names the file, for NaN and infinite samples."""
     if not np.all(np.isfinite(waveform)):
         raise InputError(f'{path} holds NaN or infinite samples: replace or remove it')
 
 
 def write(path: PathLike, waveform: np.ndarray, sample_rate: int) -> None:
-    """Writes `[channels, samples]` (or `[samples]`) in [-1, 1] in the format of the file's suffix.
-
-    See `write_blocks`.
-    """
+    """Writes `[channels, samples]` or `[samples]` in [-1, 1]; see `write_blocks`."""
     waveform = np.atleast_2d(np.asarray(waveform))
     write_blocks(path, iter([waveform]), sample_rate, waveform.shape[1])
 
@@ -203,21 +187,21 @@ def write(path: PathLike, waveform: np.ndarray, sample_rate: int) -> None:
 def write_blocks(
     path: PathLike, blocks: Iterator[np.ndarray], sample_rate: int, samples: int
 ) -> None:
-    """Writes consecutive blocks, at least one, `[channels, samples]` in [-1, 1], as they come.
+    """Writes consecutive blocks in the format of the file's suffix.
 
-    WAV and FLAC get 24 bits, and a WAV of more than 4 GiB the header of an RF64. The file appears
-    under its name only once it is complete.
+    WAV and FLAC get 24 bits; a WAV of more than 4 GiB becomes an RF64. The file appears under its
+    name only once it is complete.
 
     Args:
-      path: the file, with the suffix of its format.
-      blocks: what it will hold.
+      path: the file.
+      blocks: `[channels, samples]` in [-1, 1], at least one.
       sample_rate: in Hz.
       samples: of all blocks together.
 
     Raises:
-      FormatError: for a suffix that libsndfile cannot write, or a rate, so many channels or a
+      FormatError: for a suffix that libsndfile cannot write, or a rate, number of channels or
         length that the format cannot hold.
-      InputError: for a place that cannot be written to.
+      InputError: if the file cannot be written.
     """
     path = pathlib.Path(path)
     kind = path.suffix[1:].upper()
@@ -243,7 +227,7 @@ def write_blocks(
             raise FormatError(
                 f'{path}: {kind} cannot hold {len(first)} channels at {sample_rate} Hz ({reason})'
             ) from None
-        except AssertionError:  # soundfile's own, for what is written in part
+        except AssertionError:  # of soundfile, after an incomplete write
             target.check()
             raise
         target.check()
@@ -255,12 +239,12 @@ def _check_length(path: pathlib.Path, kind: str, length: int) -> None:
 
 
 class _Target(io.FileIO):
-    """A file that keeps its first error: libsndfile does not tell of one in closing a file."""
+    """A file that keeps its first error: libsndfile does not report one in closing a file."""
 
     _error: OSError | None = None
 
     def write(self, content: bytes) -> int:
-        """Writes all of it, or else none: Python would print what is raised in libsndfile."""
+        """Writes all, or returns 0: Python would only print an exception within libsndfile."""
         rest = memoryview(content)
         try:
             while rest:
@@ -271,7 +255,7 @@ class _Target(io.FileIO):
         return len(content)
 
     def check(self) -> None:
-        """Raises the OSError that a write has met with, if any."""
+        """Raises the first OSError of a write."""
         if self._error is not None:
             raise self._error
 
@@ -281,7 +265,7 @@ def _info(file: OpenAudio, path: PathLike) -> AudioInfo:
 
 
 def _log_oddities(info: AudioInfo, levels: Levels, is_whole: bool) -> None:
-    """Warns once of a file of which the whole or a part has been read."""
+    """Warns once of a file that was read, whole or in part."""
     log_once(info.path, info.warning)
     log_once(info.path, levels.oddity() if is_whole else levels.too_loud())
 
@@ -294,10 +278,11 @@ def _read_part(
     samples: int | None,
     levels: Levels,
 ) -> Iterator[np.ndarray]:
-    """`[samples, channels]`, block by block; fewer in all where the file ends early."""
+    """Yields blocks, `[samples, channels]`; fewer samples in all if the file ends early."""
     stop = None if samples is None else start + samples
     if file.samplerate == sample_rate:
         return levels.measured(decode(file, path, start, stop))
+    # Start where samples of both rates coincide, early enough for the filter.
     common = math.gcd(file.samplerate, sample_rate)
     source_period, target_period = file.samplerate // common, sample_rate // common
     ratio = file.samplerate / sample_rate

@@ -1,4 +1,4 @@
-"""Frames of a FLAC file (RFC 9639): the number of the last tells the length, its sum the end."""
+"""Frames of a FLAC file (RFC 9639): the last one gives the length and the end of the audio."""
 
 import re
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ _FIELDS = slice(18, 26)  # sample rate, channels, bits and samples
 _SAMPLES = (1 << 36) - 1
 _MARK = b'fLaC'
 _STREAM = re.compile(_MARK + rb'[\x00\x80]\x00\x00\x22')
-_MARK_BYTES = 8  # of all that marks a stream
+_STREAM_BYTES = 8  # that `_STREAM` matches
 _BLOCK_BYTES = 1 << 18
-_TAIL_BYTES = 1 << 12  # besides the last frames
+_TAIL_BYTES = 1 << 12  # more than the last frames
 _MOST_METADATA = 1000  # blocks
 _FRAME = re.compile(rb'\xff[\xf8\xf9]')
 _FRAME_HEADER_BYTES = 16
@@ -22,7 +22,7 @@ _BLOCKS = (0, 192, 576, 1152, 2304, 4608, 0, 0, *(256 << power for power in rang
 
 
 class Stream(NamedTuple):
-    """STREAMINFO: samples in a block, at most, channels, bits of a sample, samples in all."""
+    """STREAMINFO: most samples in a block, channels, bits of a sample, samples of the file."""
 
     block: int
     channels: int
@@ -31,28 +31,12 @@ class Stream(NamedTuple):
 
     @property
     def most_frame_bytes(self) -> int:
-        """Bytes of a frame that nothing could be gained on."""
+        """Bytes of a frame that cannot be compressed."""
         return _FRAME_HEADER_BYTES + self.block * self.channels * (self.bits + 1) // 8 + 16
 
 
-class _Frames(NamedTuple):
-    """Result of a look at all frames.
-
-    Attributes:
-      is_joined: another stream follows the first.
-      samples: up to the end of the last frame; 0 where frames do not tell.
-      end: place where the last frame ends, counted from the stream's beginning.
-      is_cut: it does not end where the file, a tag or zeros let it.
-    """
-
-    is_joined: bool = False
-    samples: int = 0
-    end: int = 0
-    is_cut: bool = False
-
-
 def look_into(part: Part) -> Contents | None:
-    """Finds all audio of a file; None where libsndfile does.
+    """Finds all audio of a file; None where libsndfile finds it too.
 
     Raises:
       InputError: if several streams follow each other, or the last frame is cut.
@@ -61,23 +45,21 @@ def look_into(part: Part) -> Contents | None:
     stream = parse(header)
     if stream is None:
         return None
-    frames = _find(part.path, part.base)
-    if frames.is_joined:
-        raise joined(part.path)
-    if frames.is_cut and frames.samples >= stream.samples:  # other cuts are found in reading
+    samples, end = _find(part.path, part.base)
+    if end is None and samples >= stream.samples:  # decoding finds other cuts
         raise InputError(
-            f'{part.path} is damaged at its end, sample {frames.samples}: a frame is cut, or bytes '
+            f'{part.path} is damaged at its end, sample {samples}: a frame is cut, or bytes '
             'follow that are no audio; replace or remove it'
         )
-    is_longer = frames.samples > stream.samples
-    if not is_longer and frames.end == part.size and not part.base:
+    end = end or part.size
+    if samples <= stream.samples and end == part.size and not part.base:
         return None
-    head = with_samples(header, frames.samples) if is_longer else header
-    return Contents(part.show(head, len(head), frames.end), frames.end)
+    head = with_samples(header, max(samples, stream.samples))
+    return Contents(part.show(head, len(head), end), end)
 
 
 def parse(header: bytes) -> Stream | None:
-    """The stream that `HEADER_BYTES` begin; None if they do not begin one."""
+    """Reads the first `HEADER_BYTES` of a stream; None if they are something else."""
     if not _STREAM.match(header):
         return None
     fields = int.from_bytes(header[_FIELDS], 'big')
@@ -86,16 +68,15 @@ def parse(header: bytes) -> Stream | None:
 
 
 def with_samples(header: bytes, samples: int) -> bytes:
-    """The same header, which states another length."""
+    """Changes the length that a header states."""
     fields = int.from_bytes(header[_FIELDS], 'big') & ~_SAMPLES | samples
     return header[: _FIELDS.start] + fields.to_bytes(8, 'big') + header[_FIELDS.stop :]
 
 
 def find_end(tail: bytes, stream: Stream) -> tuple[int, int] | None:
-    """Samples up to the end of the last frame in a file's last bytes, and its place in them.
+    """Counts samples up to the end of the last frame in a file's last bytes, and finds its place.
 
-    A frame counts that begins the stream or follows on the one before it: audio that looks like
-    a frame's header does not.
+    A frame must begin the stream or continue another: audio may look like a frame's header.
     """
     ends, last = {0}, None
     for first, samples, place in _frames(tail, stream):
@@ -106,32 +87,37 @@ def find_end(tail: bytes, stream: Stream) -> tuple[int, int] | None:
 
 
 @once_per_file
-def _find(path: PathLike, base: int) -> _Frames:
+def _find(path: PathLike, base: int) -> tuple[int, int | None]:
+    """Counts samples up to the end of the last frame, 0 if unknown, and finds its place.
+
+    The place, from `base`, is None if something else than a tag or zeros follows the frame. Raises
+    an InputError if another stream follows.
+    """
     with open(path, 'rb') as file:
         size = file.seek(0, 2)
         file.seek(base)
         stream = parse(file.read(HEADER_BYTES))
         begin = _first_frame(file, base)
         if _holds_stream(file, begin):
-            return _Frames(is_joined=True)
+            raise joined(path)
         length, last = 2 * stream.most_frame_bytes + _TAIL_BYTES, None
-        while last is None and length < 16 * (size - begin):  # large tags may follow
+        while last is None and length < 16 * (size - begin):  # there may be large tags
             start = max(begin, size - length)
             file.seek(start)
             last = find_end(file.read(), stream)
             length *= 16
         if last is None:
-            return _Frames(end=size - base)
+            return 0, size - base
         samples, place = last
         end = _frame_end(file, start + place, size, stream)
         file.seek(begin)
         if next(_frames(file.read(_FRAME_HEADER_BYTES), stream), (1,))[0] != 0:
             samples = 0  # a recorded broadcast begins with a later frame
-        return _Frames(False, samples, (end or size) - base, end is None)
+        return samples, None if end is None else end - base
 
 
 def _first_frame(file: BinaryIO, base: int) -> int:
-    """The place after the blocks of metadata."""
+    """Finds the place after the metadata."""
     place = base + len(_MARK)
     for _ in range(_MOST_METADATA):
         file.seek(place)
@@ -151,27 +137,27 @@ def _holds_stream(file: BinaryIO, begin: int) -> bool:
         # Much faster than the expression alone.
         if (place := block.find(_MARK)) >= 0 and _STREAM.search(block, place):
             return True
-        kept = block[-(_MARK_BYTES - 1) :]
+        kept = block[-(_STREAM_BYTES - 1) :]
     return False
 
 
 def _frame_end(file: BinaryIO, begin: int, size: int, stream: Stream) -> int | None:
-    """The place where the frame ends that begins at a place, and its checksum is right.
+    """Finds the end of the frame at `begin`, by its checksum.
 
-    None if neither the file ends there, nor tags or zeros follow to its end.
+    None unless the file ends there, or only tags or zeros follow.
     """
     file.seek(begin)
     crc = 0
     for place, byte in enumerate(file.read(stream.most_frame_bytes), begin + 1):
         crc = (crc << 8 & 0xFFFF) ^ _CRC16[crc >> 8 ^ byte]
         if not crc and is_trailer(file, place, size):
-            file.seek(place)  # zeros leave the remainder 0: the first may be the sum's
+            file.seek(place)  # the first zeros may belong to the checksum
             return min(place + _SUM_BYTES, size) if file.read(1) == b'\0' else place
     return None
 
 
 def _frames(tail: bytes, stream: Stream) -> Iterator[tuple[int, int, int]]:
-    """First sample, samples and place of all that looks like a frame's header."""
+    """Yields first sample, samples and place of all that looks like a frame's header."""
     for match in _FRAME.finditer(tail):
         header = tail[match.start() : match.start() + _FRAME_HEADER_BYTES].ljust(8, b'\0')
         code, rate, channels = header[2] >> 4, header[2] & 15, header[3] >> 4

@@ -1,8 +1,8 @@
-"""MPEG audio, layers I to III (ISO 11172-3, 13818-3 and MPEG 2.5): where all of its frames lie.
+"""MPEG audio, layers I to III (ISO 11172-3, 13818-3 and MPEG 2.5): finds all frames of a file.
 
-A decoder stops where the first frame states, or lets guess, that the file ends, or at bytes that
-are no frame. Here the headers of all frames are read, and libsndfile is shown these frames alone,
-with their true number.
+Decoders take the length from the first frame, by a statement or a guess, and stop at bytes that are
+no frame. This module reads the headers of all frames. libsndfile is shown these frames alone, with
+their true number.
 """
 
 import functools
@@ -36,29 +36,29 @@ _SAMPLE_RATES = (44_100, 48_000, 32_000)
 _RATE_DIVISORS = {3: 1, 2: 2, 0: 4}  # by the bits of the version: MPEG 1, 2 and 2.5
 _MONO = 0xC0
 
-MARKS = (b'ID3', b'\xff')  # the beginnings of most files
+MARKS = (b'ID3', b'\xff')  # at the beginning of most files
 _SYNC = re.compile(rb'\xff[\xe2-\xff]')
 _HEADER_BYTES = 4
 _BLOCK = 1 << 20
-# Bytes before the first frame in which it is looked for: as far as other decoders look.
+# Most bytes before the first frame; other decoders look as far.
 _JUNK_BEFORE = 1 << 16
-# Headers, each where the one before says, that other bytes do not form by chance.
+# Headers in a row, each where the one before says, that are no chance.
 _SURE = 4
-_FEW = 100  # one part in so many may follow the frames
+_FEW = 100  # this fraction of the bytes of all frames may follow them
 
-# A first frame without sound may state the length, where its side information would be or end.
+# A first frame without sound may state the length, near its side information.
 _LENGTH_MARKS = re.compile(b'Xing|Info|VBRI')
 _MARK_WITHIN = 42
 _HAS_FRAMES, _HAS_BYTES = 1, 2
 _FIELD_BYTES = {1: 4, 2: 4, 4: 100, 8: 4}  # of a Xing tag, by the flag that says it is there
 _ENCODER_TO_PADDING = 22
 
-# The highest bit rate over the lowest, and so how wrong the guess from one frame can be.
+# The highest bit rate over the lowest: the most that a guess from one frame can be wrong.
 _MOST_STRETCH = 40
 
 
 class Kind(NamedTuple):
-    """The fields that all headers of a stream share; `version` is 1, or 2 for 2.5 too."""
+    """Fields that all headers of a stream share; `version` is 1, or 2 for MPEG 2 and 2.5."""
 
     version: int
     layer: int
@@ -67,14 +67,14 @@ class Kind(NamedTuple):
 
     @property
     def frame_samples(self) -> int:
-        """Samples of a frame, of each channel."""
+        """Samples of each channel in a frame."""
         if self.layer == 1:
             return 384
         return 576 if (self.version, self.layer) == (2, 3) else 1152
 
 
 class Run(NamedTuple):
-    """Frames of one kind without a gap, from byte `begin` to byte `end`."""
+    """Frames of one kind without gaps, from byte `begin` to byte `end`."""
 
     kind: Kind
     begin: int
@@ -83,15 +83,15 @@ class Run(NamedTuple):
 
 
 class LengthTag(NamedTuple):
-    """A first frame that states the number of those that follow it.
+    """A first frame that states the length.
 
     Attributes:
-      content: the frame.
-      frames: that follow, as stated; 0 if it does not say.
-      bytes: of these and itself, as stated; 0 if it does not say.
-      frames_at: place in `content` of the number of frames; None if libsndfile does not read it.
-      bytes_at: place of the number of bytes.
-      padding_at: place of the encoder's padding at the end, 12 bits; None without.
+      content: its bytes.
+      frames: stated number of frames that follow; 0 if not stated.
+      bytes: stated bytes of all frames; 0 if not stated.
+      frames_at: place of `frames` in `content`; None if libsndfile does not read it.
+      bytes_at: place of `bytes`.
+      padding_at: place of the 12 bits for the encoder's padding; None without.
     """
 
     content: bytes
@@ -102,12 +102,12 @@ class LengthTag(NamedTuple):
     padding_at: int | None = None
 
     def restated(self, frames: int, size: int) -> bytes:
-        """The frame as it would be with this number of frames, which have `size` bytes."""
+        """Changes the stated length to `frames` of `size` bytes."""
         content = bytearray(self.content)
         struct.pack_into('>I', content, self.frames_at, frames)
         if self.bytes:
             struct.pack_into('>I', content, self.bytes_at, min(size + len(content), 0xFFFF_FFFF))
-        # Padding ends the stream that it was added to, and more follows.
+        # More follows than the stream that was padded.
         if self.padding_at is not None and frames > self.frames:
             content[self.padding_at] &= 0xF0
             content[self.padding_at + 1] = 0
@@ -119,7 +119,7 @@ class Layout(NamedTuple):
 
     Attributes:
       tag: the first, if it states the length.
-      runs: the others; none where `tag` is right, so that a decoder finds them all by itself.
+      runs: the others; empty if `tag` is right, so that libsndfile finds them all.
     """
 
     tag: LengthTag | None
@@ -132,24 +132,24 @@ class Layout(NamedTuple):
 
     @property
     def samples(self) -> int:
-        """Samples that the runs hold, of each channel."""
+        """Samples of each channel in all runs."""
         return sum(run.frames * run.kind.frame_samples for run in self.runs)
 
     @property
     def states_samples(self) -> bool:
-        """True if libsndfile learns the number of frames from `tag`."""
+        """True if libsndfile reads the number of frames in `tag`."""
         return self.tag is not None and self.tag.frames_at is not None
 
     @property
     def promised(self) -> int:
-        """Samples that the file says it holds; some encoders count the frame that says it too."""
+        """Stated samples of each channel; some encoders count the frame of `tag` too."""
         if self.tag is None or self.tag.frames <= self.frames + 1:
             return self.samples
         return self.tag.frames * self.runs[0].kind.frame_samples
 
 
 def frames_alone(path: PathLike, layout: Layout) -> Ranges:
-    """A file of the frames; where none states their number, no guess from the first ends within."""
+    """Opens the frames as a file, which seems longer if no frame states their number."""
     spans = [(run.begin, run.end) for run in layout.runs]
     if not layout.states_samples:
         return Ranges(path, spans, stretch=_MOST_STRETCH)
@@ -159,7 +159,7 @@ def frames_alone(path: PathLike, layout: Layout) -> Ranges:
 
 @once_per_file
 def find(path: PathLike) -> Layout | None:
-    """The frames of a file; None if it holds none that is whole and states its bit rate.
+    """Finds the frames of a file; None without a whole frame that states its bit rate.
 
     Raises:
       OSError: if it cannot be read.
@@ -183,9 +183,9 @@ def find(path: PathLike) -> Layout | None:
 
 
 def _is_plain(file: BinaryIO, first: int, tag: LengthTag, size: int) -> bool:
-    """True if a decoder finds all frames behind the `tag` at `first` by itself, and is silent.
+    """True if libmpg123 finds all frames after the `tag` at `first`, and prints no warning.
 
-    libmpg123 passes over few kinds of tags before it, and warns where more than a few bytes follow.
+    It skips few kinds of tags in front, and warns if more than a few bytes follow.
     """
     end = first + tag.bytes
     is_right = tag.frames_at is not None and 0 <= size - end <= tag.bytes // _FEW
@@ -193,12 +193,12 @@ def _is_plain(file: BinaryIO, first: int, tag: LengthTag, size: int) -> bool:
 
 
 def _follow(file: BinaryIO, begin: int, end: int, most: int | None = None) -> Run | None:
-    """The frames, at most `most`, from `begin` on to where none begins or one is cut by `end`."""
+    """Follows at most `most` frames from `begin` on, as far as they are whole before `end`."""
     file.seek(begin)
     kind = _kind(file.read(_HEADER_BYTES))
     if kind is None:
         return None
-    sizes, is_mono = _frame_sizes(kind), kind.is_mono
+    sizes, is_mono = _frame_sizes()[kind._replace(is_mono=False)], kind.is_mono
     frames, position, step, goes_on = 0, begin, 0, True
     while goes_on and frames != most:
         file.seek(position)
@@ -220,7 +220,7 @@ def _follow(file: BinaryIO, begin: int, end: int, most: int | None = None) -> Ru
 
 
 def _search(file: BinaryIO, begin: int, end: int, last: int | None = None) -> int | None:
-    """The next place, before `last` or else `end`, at which frames begin."""
+    """Finds the next place, before `last` or else `end`, at which frames begin."""
     last = end if last is None else last
     begin = skip_tags(file, begin)
     if _follow(file, begin, end, 1):
@@ -244,7 +244,7 @@ def _ends_at(file: BinaryIO, position: int, end: int) -> bool:
 
 
 def _read_tag(file: BinaryIO, begin: int, end: int) -> LengthTag | None:
-    """The statement about all frames in the one at `begin`; None if that one holds sound."""
+    """Reads the length that the frame at `begin` states; None if it holds sound."""
     frame = _follow(file, begin, end, 1)
     file.seek(begin)
     content = file.read(frame.end - begin)
@@ -270,31 +270,24 @@ def _read_tag(file: BinaryIO, begin: int, end: int) -> LengthTag | None:
 
 
 @functools.cache
-def _headers() -> dict[int, tuple[Kind, int]]:
-    """Kind (as of more channels than one) and size in bytes by a header's first three bytes."""
+def _frame_sizes() -> dict[Kind, dict[int, int]]:
+    """Maps kinds, as if not mono, to the bytes of a frame by the first three of its header."""
     known = {}
     for version, layer, rate in itertools.product(_RATE_DIVISORS, (1, 2, 3), range(3)):
         sample_rate = _SAMPLE_RATES[rate] // _RATE_DIVISORS[version]
         kind = Kind(1 if version == 3 else 2, layer, sample_rate, False)
+        sizes = known[kind] = {}
         for index, bit_rate in enumerate(_BIT_RATES[kind[:2]], 1):
             for checked, padded, private in itertools.product((0, 1), repeat=3):
                 slot = 4 if layer == 1 else 1  # bytes
                 slots = kind.frame_samples * bit_rate * 125 // (sample_rate * slot) + padded
                 fixed = 0xFFE000 | version << 11 | (4 - layer) << 9 | rate << 2
                 varying = checked << 8 | index << 4 | padded << 1 | private
-                known[fixed | varying] = kind, slots * slot
+                sizes[fixed | varying] = slots * slot
     return known
 
 
 def _kind(header: bytes) -> Kind | None:
-    if len(header) < _HEADER_BYTES:
-        return None
-    kind, _ = _headers().get(int.from_bytes(header[:3], 'big'), (None, 0))
-    return kind and kind._replace(is_mono=header[3] >= _MONO)
-
-
-@functools.cache
-def _frame_sizes(kind: Kind) -> dict[int, int]:
-    """Bytes of a kind's frames by the first three bytes of their headers."""
-    same = kind._replace(is_mono=False)
-    return {header: size for header, (other, size) in _headers().items() if other == same}
+    start = int.from_bytes(header[:3], 'big')
+    kind = next((kind for kind, sizes in _frame_sizes().items() if start in sizes), None)
+    return kind and kind._replace(is_mono=header[3:] >= bytes([_MONO]))

@@ -1,4 +1,4 @@
-"""Pages of an Ogg file (RFC 3533): streams in a row, missing pages, a FLAC file in them."""
+"""Pages of an Ogg file (RFC 3533): finds joined streams, missing pages, and FLAC in pages."""
 
 import struct
 import zlib
@@ -16,7 +16,7 @@ _NO_POSITION = -1  # of a page on which no packet ends
 _BLOCK = 1 << 16
 _REVERSED = bytes(int(f'{byte:08b}'[::-1], 2) for byte in range(256))
 _ALL_BITS = 0xFFFF_FFFF
-# In front of what is a FLAC file of its own: this mark, a version and the number of headers.
+# Before a FLAC file in pages: this mark, a version and the number of headers.
 _FLAC, _FLAC_BEGIN = b'\x7fFLAC', 9
 
 
@@ -31,17 +31,30 @@ class _Page(NamedTuple):
     segments: int
 
 
+@once_per_file
 def check(path: PathLike) -> None:
-    """Checks each page: streams may be of any length and have equal serial numbers.
+    """Checks each page.
 
     Raises:
-      InputError: if pages before the last are missing or damaged, or a stream begins behind others
-        and not beside them: several files were joined, or a radio station was recorded.
+      InputError: if pages before the last are missing or damaged, or a stream begins after others:
+        several files were joined, or a radio station was recorded.
       OSError: if the file cannot be read.
     """
-    missing = _missing_pages(path)
-    if missing is None:
-        raise joined(path, is_converted=True)
+    last: dict[int, _Page] = {}
+    beginning, missing = True, 0
+    with open(path, 'rb') as file:
+        for page, _, _ in _pages(file):
+            before = last.get(page.stream)
+            is_first = bool(page.flags & _FIRST)
+            beginning = beginning and is_first
+            if before is not None:
+                goes_back = _NO_POSITION < page.position < before.position
+                if is_first or page.number <= before.number or goes_back:
+                    raise joined(path, is_converted=True)
+                missing += page.number - before.number - 1
+            elif not beginning:
+                raise joined(path, is_converted=True)
+            last[page.stream] = page
     if missing:
         raise InputError(
             f'{path} is damaged, {missing} of its pages are missing or broken: replace or remove it'
@@ -49,7 +62,7 @@ def check(path: PathLike) -> None:
 
 
 def flac_ranges(path: PathLike) -> list[tuple[int, int]]:
-    """First byte and end of each part of a FLAC file that is wrapped in pages; empty without one.
+    """Lists first byte and end of each part of a FLAC file in pages; empty without one.
 
     Raises:
       OSError: if the file cannot be read.
@@ -64,32 +77,8 @@ def flac_ranges(path: PathLike) -> list[tuple[int, int]]:
         return [(begin + _FLAC_BEGIN, end), *bodies]
 
 
-@once_per_file
-def _missing_pages(path: PathLike) -> int | None:
-    """Pages that are not there or damaged, before the last; None of streams in a row."""
-    last: dict[int, _Page] = {}
-    beginning, missing = True, 0
-    with open(path, 'rb') as file:
-        for page, _, _ in _pages(file):
-            before = last.get(page.stream)
-            is_first = bool(page.flags & _FIRST)
-            beginning = beginning and is_first
-            if before is not None:
-                goes_back = _NO_POSITION < page.position < before.position
-                if is_first or page.number <= before.number or goes_back:
-                    return None
-                missing += page.number - before.number - 1
-            elif not beginning:
-                return None
-            last[page.stream] = page
-    return missing
-
-
 def _pages(file: BinaryIO) -> Iterator[tuple[_Page, int, int]]:
-    """Header, first byte and end of the body of each page that is whole.
-
-    Other bytes are passed over, as decoders do.
-    """
+    """Yields header, and first byte and end of the body, of each whole page; skips other bytes."""
     position = 0
     while position is not None:
         file.seek(position)
@@ -109,7 +98,7 @@ def _pages(file: BinaryIO) -> Iterator[tuple[_Page, int, int]]:
 
 
 def _checksum(page: bytes) -> int:
-    """The CRC of a page, whose own is left out: that of zlib, with bits and bytes in reverse."""
+    """Computes a page's checksum with zlib's, whose bits and bytes are in reverse."""
     begin = _HEADER.size - 5
     blank = page[:begin] + bytes(4) + page[begin + 4 :]
     reverse = zlib.crc32(blank.translate(_REVERSED), _ALL_BITS) ^ _ALL_BITS
@@ -117,7 +106,7 @@ def _checksum(page: bytes) -> int:
 
 
 def _find_mark(file: BinaryIO, position: int) -> int | None:
-    """The next place where a page may begin; None if there is none."""
+    """Finds the next place where a page may begin; None if there is none."""
     while True:
         file.seek(position)
         block = file.read(_BLOCK)

@@ -1,4 +1,4 @@
-"""Parts of a file: the audio between tags and zeros, shown to libsndfile as if it were all."""
+"""Parts of a file: shows libsndfile the audio between tags and zeros as a file of its own."""
 
 import bisect
 import functools
@@ -16,25 +16,26 @@ Found = TypeVar('Found')
 
 TAG_MARKS = (b'ID3', b'TAG', b'APETAGEX', b'LYRICSBEGIN')
 LONGEST_MARK = max(map(len, TAG_MARKS))
-MOST_ZEROS = 1 << 16  # behind audio: padding to the end of a disk's block
-FEW = 128  # bytes behind audio without a warning: padding, or a header counted as audio
+MOST_ZEROS = 1 << 16  # after audio: padding to the end of a disk's block
+FEW = 128  # bytes after audio without a warning: padding, or a header counted as audio
 _ID3V2_BYTES, _ID3V2_FOOTER = 10, 0x10
 _APE, _APE_IS_HEADER = struct.Struct('<8sIIII8x'), 1 << 29
 _BLOCK = 1 << 16
-_LONGEST_ZEROS = 1 << 24  # in front of audio
-_TAIL_BYTES = 128  # at the very end, where a decoder of MP3 looks for a tag
+_LONGEST_ZEROS = 1 << 24  # before audio
+_TAIL_BYTES = 128  # at the end, where decoders of MP3 look for a tag
 _WAVE64 = b'riff' + bytes.fromhex('2e91cf11a5d628db04c10000')
 _FILE_MARKS = (b'RIFF', b'RIFX', b'RF64', b'BW64', b'FORM', b'caff', b'.snd', b'fLaC', _WAVE64)
 
 
 class Ranges(io.FileIO):
-    """A file made of ranges of another, one after another.
+    """A read-only file that joins ranges of another.
 
     Args:
       path: the file.
       ranges: first byte and end of each.
       head: bytes before them.
-      stretch: how many times longer it is to seem; nothing follows but, at the very end, zeros.
+      stretch: factor by which the file seems longer; all that can be read of this is zeros at the
+        end.
     """
 
     def __init__(
@@ -43,23 +44,23 @@ class Ranges(io.FileIO):
         super().__init__(path)
         self._head = head
         self._ranges = ranges
-        # Where each begins in what is shown, and where the last ends.
+        # Place in this file at which each begins, and at which the last ends.
         sizes = (end - begin for begin, end in ranges)
         self._places = list(itertools.accumulate(sizes, initial=len(head)))
         self._length = self._places[-1] * stretch
         self._position = 0
 
     def tell(self) -> int:
-        """Place in what is shown."""
+        """Place in this file."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves in what is shown."""
+        """Moves in this file."""
         self._position = offset + (0, self._position, self._length)[whence]
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Reads within one range; fewer bytes than asked for at its end."""
+        """Reads from one range, fewer bytes at its end."""
         view, place = memoryview(buffer).cast('B'), self._position
         if place < len(self._head):
             count = min(len(view), len(self._head) - place)
@@ -81,10 +82,10 @@ class Contents(NamedTuple):
     """Audio of a file.
 
     Attributes:
-      shown: the file as libsndfile reads all of it; None if it does so anyway.
-      size: bytes of audio that will be read.
+      shown: the file to give to libsndfile; None if it can read the original.
+      size: bytes of audio that are read.
       left_out: bytes after them that may be audio too.
-      unstated: bytes of `size` beyond what the header states, where it states a size.
+      unstated: bytes of `size` beyond what the header states, if it states a size.
     """
 
     shown: BinaryIO | None
@@ -93,7 +94,7 @@ class Contents(NamedTuple):
     unstated: int = 0
 
     def warning(self, seconds: float) -> str:
-        """Doubts about the end of a file of which `seconds` are read; '' if there are none."""
+        """Describes what is unsure about the end of a file of which `seconds` are read, or ''."""
         if self.left_out:
             return (
                 f'{self.left_out} bytes follow the audio that the header counts and are left out, '
@@ -109,7 +110,7 @@ class Contents(NamedTuple):
 
 
 class Part(NamedTuple):
-    """An open file without the tags before its audio: places count from `base`."""
+    """An open file without the tags before its audio; places count from `base`."""
 
     path: PathLike
     file: BinaryIO
@@ -117,7 +118,7 @@ class Part(NamedTuple):
     size: int
 
     def read(self, place: int, length: int) -> bytes:
-        """Reads bytes, padded with zeros where the file ends."""
+        """Reads bytes, padded with zeros after the end of the file."""
         self.file.seek(self.base + place)
         return self.file.read(length).ljust(length, b'\0')
 
@@ -126,11 +127,11 @@ class Part(NamedTuple):
         return form.unpack(self.read(place, form.size))
 
     def show(self, head: bytes, begin: int, end: int) -> BinaryIO:
-        """Shows this part, ended at `end`, with `head` in place of what comes before `begin`."""
+        """Opens `head` and the bytes from `begin` to `end` as a file."""
         return Ranges(self.path, [(self.base + begin, self.base + end)], head)
 
     def ends_at(self, place: int, few: int) -> bool:
-        """True if nothing but tags, zeros or `few` bytes follows a place.
+        """True if only tags, zeros or `few` bytes follow a place.
 
         Raises:
           InputError: if another file begins there.
@@ -146,7 +147,7 @@ class Part(NamedTuple):
 
 
 def once_per_file(look: Callable[..., Found]) -> Callable[..., Found]:
-    """Caches what a look at a file finds: training reads parts of it again and again."""
+    """Caches a function of a file's content: training reads parts of a file again and again."""
 
     @functools.lru_cache(maxsize=1 << 14)
     def look_once(path, size, changed, *arguments):
@@ -161,14 +162,14 @@ def once_per_file(look: Callable[..., Found]) -> Callable[..., Found]:
 
 
 def skip_tags(file: BinaryIO, position: int = 0) -> int:
-    """Finds the end of the tags, and of zeros between and after them, that begin at a position."""
+    """Finds the end of the tags at a position, and of zeros between and after them."""
     while (end := _skip_zeros(file, _skip_ape(file, skip_id3(file, position)))) != position:
         position = end
     return position
 
 
 def skip_id3(file: BinaryIO, position: int = 0) -> int:
-    """Finds the end of the ID3v2 tags that begin at a position."""
+    """Finds the end of the ID3v2 tags at a position."""
     while True:
         file.seek(position)
         tag = file.read(_ID3V2_BYTES)
@@ -180,7 +181,7 @@ def skip_id3(file: BinaryIO, position: int = 0) -> int:
 
 
 def is_trailer(file: BinaryIO, begin: int, end: int) -> bool:
-    """True if nothing lies between two positions, or a tag begins there, or all is zeros."""
+    """True if there are only zeros, or nothing, between two positions, or a tag at the first."""
     file.seek(begin)
     start = file.read(LONGEST_MARK)
     if begin >= end or start.startswith(TAG_MARKS):
@@ -198,7 +199,7 @@ def _skip_ape(file: BinaryIO, position: int) -> int:
 
 
 def _skip_zeros(file: BinaryIO, position: int) -> int:
-    """Finds the first byte from a position on that is not 0; the position if none is."""
+    """Finds the first byte that is not 0 from a position on; the position itself without one."""
     file.seek(position)
     place = position
     while place - position < _LONGEST_ZEROS and (block := file.read(_BLOCK)):
@@ -209,7 +210,7 @@ def _skip_zeros(file: BinaryIO, position: int) -> int:
 
 
 def truncated(path: PathLike, held: int, promised: int, unit: str = 'samples') -> InputError:
-    """The error for a file that ends early."""
+    """Makes the error for a file that ends early."""
     return InputError(
         f'{path} ends after {held} {unit} of {promised}: '
         'the file is truncated; replace or remove it'
@@ -217,7 +218,7 @@ def truncated(path: PathLike, held: int, promised: int, unit: str = 'samples') -
 
 
 def joined(path: PathLike, is_converted: bool = False) -> InputError:
-    """The error for several streams in one file, all of which ffmpeg reads if `is_converted`."""
+    """Makes the error for several streams in one file; ffmpeg reads them all if `is_converted`."""
     convert = f', or convert it (ffmpeg -i {path} FILE.flac)' if is_converted else ''
     return InputError(
         f'{path} holds several streams in a row, which cannot be read as one: '

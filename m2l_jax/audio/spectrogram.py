@@ -1,8 +1,8 @@
 """Waveform <-> the amplitude-compressed complex spectrogram that the model works on.
 
 All functions are pure, batched over leading axes and differentiable everywhere, silence included.
-They take and return NumPy or JAX arrays alike (whichever goes in comes out), so that the input
-pipeline on the host and the jitted step run the same lines.
+They take NumPy or JAX arrays and return the same kind: the input pipeline and the jitted step share
+them.
 """
 
 import dataclasses
@@ -48,11 +48,11 @@ class SpectrogramConfig:
         return self.window - self.hop
 
     def frames(self, samples: int) -> int:
-        """Number of whole frames T in so many samples."""
+        """Number of whole frames T in `samples`."""
         return max(0, 1 + (samples - self.window) // self.hop)
 
     def samples(self, frames: int) -> int:
-        """Number of samples that so many frames cover."""
+        """Number of samples that `frames` cover."""
         return self.window + self.hop * (frames - 1)
 
 
@@ -88,8 +88,7 @@ def to_waveform(spectrogram: Array, config: SpectrogramConfig) -> Array:
 def synthesise(spectrogram: Array, config: SpectrogramConfig) -> Array:
     """Inverse of `to_spectrogram`, by weighted overlap-add.
 
-    What is made of consecutive spectrograms adds up, where it overlaps, to what is made of all of
-    them.
+    Waveforms of consecutive spectrograms add up, where they overlap, to that of the whole.
 
     The synthesis window is the analysis window over the sum of its squares at full overlap, so the
     first and last `window - hop` samples fade where fewer frames overlap.

@@ -1,4 +1,4 @@
-"""Suffixes of audio files: of those that are read, and of those that are left out."""
+"""Suffixes of the audio files that are read, and of those that are left out."""
 
 import collections
 import dataclasses
@@ -14,7 +14,7 @@ AUDIO_SUFFIXES = frozenset(
         *soundfile.available_formats(),
         *('aif', 'aifc', 'bwf', 'mp2', 'mpga', 'oga', 'opus', 'snd', 'wave'),
     )
-) - {'.raw'}  # a headerless file says neither its rate nor its format
+) - {'.raw'}  # without a header, rate and format are unknown
 
 UNREAD_SUFFIXES = (
     frozenset(
@@ -48,7 +48,7 @@ class LeftOut:
     names: list[str] = dataclasses.field(default_factory=list)
 
     def describe(self, remedy: str = FFMPEG) -> str:
-        """A line for people, which says how to convert them; nothing where there are none."""
+        """One line that names the formats and how to convert them; '' without files."""
         if not self.files:
             return ''
         kinds = ', '.join(f'{count} {suffix}' for suffix, count in self.suffixes.items())
@@ -69,7 +69,7 @@ def left_out(names: Iterable[str]) -> LeftOut:
 
 
 def no_audio(inputs: str, not_read: LeftOut, name: str) -> InputError:
-    """The error for `inputs`, the value of the flag or field `name`, without audio to be read."""
+    """Makes the error for `inputs`, the value of the flag or field `name`, without audio."""
     kinds = ', '.join(sorted({'.wav', '.flac', '.ogg', '.mp3'} & AUDIO_SUFFIXES))
     unread_too = f' ({not_read.describe()})' if not_read.files else ''
     return InputError(

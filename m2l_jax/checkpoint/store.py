@@ -13,9 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from m2l_jax.interface.devices import standard_jax
+from m2l_jax.interface.devices import root_logger_kept, standard_jax
 from m2l_jax.interface.errors import InputError, first_line
-from m2l_jax.interface.logs import root_logger_kept
 from m2l_jax.interface.paths import new_folder
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent, Params
@@ -33,14 +32,13 @@ Score = Callable[[Mapping[str, float]], float]
 class CheckpointStore:
     """The checkpoints of one training run, `workdir/checkpoints/<step>/`.
 
-    Each holds three items: `state` (all that training needs to go on), `ema` (the averaged
-    parameters, all that inference needs) and `config` (the settings, as JSON). A checkpoint takes
-    its name only once it is complete.
+    Each holds `state` (to resume training), `ema` (the averaged parameters, for inference) and
+    `config` (the settings, as JSON). It gets its name only once it is complete.
 
     Args:
-      workdir: the training run's folder.
-      keep: how many of the newest to keep, and the best besides; None to delete nothing, for
-        reading while another process may be writing.
+      workdir: folder of the training run.
+      keep: number of newest checkpoints to keep, beside the best; None deletes nothing, for reading
+        while another process may be writing.
       score: of an evaluation's figures, higher for better.
     """
 
@@ -49,33 +47,33 @@ class CheckpointStore:
     ):
         folder = pathlib.Path(workdir).absolute() / _FOLDER
         if keep is not None and folder.is_dir() and jax.process_index() == 0:
-            # Orbax, asked to, does it in a thread that meets the first save at work.
+            # Orbax would do it in a thread, during the first save.
             _remove_unfinished(folder)
-        # Orbax warns of each save without figures unless it is given empty ones.
+        # Orbax warns of each save without figures: it gets empty ones.
         rank = score and (lambda figures: score(figures) if figures else -np.inf)
-        policies = ocp.checkpoint_managers
-        newest = None if keep is None else policies.LatestN(keep)
-        best = rank and policies.BestN(
-            get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False
+        policy, policies = None, ocp.checkpoint_managers
+        if keep is not None:
+            policy = policies.LatestN(keep)
+            if rank:
+                best = policies.BestN(
+                    get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False
+                )
+                policy = policies.AnyPreservationPolicy([policy, best])
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            best_fn=rank,
+            async_options=ocp.options.AsyncOptions(barrier_sync_fn=_meet_unless_failing),
         )
         self._manager = ocp.CheckpointManager(
-            folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy([newest, best])
-                if newest and best
-                else newest,
-                best_fn=rank,
-                async_options=ocp.options.AsyncOptions(barrier_sync_fn=_meet_unless_failing),
-            ),
-            item_names=('state', 'ema', 'config'),
+            folder, options=options, item_names=('state', 'ema', 'config')
         )
 
     def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint, or None."""
+        """Step of the newest complete checkpoint; None without one."""
         return self._manager.latest_step()
 
     def has_state(self, step: int) -> bool:
-        """True if training can go on from a checkpoint; false for a converted model."""
+        """True if training can resume from a checkpoint; False for a converted model."""
         return (self._manager.directory / str(step) / 'state').is_dir()
 
     def save(
@@ -86,46 +84,37 @@ class CheckpointStore:
         config: Mapping[str, Any],
         figures: Mapping[str, float] | None = None,
     ) -> None:
-        """Writes a checkpoint in the background.
+        """Writes a checkpoint in the background; `figures` are those of an evaluation.
 
-        Args:
-          step: steps done.
-          state: all that training needs to go on but the average; None for a model alone.
-          ema_params: the averaged parameters.
-          config: the settings, as JSON takes them.
-          figures: of the evaluation at this step, if there was one.
+        `state` is all that resumes training but the average; None for a model alone.
 
         Raises:
           InputError: if this or an earlier checkpoint could not be written.
         """
+        average, settings = ocp.args.StandardSave(ema_params), ocp.args.JsonSave(dict(config))
         items = {} if state is None else {'state': ocp.args.StandardSave(state)}
-        items |= {
-            'ema': ocp.args.StandardSave(ema_params),
-            'config': ocp.args.JsonSave(dict(config)),
-        }
+        items |= {'ema': average, 'config': settings}
         with self._explained():
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=dict(figures or {}))
 
     def read_config(self, step: int) -> dict[str, Any]:
-        """Reads the settings that a checkpoint was trained with."""
+        """Reads a checkpoint's settings."""
         args = ocp.args.Composite(config=ocp.args.JsonRestore())
         return self._manager.restore(step, args=args)['config']
 
     def restore(self, step: int, state: Any, ema_params: Params) -> tuple[Any, Params]:
         """Reads state and average into the shapes, types and shardings of those given."""
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(state), ema=ocp.args.StandardRestore(ema_params)
-            ),
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(state), ema=ocp.args.StandardRestore(ema_params)
         )
+        restored = self._manager.restore(step, args=args)
         return restored['state'], restored['ema']
 
     def read_ema(self, step: int) -> Params:
-        """Reads the averaged parameters alone, as NumPy arrays: faster than as JAX's."""
+        """Reads the averaged parameters alone, as NumPy arrays, faster than as JAX arrays."""
         folder = self._manager.directory / str(step) / 'ema'
         with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
-            # Shapes come from the checkpoint: tracing a model takes longer than reading all of it.
+            # Shapes from the checkpoint: tracing a model takes longer than reading.
             stand_ins = jax.tree.map(
                 lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape),  # no memory
                 handler.metadata(folder).tree,
@@ -133,29 +122,29 @@ class CheckpointStore:
             return handler.restore(folder, args=ocp.args.StandardRestore(stand_ins))
 
     def close(self) -> None:
-        """Waits for unfinished writes; raises InputError if they fail."""
+        """Waits for unfinished writes; raises InputError if one fails."""
         with self._explained():
             try:
                 self._manager.wait_until_finished()
             except Exception:
-                with contextlib.suppress(Exception):  # the same error with less detail
+                with contextlib.suppress(Exception):  # the same error, with less detail
                     self._manager.close()
                 raise
             self._manager.close()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns a system error, such as a full disk, into one line."""
+        """Turns a system error, such as a full disk, into an InputError."""
         try:
             yield
         except (OSError, ValueError) as error:
             is_system_error = isinstance(error, OSError) or _SYSTEM_ERROR in str(error)
             if not is_system_error or isinstance(error, TimeoutError):  # of Orbax's barriers
                 raise
-            self._manager.reload()  # it has forgotten steps that it meant to replace
+            self._manager.reload()  # it forgot steps that it was about to replace
             step = self.latest_step()
             kept = 'there is none before it' if step is None else f'that of step {step} is whole'
-            # TensorStore wraps the system's words into the names of its files.
+            # TensorStore puts the names of its files around the system's message.
             wrapped = re.search(rf': ([^:]*) \[{_SYSTEM_ERROR}', str(error))
             cause = wrapped[1] if wrapped else first_line(error)
             raise InputError(
@@ -165,13 +154,13 @@ class CheckpointStore:
 
 
 def holds_checkpoint(workdir: str | os.PathLike[str]) -> bool:
-    """True if a folder, which need not exist, holds a complete checkpoint; makes nothing."""
+    """True if a folder, which need not exist, holds a complete checkpoint."""
     return any(path.name.isdigit() for path in pathlib.Path(workdir, _FOLDER).glob('*'))
 
 
 @contextlib.contextmanager
 def new_store(path: str | os.PathLike[str]) -> Iterator[CheckpointStore]:
-    """Yields the store of a folder without checkpoints; after an error, what it made is gone.
+    """Yields the store of a folder without checkpoints; after an error, removes what it made.
 
     Raises:
       InputError: if the folder holds checkpoints already, or cannot be written into.
@@ -188,12 +177,7 @@ def new_store(path: str | os.PathLike[str]) -> Iterator[CheckpointStore]:
 
 
 def save_model(path: str | os.PathLike[str], config: ModelConfig, params: Params) -> None:
-    """Writes a model without the state of a training run, as step 0, for `load_model` to read.
-
-    Args:
-      path: folder; made if missing.
-      config: the model's sizes.
-      params: its parameters.
+    """Writes a model alone, as step 0, into a folder; `load_model` reads it.
 
     Raises:
       InputError: if the folder holds checkpoints already, or cannot be written into.
@@ -208,8 +192,8 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Music2Latent, Params]:
     """Loads a checkpoint's model and averaged parameters.
 
     Args:
-      path: a training run's folder, or its `checkpoints` folder, for the newest checkpoint; or a
-        checkpoint's own folder in there.
+      path: folder of a training run, or its `checkpoints` folder, for the newest checkpoint; or
+        the folder of one checkpoint.
 
     Raises:
       InputError: if there is no checkpoint.
@@ -230,19 +214,18 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Music2Latent, Params]:
 
 
 def _meet_unless_failing(*, key: str, timeout_ms: int) -> None:
-    """Waits for the other processes at a point of a save, unless an error is being raised.
+    """Waits for the other processes at a barrier of a save, unless an error is being raised.
 
-    Otherwise Orbax would wait twenty minutes to report it: the other processes, which have met no
-    error, wait at another point.
+    Without errors, they wait at another barrier: Orbax would report the error after 20 minutes.
     """
     if sys.exc_info()[1] is None:
         ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _remove_unfinished(folder: pathlib.Path, quiet_looks: int = 1) -> None:
-    """Removes unfinished checkpoints until some looks in a row find none.
+    """Removes unfinished checkpoints until `quiet_looks` in a row find none.
 
-    TensorStore's threads, which cannot be waited for, go on writing after a save that failed.
+    After a failed save, TensorStore's threads go on writing, and cannot be joined.
     """
     quiet = 0
     for _ in range(200):

@@ -25,13 +25,9 @@ _LEAST_AUDIO = 1000  # samples, for an array to be taken for audio
 
 @standard_jax()
 def as_waveform(audio: Any, sample_rate: int) -> np.ndarray:
-    """Audio of any accepted kind as `[channels, samples]`, float32, at `sample_rate` Hz.
+    """Audio of any kind that `EncoderDecoder.encode` takes: `[channels, samples]`, float32.
 
-    Args:
-      audio: a path; a binary file, read from its position; `[channels, samples]` or `[samples]`,
-        floating point, of NumPy, JAX, PyTorch or lists; or a pair of such an array and its rate in
-        Hz, in either order. Files and pairs of another rate are resampled, with a warning.
-      sample_rate: in Hz.
+    Files and pairs of a rate other than `sample_rate`, in Hz, are resampled, with a warning.
 
     Raises:
       InputError: for an unreadable file, another shape, integers, no samples, or NaN.
@@ -63,11 +59,7 @@ def as_waveform(audio: Any, sample_rate: int) -> np.ndarray:
 
 @standard_jax()
 def as_latents(latents: Any, width: int, feature_width: int) -> np.ndarray:
-    """`[channels, width, frames]`, float32, from an array of that shape or of `[width, frames]`.
-
-    Raises:
-      InputError: for anything else; see `as_batch`.
-    """
+    """`[channels, width, frames]`, float32; arguments and errors as in `as_batch`."""
     batch = as_batch('the array', _as_array(latents, 'latents'), width, feature_width)
     if len(batch) > 1:
         raise InputError(f'the array is a batch of {len(batch)}: decode each by itself')
@@ -80,11 +72,10 @@ def as_batch(name: str, array: np.ndarray, width: int, feature_width: int) -> np
     Args:
       name: of their file, for errors.
       array: of any shape and type.
-      width: numbers in each latent vector.
-      feature_width: numbers in each vector of features.
+      width, feature_width: numbers in each vector of latents and of features.
 
     Raises:
-      InputError: for anything else; it says what, as far as shape and type show.
+      InputError: for anything else; it names what the array probably is.
     """
     shape = array.shape
     if 0 in shape:
@@ -111,11 +102,7 @@ def describe_excess(latents: np.ndarray, scale: float) -> str:
 
 
 def as_pieces(paths_or_audio: Any) -> list[Any]:
-    """A list of several pieces.
-
-    Raises:
-      InputError: for a single path or open file, or anything that is not iterable.
-    """
+    """A list of several pieces; an InputError for a single path, open file or number."""
     if _is_file(paths_or_audio) or not isinstance(paths_or_audio, Iterable):
         raise InputError(
             f'encode_batch takes a list of pieces, not one {type(paths_or_audio).__name__}: '
@@ -125,17 +112,11 @@ def as_pieces(paths_or_audio: Any) -> list[Any]:
 
 
 def as_whole(name: str, value: Any, least: int, most: int | None = None, unit: str = '') -> int:
-    """A whole number, NumPy's too, from `least` to `most`.
-
-    Raises:
-      InputError: for another type, `True` and 2.0 among them, or a number out of range.
-    """
+    """A whole number, NumPy's too, from `least` to `most`; InputError for 2.0, True and others."""
     try:
-        whole = operator.index(value)
+        whole = operator.index(value if not isinstance(value, bool) else None)
     except TypeError:
-        whole = None
-    if whole is None or isinstance(value, bool):
-        raise InputError(f'{name}={value!r} must be a whole number')
+        raise InputError(f'{name}={value!r} must be a whole number') from None
     if most is not None and not least <= whole <= most:
         raise InputError(f'{name}={whole} must be from {least} to {most}{unit}')
     if whole < least:
@@ -156,9 +137,8 @@ def _read_stream(stream: Any, name: str, sample_rate: int) -> np.ndarray:
     try:
         content = stream.read()
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{name} cannot be read ({first_line(error)}): open it with mode 'rb'"
-        ) from None
+        reason = first_line(error)
+        raise InputError(f"{name} cannot be read ({reason}): open it with mode 'rb'") from None
     if not isinstance(content, bytes):
         raise InputError(f"{name} gives no bytes: open it with mode 'rb'")
     if not content:
@@ -189,10 +169,9 @@ def _as_pair(audio: Any) -> tuple[Any, float] | None:
     """(samples, rate) of a pair of these in either order; None for anything else."""
     if not isinstance(audio, tuple | list) or len(audio) != 2:
         return None
-    are_rates = [_is_number(item) for item in audio]
-    if sum(are_rates) != 1:
+    if _is_number(audio[0]) == _is_number(audio[1]):
         return None
-    samples, rate = audio[::-1] if are_rates[0] else audio
+    samples, rate = audio[::-1] if _is_number(audio[0]) else audio
     if _is_file(samples):
         raise InputError('audio is a pair with a file: pass the file alone, which says its rate')
     return samples, float(rate)
@@ -240,10 +219,8 @@ def _explain_shape(shape: tuple[int, ...], width: int, feature_width: int) -> st
             f'each latent vector has {shape[-2]} numbers, where the model wants {width}; '
             'pass the checkpoint that they are of'
         )
-    return (
-        f'latents are [{width}, frames], [channels, {width}, frames] or '
-        f'[batch, channels, {width}, frames]'
-    )
+    frames = f'{width}, frames]'
+    return f'latents are [{frames}, [channels, {frames} or [batch, channels, {frames}'
 
 
 def _as_array(array: Any, name: str) -> np.ndarray:
@@ -264,7 +241,7 @@ def _is_file(value: Any) -> bool:
 
 
 def check_encoded(latents: np.ndarray, waveform: np.ndarray, source: Any) -> np.ndarray:
-    """Refuses NaN; blames audio that is too loud, else the model."""
+    """Refuses NaN; names as its cause audio that is too loud, else the model."""
     if not np.all(np.isfinite(latents)):
         if too_loud := levels_of(waveform).too_loud():
             name = os.fspath(source) if isinstance(source, str | os.PathLike) else 'audio'
@@ -276,7 +253,7 @@ def check_encoded(latents: np.ndarray, waveform: np.ndarray, source: Any) -> np.
 def check_decoded(
     waveform: np.ndarray, latents: np.ndarray, scale: float, name: str = 'the array'
 ) -> np.ndarray:
-    """Refuses NaN in a waveform decoded from `latents`; blames latents that no encoder gives."""
+    """Refuses NaN; names as its cause latents that no encoder gives, else the model."""
     if not np.all(np.isfinite(waveform)):
         if excess := describe_excess(latents, scale):
             raise InputError(f'{name} {excess}; of these the model makes NaN')

@@ -27,10 +27,8 @@ Row = TypeVar('Row', 'AudioRow', 'LatentRow')
 class AudioRow:
     """One channel of a chunk of audio.
 
-    Attributes:
-      chunk: its place in the whole.
-      pieces: `[samples]` of the stretch, and of its completion if any: 4096 per latent vector, and
-        1536 more each.
+    `pieces` are `[samples]` of the stretch, and of its completion if any: 4096 per latent vector,
+    and 1536 more each.
     """
 
     chunk: Chunk
@@ -39,13 +37,7 @@ class AudioRow:
 
 @dataclasses.dataclass(frozen=True)
 class LatentRow:
-    """One channel of a chunk of latents.
-
-    Attributes:
-      chunk: its place in the whole.
-      latents: `[64, chunk.length]`.
-      channel: number of the audio channel, for its noise.
-    """
+    """One channel of a chunk of latents, `[64, chunk.length]`; its number decides its noise."""
 
     chunk: Chunk
     latents: np.ndarray
@@ -62,14 +54,9 @@ def latent_rows(latents: np.ndarray, chunks: Iterable[Chunk]) -> list[LatentRow]
 
 
 class RowCodec:
-    """A model with its parameters on devices, which encodes and decodes rows of any origin.
+    """A `model` with its `config`, and `params` on devices, which encodes and decodes rows.
 
     Programs are compiled once per shape. Threads may share an instance: one computes at a time.
-
-    Attributes:
-      config: the model's.
-      model: the module, with kernels for the platform of the devices.
-      params: its parameters, on the devices.
     """
 
     def _set_model(
@@ -78,13 +65,16 @@ class RowCodec:
         self.config, self._devices, self._lock = config, devices, threading.Lock()
         self._mesh = None if devices is None else Mesh(np.asarray(devices), ('data',))
         device = (devices or jax.devices())[0]
-        self.model = model = Music2Latent(config, kernels_for(device))
-        jit = functools.partial(jax.jit, compiler_options=inference_options(device.platform))
-        encode = on_each_device(functools.partial(encode_waveforms, model), self._mesh)
-        decode = on_each_device(functools.partial(decode_waveforms, model), self._mesh)
-        self._encode_program = jit(encode, static_argnames='method')
-        self._decode_program = jit(decode, static_argnames='steps')
-        self.params = self._place(params)
+        self.model = Music2Latent(config, kernels_for(device))
+
+        def compiled(function: Callable, option: str) -> Callable:
+            shared = on_each_device(functools.partial(function, self.model), self._mesh)
+            options = inference_options(device.platform)
+            return jax.jit(shared, static_argnames=option, compiler_options=options)
+
+        self._encode_program = compiled(encode_waveforms, 'method')
+        self._decode_program = compiled(decode_waveforms, 'steps')
+        self.params = self._put(params, PartitionSpec())
 
     @property
     def devices(self) -> int:
@@ -94,7 +84,7 @@ class RowCodec:
     def with_params(self, params: Params) -> Self:
         """The same model with other parameters; compiled programs are shared."""
         other = type(self).__new__(type(self))
-        other.__dict__.update(self.__dict__, params=self._place(params))
+        other.__dict__.update(self.__dict__, params=self._put(params, PartitionSpec()))
         other.__dict__.pop('model_id', None)
         return other
 
@@ -129,10 +119,8 @@ class RowCodec:
     def audio_rows(self, stretch: np.ndarray, chunk: Chunk, start: np.ndarray) -> list[AudioRow]:
         """The rows of a chunk, one per channel.
 
-        Args:
-          stretch: `[channels, 4096·chunk.kept + 1536]`, the chunk's own audio.
-          chunk: its place in the whole.
-          start: `[channels, samples]`, the audio's beginning, which completes the last chunk.
+        `stretch` is the chunk's own audio, `[channels, 4096·chunk.kept + 1536]`; `start`, the
+        audio's beginning, completes the last chunk.
         """
         pieces = [stretch]
         if chunk.wrapped:
@@ -180,8 +168,7 @@ class RowCodec:
         Args:
           rows: see `latent_rows`.
           chunking, count: see `encode_rows`.
-          steps: evaluations of the model.
-          seed: of the noise.
+          steps, seed: evaluations of the model, and the seed of its noise.
         """
         program = functools.partial(self._decode_program, steps=steps)
         step, reach = self.config.samples_per_latent, self.config.spectrogram.reach
@@ -206,19 +193,14 @@ class RowCodec:
         return np.asarray(result)
 
     @standard_jax()
-    def _place(self, params: Params) -> Params:
-        return self._put(params, PartitionSpec())
-
     def _put(self, tree: Any, spec: PartitionSpec) -> Any:
         return jax.device_put(tree, None if self._mesh is None else NamedSharding(self._mesh, spec))
 
 
 def on_each_device(function: Callable, mesh: Mesh | None) -> Callable:
-    """Shares the rows of `function(params, *rows, **options)` among devices.
+    """Shares the rows `[B, ...]` of `function(params, *rows, **options)` among devices.
 
-    Args:
-      function: of parameters, arrays `[B, ...]` and constants; it returns `[B, ...]`.
-      mesh: of one axis, over which the rows are shared; None for JAX's default device.
+    `mesh` has one axis, over which the rows are shared; None is JAX's default device.
     """
     if mesh is None or mesh.size == 1:
         return function
@@ -243,12 +225,8 @@ def _in_batches(
 ) -> Iterator[tuple[list[Row], int, int]]:
     """Groups rows in order into (rows, latent vectors, count), the last two to pad the batch to.
 
-    The first row of a batch decides its length: descending lengths waste least.
-
-    Args:
-      rows: of at most `size` latent vectors.
-      size: latent vectors in a chunk.
-      count: rows in a batch, or what gives it for a number of latent vectors in each.
+    Rows have at most `size` latent vectors. The first row of a batch decides its length:
+    descending lengths waste least. `count` is as in `RowCodec.encode_rows`.
     """
     batch: list[Row] = []
     length = most = 0

@@ -1,6 +1,7 @@
-"""Cuts long audio into chunks, and rounds lengths so that few programs are compiled."""
+"""Cuts long audio into chunks of few lengths, and joins what becomes of them."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -39,12 +40,7 @@ class Chunk:
 
 @dataclasses.dataclass(frozen=True)
 class Chunking:
-    """Size and overlap of chunks.
-
-    Attributes:
-      size: latent vectors in a chunk.
-      overlap: latent vectors that consecutive chunks share, at most half of `size`.
-    """
+    """Size and overlap of chunks, in latent vectors; the overlap is at most half of the size."""
 
     size: int
     overlap: int = 0
@@ -76,3 +72,55 @@ def bucket(length: int, size: int) -> int:
         return min(_LEAST_BUCKET, size)
     step = max(2, (1 << (length - 1).bit_length()) // (2 * _BUCKETS_TO_DOUBLE))
     return min(-(-length // step) * step, size)
+
+
+def join_latents(
+    parts: Sequence[np.ndarray], chunks: Sequence[Chunk], overlap: int = 0
+) -> np.ndarray:
+    """Joins the latents of each chunk, `[..., length]`, to `[..., total]`.
+
+    Of an overlap, each chunk gives the half that is farther from its end. Vectors that complete the
+    last chunk are dropped.
+    """
+    joined, begin = [], 0
+    for part, chunk in zip(parts, chunks, strict=True):
+        end = chunk.end if chunk is chunks[-1] else chunk.end - overlap // 2
+        joined.append(part[..., begin - chunk.begin : end - chunk.begin])
+        begin = end
+    return np.concatenate(joined, axis=-1)
+
+
+def join_waveforms(
+    parts: Iterable[np.ndarray], chunks: Sequence[Chunk], overlap: int, step: int, reach: int
+) -> Iterator[np.ndarray]:
+    """Joins the waveforms of each chunk to consecutive blocks of the whole, clipped to [-1, 1].
+
+    Overlapping chunks cross-fade linearly: decoded from the same noise, they are nearly equal
+    there. Without overlap, the last frames of a chunk are added to the first of the next, as in one
+    spectrogram: the reference's hard seams.
+
+    Args:
+      parts: `[channels, step·kept + reach]` of each chunk.
+      chunks: see `Chunking.cut`.
+      overlap: latent vectors that consecutive chunks share.
+      step: samples per latent vector.
+      reach: samples that the last frame covers beyond its latent vector.
+    """
+    rest = np.zeros((1, 0), np.float32)
+    length = overlap * step - reach
+    ramp = ((np.arange(length) + 0.5) / length).astype(np.float32) if overlap else None
+    for number, (part, chunk) in enumerate(zip(parts, chunks, strict=True)):
+        part = part.copy()
+        if overlap and number:
+            fade_end = (chunks[number - 1].end - chunk.begin) * step
+            part[:, : fade_end - length] = 0
+            part[:, fade_end - length : fade_end] *= ramp
+        is_last = number == len(chunks) - 1
+        if overlap and not is_last:
+            fade_end = chunk.kept * step
+            part[:, fade_end - length : fade_end] *= 1 - ramp
+            part[:, fade_end:] = 0
+        part[:, : rest.shape[1]] += rest
+        done = part.shape[1] if is_last else (chunks[number + 1].begin - chunk.begin) * step
+        yield np.clip(part[:, :done], -1, 1)
+        rest = part[:, done:]

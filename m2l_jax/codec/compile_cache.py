@@ -22,7 +22,7 @@ def use_compile_cache() -> None:
 
     JAX's own settings take precedence: another folder (`JAX_COMPILATION_CACHE_DIR`), no cache
     (`JAX_ENABLE_COMPILATION_CACHE=false`), or the least compile time of a kept program. If the
-    folder cannot be written, a warning says so and each process compiles anew.
+    folder cannot be written, a warning says so.
     """
     if not jax.config.jax_enable_compilation_cache:
         return
@@ -33,10 +33,8 @@ def use_compile_cache() -> None:
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(f'{folder} is not writable')
         except (OSError, RuntimeError) as error:  # the latter for a user without a home
-            _logger.warning(
-                'compiled programs are not kept (%s): set JAX_COMPILATION_CACHE_DIR to a folder',
-                error,
-            )
+            remedy = 'set JAX_COMPILATION_CACHE_DIR to a folder'
+            _logger.warning('compiled programs are not kept (%s): %s', error, remedy)
             return
         jax.config.update('jax_compilation_cache_dir', str(folder))
     if _LEAST_SECONDS.upper() not in os.environ:
@@ -44,11 +42,9 @@ def use_compile_cache() -> None:
 
 
 def _machine_kind() -> str:
-    """A name shared by machines that can run each other's programs.
+    """A name shared by machines that can run each other's programs, for homes that are shared.
 
-    Machines of several kinds may share a home, and XLA refuses programs that use instructions a CPU
-    lacks. The number of cores counts too: it decides how sums are split, and results must not
-    depend on the cache.
+    XLA refuses programs with instructions that a CPU lacks, and splits sums by the number of cores.
     """
     try:
         first_processor = _CPU_INFO.read_text().partition('\n\n')[0]

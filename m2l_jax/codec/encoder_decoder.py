@@ -17,9 +17,8 @@ from m2l_jax.codec.arrays import (
     check_encoded,
 )
 from m2l_jax.codec.batches import RowCodec, latent_rows
-from m2l_jax.codec.chunks import Chunk, Chunking
+from m2l_jax.codec.chunks import Chunk, Chunking, join_latents, join_waveforms
 from m2l_jax.codec.placement import choose_devices
-from m2l_jax.codec.seams import join_latents, join_waveforms
 from m2l_jax.codec.weights import open_weights
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError
@@ -33,10 +32,8 @@ class EncoderDecoder(RowCodec):
     """A model with its parameters, compiled once for each of the few lengths that it pads to.
 
     A drop-in for the class of that name in the PyTorch package: `encode` and `decode` have the same
-    arguments, shapes, scale, cropping and chunks. Audio channels are independent rows. Audio longer
-    than a chunk is cut with hard seams, the last chunk completed from the start of the audio and
-    cut off again. Padding is masked and changes nothing. Threads may share an instance; other
-    processes get a copy by pickling, if they are spawned and not forked.
+    arguments, shapes, scale, cropping and chunks. Audio channels are independent rows; padding is
+    masked. Threads may share an instance; processes, if spawned and not forked, get a pickled copy.
 
     Args:
       checkpoint: folder of a training run or a conversion, `.pt` or `.safetensors` file, or 'small'
@@ -101,11 +98,7 @@ class EncoderDecoder(RowCodec):
         return self.samples_per_latent + self.reach
 
     def pad(self, path_or_audio: Any) -> np.ndarray:
-        """Appends silence so that `encode` drops nothing: `[channels, samples]`.
-
-        Args:
-          path_or_audio: see `encode`.
-        """
+        """Appends silence to audio so that `encode` drops nothing: `[channels, samples]`."""
         waveform = self._open(path_or_audio)
         samples = waveform.shape[1]
         return np.pad(waveform, ((0, 0), (0, self.padded_samples(samples) - samples)))
@@ -117,15 +110,7 @@ class EncoderDecoder(RowCodec):
     def reconstruct(
         self, path_or_audio: Any, denoising_steps: int = 1, seed: int = 0
     ) -> np.ndarray:
-        """Encodes and decodes audio at its full length: `[channels, samples]`.
-
-        Args:
-          path_or_audio: see `encode`.
-          denoising_steps, seed: see `decode`.
-
-        Raises:
-          InputError: see `encode` and `decode`.
-        """
+        """Encodes and decodes audio at its full length, `[channels, samples]`; see both."""
         waveform = self._open(path_or_audio)
         latents = self.encode(self.pad(waveform))
         return self.decode(latents, denoising_steps, seed=seed)[:, : waveform.shape[1]]
@@ -161,10 +146,8 @@ class EncoderDecoder(RowCodec):
           InputError: for an unreadable file, another shape, integers, too few samples, samples that
             are not finite, or a model that gives NaN.
         """
-        (encoded,) = self.encode_batch(
-            [path_or_audio], max_waveform_length, max_batch_size, extract_features, overlap
-        )
-        return encoded
+        options = (max_waveform_length, max_batch_size, extract_features, overlap)
+        return self.encode_batch([path_or_audio], *options)[0]
 
     def encode_batch(
         self,
@@ -174,17 +157,10 @@ class EncoderDecoder(RowCodec):
         extract_features: bool = False,
         overlap: int = 0,
     ) -> list[np.ndarray]:
-        """Encodes several pieces of any lengths in shared batches.
+        """Encodes several pieces of any lengths in shared batches; arguments as in `encode`.
 
         Batching doesn't change latents, but for rounding. Lengths are padded to a few and the
         padding masked, so that little is compiled.
-
-        Args:
-          paths_or_audio: each as `encode` takes it.
-          max_waveform_length, max_batch_size, extract_features, overlap: see `encode`.
-
-        Raises:
-          InputError: see `encode`.
         """
         chunking = self.chunking(max_waveform_length, overlap)
         sources = as_pieces(paths_or_audio)
@@ -202,11 +178,10 @@ class EncoderDecoder(RowCodec):
         # The longest first, for rows of like length to share a batch.
         order = sorted(range(len(rows)), key=lambda number: -rows[number].chunk.length)
         count = self._limit(max_batch_size, len(rows))
-        encoded = self.encode_rows(
-            [rows[number] for number in order], chunking, count, extract_features
-        )
+        longest_first = [rows[number] for number in order]
+        encoded = self.encode_rows(longest_first, chunking, count, extract_features)
         by_number = dict(zip(order, encoded, strict=True))
-        in_order = iter([by_number[number] for number in range(len(rows))])
+        in_order = map(by_number.get, range(len(rows)))
         results = []
         for source, waveform, chunks in zip(sources, audio, cuts, strict=True):
             parts = [np.stack([next(in_order) for _ in waveform]) for _ in chunks]
@@ -240,7 +215,8 @@ class EncoderDecoder(RowCodec):
           InputError: for another shape, integers, numbers that are not finite, or a model that
             gives NaN.
         """
-        latents = as_latents(latent, self.config.latent_channels, self.config.feature_channels)
+        config = self.config
+        latents = as_latents(latent, config.latent_channels, config.feature_channels)
         steps = as_whole('denoising_steps', denoising_steps, 1)
         seed = as_whole('seed', seed, 0, LARGEST_SEED)
         chunking = self.chunking(max_waveform_length, overlap)
@@ -248,11 +224,8 @@ class EncoderDecoder(RowCodec):
         rows = latent_rows(latents, chunks)
         count = self._limit(max_batch_size, len(rows))
         decoded = self.decode_rows(rows, chunking, count, steps, seed)
-        scale = self.config.latent_scale
-        parts = (
-            check_decoded(np.stack([next(decoded) for _ in latents]), latents, scale)
-            for _ in chunks
-        )
+        parts = (np.stack([next(decoded) for _ in latents]) for _ in chunks)
+        parts = (check_decoded(part, latents, config.latent_scale) for part in parts)
         return np.concatenate(list(self.join(parts, chunks, chunking)), axis=1)
 
     def join(
@@ -263,7 +236,7 @@ class EncoderDecoder(RowCodec):
         return join_waveforms(parts, chunks, chunking.overlap, step, reach)
 
     def chunking(self, max_waveform_length: int | None = None, overlap: int = 0) -> Chunking:
-        """Size and overlap of chunks, in latent vectors; see `encode`.
+        """Size and overlap of chunks in latent vectors, from samples; see `encode`.
 
         Raises:
           InputError: for chunks of no latent vector, or an overlap of more than half a chunk.
@@ -286,15 +259,9 @@ class EncoderDecoder(RowCodec):
         return Chunking(size, shared)
 
     def latents_in(self, samples: int) -> int:
-        """Latent vectors in `samples` of audio.
-
-        Raises:
-          InputError: if they are too few for one.
-        """
-        if samples < self.least_samples:
-            raise InputError(
-                f'{samples} samples are too few to encode: {self.least_samples} at least'
-            )
+        """Latent vectors in `samples` of audio; an InputError if they are too few for one."""
+        if samples < (least := self.least_samples):
+            raise InputError(f'{samples} samples are too few to encode: {least} at least')
         return (samples - self.reach) // self.samples_per_latent
 
     def _open(self, path_or_audio: Any) -> np.ndarray:
@@ -302,7 +269,6 @@ class EncoderDecoder(RowCodec):
 
     def _limit(self, max_batch_size: int | None, rows: int) -> int:
         """Rows at once, a multiple of the devices, of `rows` in all."""
-        size = self.devices
-        if max_batch_size is not None:
-            size = as_whole('max_batch_size', max_batch_size, 1)
-        return -(-min(size, rows) // self.devices) * self.devices
+        size = self.devices if max_batch_size is None else max_batch_size
+        size = min(as_whole('max_batch_size', size, 1), rows)
+        return -(-size // self.devices) * self.devices

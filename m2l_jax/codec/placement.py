@@ -17,7 +17,7 @@ def choose_devices(
     """The devices to share rows among, or None for JAX's default one.
 
     Args:
-      device: one of JAX's, or a name: 'cpu', 'cuda:1', what `torch.device` prints.
+      device: one of JAX's, or a name as `torch.device` prints it: 'cpu', 'cuda:1'.
       devices: several of JAX's, in place of it.
 
     Raises:
@@ -39,18 +39,17 @@ def choose_devices(
 
 def find_devices(names: Sequence[tuple[str, int]] | None) -> tuple[jax.Device, ...] | None:
     """The devices of these platforms and ids; None if there are no names or any is missing here."""
-    found = [
-        each for platform, number in names or () for each in _local(platform) if each.id == number
-    ]
-    return tuple(found) if names and len(found) == len(names) else None
+    names = names or ()
+    found = [each for platform, id in names for each in _local(platform) if each.id == id]
+    return tuple(found) if found and len(found) == len(names) else None
 
 
 @functools.cache
 def inference_options(platform: str) -> dict[str, str]:
     """XLA's options for encoding and decoding on a platform such as 'cpu'.
 
-    By default XLA reserves memory on a CPU long before its use. This order needs a quarter less for
-    encoding and a third less for decoding, which also gets a tenth faster.
+    By default XLA reserves a CPU's memory long before its use. This order needs a quarter less for
+    encoding and a third less for decoding, and decodes a tenth faster.
     """
     if platform != 'cpu':
         return {}

@@ -4,6 +4,7 @@ A row is one channel of one chunk, padded to the batch's length. Outputs within 
 in latent vectors, don't depend on padding; beyond it they are undefined.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -47,7 +48,7 @@ def encode_waveforms(
     )
     encoded = _apply(model, params, spectrogram, lengths, method=method)
     encoded = encoded.swapaxes(1, 2)  # [B, C, L]
-    return encoded / model.config.latent_scale if method == 'encode' else encoded
+    return encoded / config.latent_scale if method == 'encode' else encoded
 
 
 def decode_waveforms(
@@ -72,16 +73,14 @@ def decode_waveforms(
       steps: evaluations of the model.
     """
     config = model.config
-    scaled = latents.swapaxes(1, 2) * model.config.latent_scale  # [B, L, 64]
+    scaled = latents.swapaxes(1, 2) * config.latent_scale  # [B, L, 64]
     pyramid = _apply(model, params, scaled, lengths, method='pyramid')
-    spectrogram = sample(
-        lambda noisy, sigma: _apply(
-            model, params, noisy, sigma, pyramid, lengths, method='denoise'
-        ),
-        lambda step: decoding_noise(config, keys, positions, step),
-        config.noise,
-        steps,
-    )  # [B, F, T, 2]
+
+    def denoise(noisy: jax.Array, sigma: jax.Array) -> jax.Array:
+        return _apply(model, params, noisy, sigma, pyramid, lengths, method='denoise')
+
+    draw_noise = functools.partial(decoding_noise, config, keys, positions)
+    spectrogram = sample(denoise, draw_noise, config.noise, steps)  # [B, F, T, 2]
     is_kept = jnp.arange(spectrogram.shape[2]) < kept[:, None] * config.time_downsampling  # [B, T]
     return synthesise(jnp.where(is_kept[:, None, :, None], spectrogram, 0), config.spectrogram)
 
@@ -91,14 +90,8 @@ def decoding_noise(
 ) -> jax.Array:
     """Draws the Gaussian noise of a sampling step, `[B, F, 8·L, 2]`.
 
-    A latent vector's noise depends only on its key and position: overlapping chunks share it, and
-    padding changes nothing.
-
-    Args:
-      config: the model's.
-      keys: `[B]`.
-      positions: `[B, L]`.
-      step: of sampling, from 0.
+    A latent vector's noise depends only on its key `[B]` and position `[B, L]`: overlapping chunks
+    share it, and padding changes nothing. Steps count from 0.
     """
     shape = (config.spectrogram.bins, config.time_downsampling, config.channels)
 

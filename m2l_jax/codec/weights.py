@@ -1,18 +1,22 @@
-"""Loads models from a run, a file or a name."""
+"""Loads models from a run, a file or a name, and converts them."""
 
 import logging
 import os
 import pathlib
 
+import jax
+
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
-from m2l_jax.torch_weights import files
-from m2l_jax.torch_weights.conversion import load_torch_model
+from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model
+from m2l_jax.torch_weights.files import SUFFIXES
 from m2l_jax.torch_weights.released import fetch_released
 
 PACKAGED = ('small',)  # models that come with this package
 
 _FOLDER = pathlib.Path(__file__).parents[1] / 'assets'
+# Taken for a mistake, and not for the name of a folder.
+_OTHER_SUFFIXES = ('.pth', '.bin', '.ckpt', '.h5', '.msgpack', '.npz', '.onnx')
 
 _logger = logging.getLogger(__name__)
 
@@ -20,17 +24,9 @@ _logger = logging.getLogger(__name__)
 def open_weights(
     checkpoint: str | os.PathLike[str] | None, attention_heads: int | None = None
 ) -> tuple[Music2Latent, Params]:
-    """Loads a model and its parameters.
-
-    Args:
-      checkpoint: see `locate_weights`.
-      attention_heads: see `load_torch_model`.
-
-    Raises:
-      InputError: if there is no such model, or the released one cannot be fetched.
-    """
+    """Loads a model and its parameters; see `locate_weights` and `load_torch_model`."""
     path = locate_weights(checkpoint)
-    if path.is_file() or path.suffix in files.SUFFIXES:
+    if path.is_file() or path.suffix in SUFFIXES:
         return load_torch_model(path, attention_heads)
     from m2l_jax.checkpoint.store import load_model  # Orbax is slow to import
 
@@ -75,3 +71,43 @@ def is_packaged(checkpoint: str | os.PathLike[str] | None) -> bool:
 def packaged_path(name: str) -> pathlib.Path:
     """The file of a packaged model, which may be missing."""
     return _FOLDER / f'{name}.safetensors'
+
+
+def convert(
+    source: str,
+    target: str | os.PathLike[str],
+    *,
+    attention_heads: int | None = None,
+    storage: str = 'float32',
+    most_bytes: int | None = None,
+) -> int:
+    """Writes a model as a checkpoint, or as a .pt or .safetensors file, by the target's suffix.
+
+    Args:
+      source: see `locate_weights`.
+      target: a folder or file that is not there.
+      attention_heads: see `load_torch_model`.
+      storage, most_bytes: of a file; see `save_torch_model`.
+
+    Returns:
+      The number of parameters.
+
+    Raises:
+      InputError: for a target that cannot be written, or if there is no such model.
+    """
+    target, kinds = pathlib.Path(target), f'{" or ".join(SUFFIXES)} files'
+    is_file = target.suffix in SUFFIXES
+    if target.is_file() or (is_file and target.exists()):
+        raise InputError(f'{target} exists already: remove it or choose another name')
+    if target.suffix in _OTHER_SUFFIXES:
+        raise InputError(f'{target}: weights are written to {kinds}')
+    if not is_file and (storage != 'float32' or most_bytes is not None):
+        raise InputError(f'{target}: --storage and --most_megabytes are for {kinds}')
+    model, params = open_weights(source, attention_heads)
+    if is_file:
+        save_torch_model(target, model.config, params, storage=storage, most_bytes=most_bytes)
+    else:
+        from m2l_jax.checkpoint.store import save_model
+
+        save_model(target, model.config, params)
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -15,9 +15,7 @@ from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.ops import kernels_for
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
-from m2l_jax.training.resume import state_shapes
-from m2l_jax.training.state import learning_rate_schedule, make_optimizer
-from m2l_jax.training.step import make_train_step
+from m2l_jax.training.setup import Setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,23 +34,7 @@ class Program:
 
 def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
     """The training step as `training.loop` makes it, fed by the host."""
-    model = Music2Latent(settings.model, kernels_for(mesh.devices.flat[0]))
-    steps = settings.train.steps
-    meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
-    optimizer = make_optimizer(settings.optimizer, steps)
-    function = make_train_step(
-        model,
-        settings.consistency,
-        optimizer,
-        learning_rate_schedule(settings.optimizer, steps),
-        ema_decay=settings.optimizer.ema_decay,
-        steps=steps,
-        seed=settings.seed,
-        mesh=mesh,
-        accumulate=settings.train.accumulate,
-        shard_optimizer=settings.train.shard_optimizer,
-    )
-    state = state_shapes(settings, model, optimizer, mesh)
+    setup = Setup(settings, mesh)
     rows = settings.data.batch_size
     if settings.data.representation == 'waveform' or settings.data.resident:
         shape = (rows, settings.crop_samples)
@@ -71,7 +53,9 @@ def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
         )
     if settings.data.resident:
         notes.append('the resident corpus and the cutting of crops from it')
-    return Program('train', function, (state, batch), rows // mesh.size, tuple(notes))
+    return Program(
+        'train', setup.make_step(), (setup.state, batch), rows // mesh.size, tuple(notes)
+    )
 
 
 def codec_program(

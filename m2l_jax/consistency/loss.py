@@ -26,10 +26,7 @@ def pseudo_huber(difference: jax.Array, scale: float) -> jax.Array:
 
 
 def level_weight(sigma: jax.Array, teacher_sigma: jax.Array, least: float = 0.0) -> jax.Array:
-    """1/(σ - σ') but no less than `least`, and 0 where the two levels coincide.
-
-    There the difference is 0 too.
-    """
+    """1/(σ - σ') but no less than `least`; 0 where the levels, and so the outputs, are the same."""
     gap = sigma - teacher_sigma
     apart = gap > 0
     return jnp.where(apart, jnp.maximum(1 / jnp.where(apart, gap, 1.0), least), 0.0)
@@ -48,15 +45,14 @@ def consistency_loss(
     """Weighted distance of the student's output at σ from the teacher's at σ' < σ, a row each.
 
     Both see the same clean input and the same noise. The teacher's output is a constant to the
-    gradient; for the teacher to cost no backward pass at all, pass one whose parameters and
-    conditioning are behind `stop_gradient` already.
+    gradient; it costs no backward pass if its parameters and conditioning are constants too.
 
     Args:
       student, teacher: `(noisy [B, ...], sigma [B]) -> clean [B, ...]`.
       clean, noise: `[B, ...]`, float32.
       sigma, teacher_sigma: `[B]`, float32.
       huber_scale: c of the pseudo-Huber distance divided by √n; 0.00054 in both papers.
-      least_weight: what 1/(σ - σ') is at least; 0 in the papers.
+      least_weight: lower bound of 1/(σ - σ'); 0 in the papers.
 
     Returns:
       `[B]`, float32: (√(‖f(x_σ) - sg f(x_σ')‖² + c²) - c)/(σ - σ').

@@ -54,8 +54,7 @@ class NoiseLevels:
 class IndexDensity:
     """Density of the noise index i in training: ∝ N(log σ(i); mean, std²) on [0, 1], the paper's.
 
-    It is over the *index*, not over log σ, so the levels drawn are not log-normal. `DENSITIES` has
-    the names of densities.
+    It is over the *index*, not over log σ: the levels drawn are not log-normal.
     """
 
     log_sigma_mean: float
@@ -92,7 +91,7 @@ class LogNormalDensity(IndexDensity):
         return jnp.clip(index, 0.0, 1.0)
 
 
-DENSITIES: Mapping[str, type[IndexDensity]] = MappingProxyType(
+DENSITIES: Mapping[str, type] = MappingProxyType(
     {'index': IndexDensity, 'lognormal': LogNormalDensity}
 )
 
@@ -102,7 +101,6 @@ class StepSchedule:
     """The distance Δ between student and teacher index: 10^-e, e linear over training.
 
     Music2Latent's continuous noise schedule, section 3.3: exponent 1 at the start, 3 at the end.
-    `SCHEDULES` has the names of schedules.
     """
 
     start_exponent: float

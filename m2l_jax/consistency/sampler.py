@@ -19,12 +19,7 @@ def sample(
 
     Song et al. 2023, algorithm 1: denoise pure noise at σ_max; for each further step add noise of
     standard deviation √(σ² - σ_min²) and denoise again, with σ at the indices 1 - k/steps.
-
-    Args:
-      denoise: see `consistency.loss`.
-      draw_noise: gives the standard Gaussian noise `[B, ...]` of a step, from 0.
-      levels: the range of noise levels.
-      steps: evaluations of the model.
+    `draw_noise` gives the standard Gaussian noise `[B, ...]` of a step, from 0.
     """
     noise = jax.eval_shape(draw_noise, 0)
 

@@ -1,4 +1,4 @@
-"""Decoding a shard: files of latents share batches, and their audio is written as it comes."""
+"""Decodes a shard: files of latents share batches, and their audio is written as it comes."""
 
 import collections
 import dataclasses
@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -16,12 +16,9 @@ from m2l_jax.audio import files
 from m2l_jax.codec.arrays import check_decoded
 from m2l_jax.codec.batches import LatentRow, latent_rows
 from m2l_jax.codec.chunks import Chunk
-from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.corpus.foreign import check_decodable, fit_latents
+from m2l_jax.corpus import models
 from m2l_jax.corpus.inputs import read_latent_item
-from m2l_jax.corpus.models import check_chunks, chunking_of, load_same_codec, rows_at_once
 from m2l_jax.corpus.plan import Item, Output, Shard, ShardSummary, describe_output
-from m2l_jax.corpus.reading import unmix
 from m2l_jax.corpus.store import SUFFIXES, StoredLatents, check_name, mirrored_name
 from m2l_jax.interface.errors import InputError
 
@@ -30,19 +27,19 @@ _logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class DecodeSettings:
-    """All that the audio depends on, beside the latents.
+    """Settings that audio depends on, beside the latents.
 
     Attributes:
       model: id of the model.
-      format: 'wav', 'flac' or 'ogg', of which each stream has a random number: the same audio,
-        but not the same bytes.
+      format: 'wav', 'flac' or 'ogg'. Ogg files have a random number: the same audio has other
+        bytes each time.
       dtype: of the computation.
       denoising_steps: evaluations of the model.
       seed: of the decoding noise.
       chunk_seconds: longest stretch that is decoded at once.
-      overlap_seconds: over which such stretches fade into each other; 0 for blunt ends.
-      sample_rate: of the audio in Hz, of files that do not say it; None for the model's.
-      scale: of the latents, of files that do not say it; None for what `encode` writes.
+      overlap_seconds: length of the fade between stretches; 0 for none.
+      sample_rate: of the audio in Hz, for files that don't say it; None for the model's.
+      scale: of the latents, for files that don't say it; None for the one that `encode` writes.
     """
 
     model: str
@@ -56,52 +53,34 @@ class DecodeSettings:
     scale: float | None = None
 
     def __post_init__(self):
-        check_chunks(self)
+        models.check_chunks(self)
         if self.denoising_steps < 1:
             raise InputError(f'--denoising_steps={self.denoising_steps} must be at least 1')
-        if self.scale is not None and not 0 < self.scale < math.inf:  # NaN neither
+        if self.scale is not None and not 0 < self.scale < math.inf:  # or NaN
             raise InputError(f'--scale={self.scale} must be a number above 0')
 
 
-@dataclasses.dataclass(frozen=True)
-class DecodeJob:
-    """The decoding of shards into a folder.
-
-    Attributes:
-      checkpoint: the model's, or None for the released one.
-      folder: for the audio, which all workers see.
-      settings: all that the audio depends on.
-      batch_size: chunks that a device decodes at once, or None for as many as its memory holds; of
-        shorter audio, on accelerators, more.
-      codec: the model where it is loaded already; None for a job that travels.
-    """
-
-    checkpoint: str | None
-    folder: str
-    settings: DecodeSettings
-    batch_size: int | None
-    codec: EncoderDecoder | None = None
+class DecodeJob(models.ModelJob):
+    """Decodes shards into the folder `target`."""
 
     def open(self) -> 'DecodeWorker':
-        """Loads the model on all of this process's devices."""
-        return DecodeWorker(self, self.codec or load_same_codec(self.checkpoint, self.settings))
-
-    def complete(self, summaries: Iterable[ShardSummary]) -> None:
-        """Does nothing: the files are complete."""
+        """Loads the model."""
+        return DecodeWorker(self)
 
 
 class DecodeWorker:
-    """Decodes shards, with a model that is loaded."""
+    """Decodes shards with a loaded model."""
 
-    def __init__(self, job: DecodeJob, codec: EncoderDecoder):
-        self._folder = pathlib.Path(job.folder).absolute()
+    def __init__(self, job: DecodeJob):
+        self._folder = pathlib.Path(job.target).absolute()
         self._settings = job.settings
-        self._codec = codec
-        self._chunking = chunking_of(codec, job.settings, codec.config.spectrogram.sample_rate)
-        self._batch_rows = rows_at_once(codec, self._chunking, job.batch_size)
-        self._unnamed = threading.Lock()  # held for good once one such file has been logged
+        self._codec = job.load()
+        sample_rate = self._codec.config.spectrogram.sample_rate
+        self._chunking = models.chunking_of(self._codec, job.settings, sample_rate)
+        self._batch_rows = models.rows_at_once(self._codec, self._chunking, job.batch_size)
+        self._unnamed = threading.Lock()  # held for good once such a file has been logged
 
-    def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
+    def work(self, shard: Shard, advance: Callable[[float], None]) -> ShardSummary:
         """Decodes a shard; see `run.Worker`."""
         failures: dict[str, str] = {}
         outputs: list[Output] = []
@@ -119,7 +98,7 @@ class DecodeWorker:
             file = under_way.popleft()
             rows = itertools.chain([first], itertools.islice(decoded, file.rows - 1))
             try:
-                outputs.append(self._write(file, rows, tell))
+                outputs.append(self._write(file, rows, advance))
             except (_UndecodableError, files.FormatError) as error:
                 failures[file.name] = str(error)
                 collections.deque(rows, maxlen=0)  # the next row is the next file's
@@ -143,7 +122,7 @@ class DecodeWorker:
         warnings: list[tuple[str, str]],
     ) -> Iterator[LatentRow]:
         """Yields the rows of all files, and appends each file to `under_way`."""
-        # The longest first, as far as sizes tell, so that batches are of like length.
+        # The largest first, so that batches are of like length.
         for item in sorted(shard.items, key=lambda item: -item.bytes):
             try:
                 for name, stored in read_latent_item(item):
@@ -156,16 +135,18 @@ class DecodeWorker:
                     for file in opened:
                         under_way.append(file)
                         yield from latent_rows(file.stored.latents, file.chunks)
-            except InputError as error:  # nor can what follows in it be read
+            except InputError as error:  # the rest of it cannot be read either
                 failures[item.source] = str(error)
 
     def _open(
         self, item: Item, name: str, stored: StoredLatents
     ) -> tuple[list['_File'], list[str]]:
-        """Returns the audio files that latents are decoded to, and lines on likely mistakes."""
+        """Returns the audio files to be made of latents, and warnings."""
         settings, output = self._settings, _output_name(item, name)
         _check_path(output)
-        fitted, lines = fit_latents(name, stored, self._codec, settings.sample_rate, settings.scale)
+        fitted, lines = models.fit_latents(
+            name, stored, self._codec, settings.sample_rate, settings.scale
+        )
         if stored.model is None and self._unnamed.acquire(blocking=False):
             _logger.info(
                 '%s does not say its model: it and others like it are decoded with this checkpoint',
@@ -173,7 +154,8 @@ class DecodeWorker:
             )
         endings = ['']
         if stored.latents.ndim == 4:
-            endings = _numbers(len(fitted))
+            digits = len(str(len(fitted) - 1))
+            endings = [f'-{number:0{digits}d}' for number in range(len(fitted))]
             _check_numbers_free(item, endings)
         opened = [
             _File(
@@ -188,12 +170,12 @@ class DecodeWorker:
         return opened, lines
 
     def _write(
-        self, file: '_File', rows: Iterator[np.ndarray], tell: Callable[[float], None]
+        self, file: '_File', rows: Iterator[np.ndarray], advance: Callable[[float], None]
     ) -> Output:
-        """Writes the audio of a file as its rows come."""
+        """Writes the audio of a file as its rows are decoded."""
 
         def checked(part: np.ndarray) -> np.ndarray:
-            tell(file.seconds / len(file.chunks))
+            advance(file.seconds / len(file.chunks))
             try:
                 return check_decoded(
                     part, file.stored.latents, self._codec.config.latent_scale, file.name
@@ -203,43 +185,37 @@ class DecodeWorker:
 
         parts = (checked(np.stack([next(rows) for _ in file.stored.latents])) for _ in file.chunks)
         blocks = self._codec.join(parts, file.chunks, self._chunking)
-        audio = _trimmed((unmix(b, file.stored.channel_mode) for b in blocks), file.stored.samples)
+        audio = _trimmed(
+            (models.unmix(b, file.stored.channel_mode) for b in blocks), file.stored.samples
+        )
         stored, place = file.stored, self._folder / file.output
         files.write_blocks(place, audio, stored.sample_rate, stored.samples)
         return describe_output(self._folder, file.output, 1)
 
 
 def check_first(item: Item, settings: DecodeSettings) -> None:
-    """Checks one input, so that a wrong checkpoint is reported before the output folder is taken.
+    """Raises an InputError for a readable input of another model.
 
-    Raises:
-      InputError: if it can be read, but not be decoded by this model.
+    So a wrong checkpoint is reported before the output folder is claimed.
     """
     try:
         name, stored = next(read_latent_item(item))
     except (InputError, StopIteration):
-        return  # the others may be whole
-    check_decodable(name, stored, settings.model)
+        return  # the others may be readable
+    models.check_decodable(name, stored, settings.model)
 
 
 class _UndecodableError(Exception):
-    """An error of one file, and not of the place that is written to."""
+    """An error of one file, and not of the disk that is written to."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """A file that is being decoded.
+    """A file that is being decoded."""
 
-    Attributes:
-      name: of its latents.
-      output: of its audio, below the output folder.
-      stored: its latents, as `fit_latents` gives them.
-      chunks: of them.
-    """
-
-    name: str
-    output: str
-    stored: StoredLatents
+    name: str  # of its latents
+    output: str  # path of its audio below the output folder
+    stored: StoredLatents  # from `fit_latents`
     chunks: list[Chunk]
 
     @property
@@ -252,23 +228,15 @@ class _File:
 
 
 def _output_name(item: Item, source: str) -> str:
-    """Name without a suffix: a file's own, or the whole of a record's, for a.wav and a.mp3 differ.
-
-    Where there are several inputs, a dataset's name comes before that.
-    """
+    """Returns an output's name without its suffix, below the dataset's name for a record."""
     if source == item.source:
         return mirrored_name(source, '')
+    # A record's own suffix stays: a.wav and a.mp3 are two inputs.
     return os.path.join(os.path.dirname(item.source), source)
 
 
-def _numbers(count: int) -> list[str]:
-    """Returns the endings of the names of a batch's files: `-00` to `-11` of twelve."""
-    digits = len(str(count - 1))
-    return [f'-{number:0{digits}d}' for number in range(count)]
-
-
 def _check_numbers_free(item: Item, endings: list[str]) -> None:
-    """Raises InputError if another input would be decoded to a file of a batch."""
+    """Raises an InputError if another input has the output name of a file of a batch."""
     begin = mirrored_name(item.path, '')
     for ending, suffix in itertools.product(endings, SUFFIXES):
         if os.path.exists(begin + ending + suffix):
@@ -279,14 +247,14 @@ def _check_numbers_free(item: Item, endings: list[str]) -> None:
 
 
 def _check_path(name: str) -> None:
-    """Raises an InputError for a record's name that is no path below a folder."""
+    """Raises an InputError for a record's name that isn't a path below a folder."""
     path = pathlib.PurePosixPath(name)
     if path.is_absolute() or '..' in path.parts or not path.name or '\0' in name:
         raise InputError(f'{name!r} is no path below the output folder: encode it again')
 
 
 def _trimmed(blocks: Iterator[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """Yields the first `samples` of blocks, and consumes all of them."""
+    """Yields the first `samples` of blocks, and consumes the rest."""
     for block in blocks:
         yield block[:, :samples]
         samples = max(0, samples - block.shape[1])

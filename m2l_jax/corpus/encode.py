@@ -1,4 +1,4 @@
-"""Encoding a shard: files are read ahead, share batches, and are written as they are done."""
+"""Encodes a shard: files are read ahead, share batches, and are written as they are done."""
 
 import collections
 import contextlib
@@ -13,14 +13,12 @@ import numpy as np
 
 from m2l_jax.audio.levels import Levels
 from m2l_jax.codec.batches import AudioRow
-from m2l_jax.codec.chunks import Chunk
+from m2l_jax.codec.chunks import Chunk, join_latents
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.codec.seams import join_latents
-from m2l_jax.corpus.formats import Target
-from m2l_jax.corpus.inputs import AudioSource, audio_sources
-from m2l_jax.corpus.models import check_chunks, chunking_of, load_same_codec, rows_at_once
+from m2l_jax.corpus import models
+from m2l_jax.corpus.formats import FORMATS, Target
+from m2l_jax.corpus.inputs import AudioSource, audio_sources, read_ahead
 from m2l_jax.corpus.plan import Shard, ShardSummary
-from m2l_jax.corpus.reading import chunk_rows, mix, mixed_channels, read_ahead
 from m2l_jax.corpus.store import StoredLatents, to_storage
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
@@ -32,19 +30,19 @@ _CHUNKS_AHEAD = 2  # of each file that is being read
 
 @dataclasses.dataclass(frozen=True)
 class EncodeSettings:
-    """Settings that the latents of a corpus depend on, beside the audio.
+    """Settings that latents depend on, beside the audio.
 
     Attributes:
       model: id of the model.
-      format: 'npz' or 'npy', a file each, or 'tfds', records of a dataset.
-      storage: dtype of what is written: 'float32', 'float16' or 'bfloat16'.
+      format: one of `formats.FORMATS`: 'npz' or 'npy', a file each, or 'tfds', a dataset.
+      storage: dtype of the stored numbers, one of `store.STORAGE_DTYPES`.
       kind: 'latents', or 'features' before the bottleneck.
-      dtype: dtype of the computation.
-      sample_rate: rate in Hz, to which audio is resampled.
+      dtype: of the computation.
+      sample_rate: in Hz; audio is resampled to it.
       chunk_seconds: longest stretch that is encoded at once.
-      overlap_seconds: that such stretches share.
-      channel_mode: 'each', 'mono' or 'mid_side', see `reading.mix`.
-      pad: whether silence completes the last latent vector.
+      overlap_seconds: shared by consecutive stretches.
+      channel_mode: 'each', 'mono' or 'mid_side', see `models.mix`.
+      pad: True to complete the last latent vector with silence.
     """
 
     model: str
@@ -61,65 +59,45 @@ class EncodeSettings:
     def __post_init__(self):
         if not 1000 <= self.sample_rate <= 1_000_000:
             raise InputError(f'--sample_rate={self.sample_rate} must be from 1000 to 1000000')
-        check_chunks(self)
+        models.check_chunks(self)
 
     def target(self, config: ModelConfig, folder: str | os.PathLike[str], shards: int) -> Target:
-        """Describes the output, in a folder, of a job of so many shards."""
+        """Describes the output in a folder, of a job with a number of shards."""
         width = config.latent_channels if self.kind == 'latents' else config.feature_channels
         return Target(pathlib.Path(folder).absolute(), self.format, width, self.storage, shards)
 
 
-@dataclasses.dataclass(frozen=True)
-class EncodeJob:
-    """The encoding of shards into a folder.
-
-    Attributes:
-      checkpoint: the model's, or None for the released one.
-      settings: all that the latents depend on.
-      target: the output, which all workers see.
-      batch_size: chunks that a device encodes at once, or None for as many as its memory holds; of
-        shorter audio, on accelerators, more.
-      codec: the model where it is loaded already; None for a job that travels.
-    """
-
-    checkpoint: str | None
-    settings: EncodeSettings
-    target: Target
-    batch_size: int | None
-    codec: EncoderDecoder | None = None
+class EncodeJob(models.ModelJob):
+    """Encodes shards into a `Target`."""
 
     def open(self) -> 'EncodeWorker':
-        """Loads the model on all of this process's devices."""
-        return EncodeWorker(self, self.codec or load_same_codec(self.checkpoint, self.settings))
+        """Loads the model."""
+        return EncodeWorker(self)
 
     def complete(self, summaries: Iterable[ShardSummary]) -> None:
         """Finishes the output; see `run.Job`."""
-        self.target.complete(summaries)
+        FORMATS[self.target.format].complete(self.target, summaries)
 
 
 class EncodeWorker:
-    """Encodes shards, with a model that is loaded."""
+    """Encodes shards with a loaded model."""
 
-    def __init__(self, job: EncodeJob, codec: EncoderDecoder):
+    def __init__(self, job: EncodeJob):
         self._target = job.target
         self._settings = job.settings
-        self._codec = codec
-        self._chunking = chunking_of(codec, job.settings, job.settings.sample_rate)
-        self._batch_rows = rows_at_once(codec, self._chunking, job.batch_size)
+        self._codec = job.load()
+        self._chunking = models.chunking_of(self._codec, job.settings, job.settings.sample_rate)
+        self._batch_rows = models.rows_at_once(self._codec, self._chunking, job.batch_size)
 
-    def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
-        """Encodes a shard; see `run.Worker`.
-
-        The longest files come first, so that files of like length share a batch. The latents
-        depend on nothing beyond the shard.
-        """
+    def work(self, shard: Shard, advance: Callable[[float], None]) -> ShardSummary:
+        """Encodes a shard; see `run.Worker`. Latents depend on nothing beyond the shard."""
         failures: dict[str, str] = {}
         warnings: list[tuple[str, str]] = []
         seconds, latents, done = 0.0, 0, 0
         files = self._described(audio_sources(shard.items), failures)
         with (
-            self._target.open(shard.number) as sink,
-            contextlib.closing(self._encode(files, failures, tell)) as encoded,
+            FORMATS[self._target.format](self._target, shard.number) as sink,
+            contextlib.closing(self._encode(files, failures, advance)) as encoded,
         ):
             for file, stored in encoded:
                 name = file.source.name
@@ -145,12 +123,12 @@ class EncodeWorker:
         )
 
     def _described(self, sources: Sequence[AudioSource], failures: dict[str, str]) -> list['_File']:
-        """Selects the files whose headers allow it, the longest first."""
+        """Selects the usable files, the longest first: files of like length share batches."""
 
         def describe(source: AudioSource) -> _File | InputError:
             try:
                 samples, channels, warning = source.describe(self._settings.sample_rate)
-                rows = mixed_channels(channels, self._settings.channel_mode)
+                rows = models.mixed_channels(channels, self._settings.channel_mode)
                 filled = self._codec.padded_samples(samples) if self._settings.pad else samples
                 chunks = self._chunking.cut(self._codec.latents_in(filled))
                 return _File(source, samples, chunks, rows * len(chunks), warning)
@@ -164,7 +142,7 @@ class EncodeWorker:
         return sorted(usable, key=lambda file: -file.samples)
 
     def _encode(
-        self, files: Sequence['_File'], failures: dict[str, str], tell: Callable[[float], None]
+        self, files: Sequence['_File'], failures: dict[str, str], advance: Callable[[float], None]
     ) -> Iterator[tuple['_File', StoredLatents]]:
         """Yields the latents of each file that can be read to its end, in the order of `files`."""
         settings = self._settings
@@ -178,7 +156,7 @@ class EncodeWorker:
         for encoded in results:
             file = under_way.popleft()
             file.encoded.append(encoded)
-            tell(file.samples / settings.sample_rate / file.rows)
+            advance(file.samples / settings.sample_rate / file.rows)
             if len(file.encoded) == file.rows:
                 yield file, self._joined(file)
                 file.encoded.clear()
@@ -201,11 +179,11 @@ class EncodeWorker:
                     failures[file.source.name] = _reason(error)
 
     def _read(self, file: '_File') -> Iterator[list[AudioRow]]:
-        """Returns the rows of each chunk of a file."""
+        """Yields the rows of each chunk of a file."""
         settings = self._settings
         block = _BLOCK_SECONDS * settings.sample_rate
         blocks = file.source.blocks(settings.sample_rate, block, file.levels)
-        mixed = (mix(block, settings.channel_mode) for block in blocks)
+        mixed = (models.mix(block, settings.channel_mode) for block in blocks)
         return chunk_rows(self._codec, mixed, file.chunks)
 
     def _joined(self, file: '_File') -> StoredLatents:
@@ -228,33 +206,54 @@ class EncodeWorker:
 
 @dataclasses.dataclass
 class _File:
-    """A file that is being encoded.
-
-    Attributes:
-      source: the audio.
-      samples: samples of a channel, at the rate of the encoding.
-      chunks: chunks of a channel.
-      rows: number of rows, of all channels and chunks.
-      warning: a mistake in its header, or ''.
-      levels: levels of the audio read so far.
-      encoded: rows encoded so far.
-    """
+    """A file that is being encoded."""
 
     source: AudioSource
-    samples: int
-    chunks: list[Chunk]
-    rows: int
-    warning: str
-    levels: Levels = dataclasses.field(default_factory=Levels)
-    encoded: list[np.ndarray] = dataclasses.field(default_factory=list)
+    samples: int  # of a channel, at the rate of the encoding
+    chunks: list[Chunk]  # of a channel
+    rows: int  # of all channels and chunks
+    warning: str  # about the header, or ''
+    levels: Levels = dataclasses.field(default_factory=Levels)  # of the audio read so far
+    encoded: list[np.ndarray] = dataclasses.field(default_factory=list)  # rows so far
 
     def oddities(self) -> list[str]:
-        """Returns warnings, once all of it has been read."""
+        """Returns warnings, once the whole file has been read."""
         return [reason for reason in (self.warning, self.levels.oddity()) if reason]
 
 
+def chunk_rows(
+    codec: EncoderDecoder, blocks: Iterator[np.ndarray], chunks: Sequence[Chunk]
+) -> Iterator[list[AudioRow]]:
+    """Cuts consecutive blocks `[channels, N]` into the rows of each chunk; holds two in memory.
+
+    Silence completes the last chunk; audio after it is read and left out.
+
+    Args:
+      codec: encodes the rows.
+      blocks: of audio.
+      chunks: of the whole, see `Chunking.cut`.
+    """
+    step, reach = codec.samples_per_latent, codec.reach
+    window, offset, start = next(blocks), 0, None
+    for chunk in chunks:
+        begin, end = chunk.begin * step, chunk.end * step + reach
+        parts, offset = [window[:, begin - offset :]], begin
+        missing = end - begin - parts[0].shape[1]
+        while missing > 0:
+            block = next(blocks, None)
+            parts.append(np.zeros((len(window), missing), np.float32) if block is None else block)
+            missing -= parts[-1].shape[1]
+        window = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+        stretch = window[:, : end - begin]
+        start = stretch if start is None else start
+        if chunk is chunks[-1]:
+            for _ in blocks:  # damage shows at the end of a file at the latest
+                pass
+        yield codec.audio_rows(stretch, chunk, start)
+
+
 def _reason(error: InputError | OSError) -> str:
-    """Returns why a file cannot be encoded: it is no audio, or the disk or network fails."""
+    """Returns the reason: the file isn't audio, or the disk or network fails."""
     if isinstance(error, OSError):
         return f'{error.filename or "it"} cannot be read ({error.strerror or error})'
     return str(error)

@@ -1,5 +1,6 @@
-"""Flags that corpus commands share: the model, and the division of the work."""
+"""The flags and the frame that corpus commands share: model, division of the work, and report."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -11,9 +12,10 @@ from m2l_jax.interface import command
 from m2l_jax.interface.errors import InputError
 
 if TYPE_CHECKING:  # a mistake in the flags is reported before JAX is imported
+    from m2l_jax.audio.suffixes import LeftOut
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
-    from m2l_jax.corpus.plan import Item, Shard
-    from m2l_jax.corpus.run import RunOptions
+    from m2l_jax.corpus.plan import Item, RunOptions, RunReport
+    from m2l_jax.corpus.run import Job
 
 _logger = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ flags.disclaim_key_flags()  # so that --helpshort shows them among the command's
 
 
 def define_model() -> None:
-    """Defines the flags of the model and of the size of its shards."""
+    """Defines the flags of the model and of the size of shards."""
     command.define_checkpoint()
     flags.DEFINE_enum(
         'dtype',
@@ -29,7 +31,7 @@ def define_model() -> None:
         ['float32', 'bfloat16'],
         'Of the computation; by default bfloat16 on accelerators and float32 on a CPU.',
     )
-    flags.DEFINE_float('chunk_seconds', 60.0, 'Longest stretch of audio that is computed at once.')
+    flags.DEFINE_float('chunk_seconds', 60.0, 'Longest stretch of audio to compute at once.')
     flags.DEFINE_integer(
         'batch_size',
         None,
@@ -37,12 +39,12 @@ def define_model() -> None:
         'memory holds.',
         lower_bound=1,
     )
-    flags.DEFINE_float('shard_megabytes', 512.0, 'Input in a shard, the unit of work, about.')
+    flags.DEFINE_float('shard_megabytes', 512.0, 'Approximate input in a shard, the unit of work.')
     flags.DEFINE_integer('shard_files', 2000, 'Most files in a shard.')
     flags.DEFINE_integer(
         'join_timeout',
         300,
-        'Seconds to wait for all processes of a Cloud TPU, where they have to be joined.',
+        'Seconds to wait for all processes of a Cloud TPU, if they have to join.',
         lower_bound=1,
     )
 
@@ -59,50 +61,72 @@ def define_sharing() -> None:
     flags.DEFINE_boolean(
         'retry_failures',
         False,
-        'Work again on shards in which files failed: after trouble with a disk, say. The input '
-        'must be the same: files that have changed since need another --output.',
+        'Redo shards in which files failed, e.g. for trouble with a disk. The input must be the '
+        'same: changed files need another --output.',
     )
-    flags.DEFINE_boolean('verify', False, 'Only read again all that is in --output, and check it.')
-    flags.DEFINE_enum('runner', 'local', ['local', 'ray'], 'Ray needs a cluster that runs.')
+    flags.DEFINE_boolean('verify', False, 'Only read all files in --output again, and check them.')
+    flags.DEFINE_enum('runner', 'local', ['local', 'ray'], 'Ray needs a running cluster.')
     flags.DEFINE_string('ray_address', 'auto', 'Of the Ray cluster: HOST:PORT, or the one here.')
     flags.DEFINE_integer('ray_cpus', 4, 'Cores of each Ray actor, beside its accelerator.')
 
 
 def run_options(workers: int | None = None) -> 'RunOptions':
-    """Returns the division of the work by the flags.
+    """Returns the division of the work.
 
     Args:
-      workers: shards that are worked on at once in this process, without any accelerator; by
-        default two, and on a cluster each actor has an accelerator.
+      workers: shards that this process works on at once, for work without accelerators; None for
+        two, and on a cluster for an accelerator to each actor.
     """
-    from m2l_jax.corpus.run import RayOptions, RunOptions
+    from m2l_jax.corpus.plan import RunOptions
 
     values = flags.FLAGS
-    ray = None
-    if values.runner == 'ray':
-        ray = RayOptions(values.ray_address, values.ray_cpus, accelerators=workers is None)
-        workers = workers and values.ray_cpus
-    threads = 2 if workers is None else workers
-    return RunOptions(values.share, ray, values.retry_failures, threads)
+    ray = values.ray_address if values.runner == 'ray' else None
+    threads = 2 if workers is None else workers if ray is None else values.ray_cpus
+    return RunOptions(
+        values.share, values.retry_failures, threads, ray, values.ray_cpus, workers is None
+    )
 
 
-def plan(items: 'Sequence[Item]') -> 'tuple[tuple[Shard, ...], dict[str, Any]]':
-    """Plans shards by the flags, and returns them with the settings that the plan depends on."""
-    from m2l_jax.corpus.plan import plan_shards
-
-    cut = {name: flags.FLAGS[name].value for name in ('shard_megabytes', 'shard_files')}
-    return plan_shards(items, *cut.values()), cut
-
-
-def run(work: Callable[[str, str], None], devices: bool = True) -> None:
-    """Calls `work` with --input and --output, or with --verify reads the output again.
-
-    Each process of those that a launcher has started together takes its share by the launcher's
-    variables, unless --share is passed; only where the variables are missing, processes join.
+def run_corpus(
+    make_job: 'Callable[[int], Job]',
+    settings: Any,
+    items: 'Sequence[Item]',
+    **left_out: 'LeftOut',
+) -> 'RunReport':
+    """Runs a job on items, in shards of the size that the flags name; see `run.run_job`.
 
     Args:
-      work: takes an input and an output.
-      devices: whether it uses JAX's devices; without them processes don't join.
+      make_job: makes the job from the number of shards.
+      settings: a dataclass of all that the output depends on beside the items.
+      items: the input.
+      **left_out: passed on.
+    """
+    from m2l_jax.corpus.plan import plan_shards
+    from m2l_jax.corpus.run import run_job
+
+    sizes = {name: flags.FLAGS[name].value for name in ('shard_megabytes', 'shard_files')}
+    shards = plan_shards(items, *sizes.values())
+    settings = dataclasses.asdict(settings) | sizes
+    job = make_job(len(shards))
+    return run_job(job, shards, settings, flags.FLAGS.output, run_options(), **left_out)
+
+
+def is_alone(source: str) -> bool:
+    """True if the input is one file, which this process alone works on."""
+    from m2l_jax.corpus.inputs import is_single_file
+
+    return is_single_file(source) and flags.FLAGS.share is None and flags.FLAGS.runner == 'local'
+
+
+def run(work: 'Callable[[str, str], str | RunReport]', devices: bool = True) -> None:
+    """Calls `work` with --input and --output and prints its result; or verifies the output.
+
+    Each process of those that a launcher has started together takes its share by the launcher's
+    variables, unless --share is passed; processes join only where the variables are missing.
+
+    Args:
+      work: takes an input and an output; returns a report, or a line to print.
+      devices: True if it uses JAX's devices; without them processes don't join.
 
     Raises:
       InputError: if a flag is missing, the output is damaged, or the work cannot be done.
@@ -122,28 +146,30 @@ def run(work: Callable[[str, str], None], devices: bool = True) -> None:
     if share is not None:
         values.share = f'{share.index}/{share.count}'
         _logger.info('the launcher started several processes: this one takes %s', values.share)
+        if devices:
+            processes.take_own_devices(share, os.environ)
     if not devices:
         values.share = values.share or '0/1'
-        work(source, output)
-        return
-    if share is not None:
-        processes.take_own_devices(share, os.environ)
-    alone |= share is not None
-    try:
-        place = None if alone else processes.find_place(None, None, None, os.environ)
-    except InputError:
-        raise InputError(
-            'this launcher does not tell its processes how to join: pass --share=i/n to each'
-        ) from None
-    with processes.joined(place, values.join_timeout):
-        work(source, output)
+    place = None
+    if devices and not alone and share is None:
+        try:
+            place = processes.find_place(None, None, None, os.environ)
+        except InputError:
+            raise InputError(
+                'this launcher does not say how its processes join: pass --share=i/n to each'
+            ) from None
+    with processes.joined(place, values.join_timeout if devices else 0):
+        result = work(source, output)
+        print(result if isinstance(result, str) else result.describe())
+        if not isinstance(result, str):
+            result.check_any_done(output)
 
 
-def open_model() -> 'tuple[str | None, EncoderDecoder]':
-    """Returns the checkpoint's path or name, for other processes to open, and the model in it.
+def open_model() -> 'tuple[str | None, EncoderDecoder, EncoderDecoder | None]':
+    """Returns the checkpoint's path or name, its model, and the model again unless actors open it.
 
     Raises:
-      InputError: if it cannot be read, or its dtype is to be chosen for a machine elsewhere.
+      InputError: if it cannot be read, or --dtype is missing for machines elsewhere.
     """
     import jax
 
@@ -160,11 +186,12 @@ def open_model() -> 'tuple[str | None, EncoderDecoder]':
     checkpoint = values.checkpoint
     if checkpoint is not None and not is_packaged(checkpoint):
         checkpoint = os.path.abspath(checkpoint)
-    return checkpoint, load_codec(checkpoint, values.dtype)
+    codec = load_codec(checkpoint, values.dtype)
+    return checkpoint, codec, None if values.runner == 'ray' else codec
 
 
 def _require(name: str) -> str:
     value = getattr(flags.FLAGS, name)
     if not value:
-        raise InputError(f'--{name} is missing: --helpshort tells of all flags')
+        raise InputError(f'--{name} is missing: --helpshort lists all flags')
     return value

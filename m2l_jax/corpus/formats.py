@@ -1,8 +1,7 @@
-"""The formats that latents are written in, and reading datasets of latents.
+"""Formats for latents: writes files or datasets, and reads datasets.
 
-`FORMATS` names them; a new one is a class here and an entry there. A dataset is opened by plain
-TFDS, see `data.tfds`. One in bfloat16 needs TensorFlow, or `import ml_dtypes` (JAX does
-it) before it is opened: only then does NumPy know the type.
+`FORMATS` names them; a new one is a class here and an entry there. Plain TFDS opens a dataset, see
+`data.tfds`; in bfloat16 only after an `import` of TensorFlow, JAX or ml_dtypes.
 """
 
 import contextlib
@@ -13,18 +12,12 @@ import pathlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-import ml_dtypes  # noqa: F401 -- after which NumPy, and so TFDS, knows 'bfloat16' by name
+import ml_dtypes  # noqa: F401 -- makes 'bfloat16' known to NumPy, and so to TFDS
 import numpy as np
 
+from m2l_jax.corpus import store
 from m2l_jax.corpus.plan import Output, ShardSummary, describe_output
-from m2l_jax.corpus.store import (
-    StoredLatents,
-    check_name,
-    join_records,
-    mirrored_name,
-    write_latents,
-    written_paths,
-)
+from m2l_jax.corpus.store import StoredLatents
 from m2l_jax.data.tfds import SPLIT, RecordFormat, ShardWriter, segment_format
 from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.paths import replaced_file
@@ -32,39 +25,27 @@ from m2l_jax.interface.paths import replaced_file
 DATASET = 'm2l_latents'
 _VERSION = '1.0.0'
 
-# A record is a protocol buffer, which holds 2 GiB at most, the other fields too.
+# Limit of a protocol buffer, 2 GiB, with room for the other fields.
 _MOST_BYTES = (1 << 31) - (1 << 20)
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The output of an encoding job.
-
-    Attributes:
-      folder: for the latents.
-      format: one of `FORMATS`.
-      width: numbers a frame: 64 for latents, 8192 for features of the released model.
-      dtype: of the numbers, one of `store.STORAGE_DTYPES`.
-      shards: of the whole job.
-    """
+    """The output of an encoding job."""
 
     folder: pathlib.Path
-    format: str
-    width: int
-    dtype: str
-    shards: int
+    format: str  # one of `FORMATS`
+    width: int  # numbers per frame: 64 for latents, 8192 for features of the released model
+    dtype: str  # of the numbers, one of `store.STORAGE_DTYPES`
+    shards: int  # in the whole job
 
-    def open(self, number: int) -> 'FileFormat | DatasetFormat':
-        """Opens the shard of a number for writing; a context manager."""
-        return FORMATS[self.format](self, number)
-
-    def complete(self, summaries: Iterable[ShardSummary]) -> None:
-        """Finishes the output, of which all shards are written."""
-        FORMATS[self.format].complete(self, summaries)
+    def record_format(self) -> RecordFormat:
+        """Returns the format of a dataset's records."""
+        return latent_records(self.width, self.dtype)
 
 
 class FileFormat(contextlib.AbstractContextManager):
-    """Writes a file for each input, the tree of their names mirrored: `.npz`, or `.npy` and JSON.
+    """Writes a file for each input, under the same path: `.npz`, or `.npy` and JSON.
 
     Attributes:
       outputs: files written, complete once the shard is closed.
@@ -76,15 +57,15 @@ class FileFormat(contextlib.AbstractContextManager):
         self._suffix = f'.{target.format}'
 
     def check(self, source: str, stored: StoredLatents) -> None:
-        """Raises an InputError if the latents of a file could not be written anywhere."""
-        for path in written_paths(self._path(source)):
-            check_name(path)
+        """Raises an InputError if the output's name is too long."""
+        for path in store.written_paths(self._path(source)):
+            store.check_name(path)
 
     def write(self, source: str, stored: StoredLatents) -> None:
         """Writes the latents of a file; raises an InputError or OSError."""
         path = self._path(source)
-        write_latents(path, stored)
-        for written in written_paths(path):
+        store.write_latents(path, stored)
+        for written in store.written_paths(path):
             name = written.relative_to(self._folder).as_posix()
             self.outputs.append(describe_output(self._folder, name, int(written == path)))
 
@@ -95,19 +76,19 @@ class FileFormat(contextlib.AbstractContextManager):
         """Does nothing: the files are complete."""
 
     def _path(self, source: str) -> pathlib.Path:
-        return self._folder / mirrored_name(source, self._suffix)
+        return self._folder / store.mirrored_name(source, self._suffix)
 
 
 class DatasetFormat(contextlib.AbstractContextManager):
     """Writes a TFDS dataset with a record for each channel of each input; see `FileFormat`.
 
-    The shard takes its name once it is closed without an error.
+    The shard appears under its name when it is closed without an error.
     """
 
     def __init__(self, target: Target, number: int):
         self.outputs: list[Output] = []
         self._records = 0
-        record_format = latent_records(target.width, target.dtype)
+        record_format = target.record_format()
         self._path = record_format.shard_path(target.folder, number, target.shards)
         with contextlib.ExitStack() as stack:
             partial = stack.enter_context(replaced_file(self._path))
@@ -134,14 +115,11 @@ class DatasetFormat(contextlib.AbstractContextManager):
 
     @staticmethod
     def complete(target: Target, summaries: Iterable[ShardSummary]) -> None:
-        """Writes the metadata by which TFDS opens the dataset."""
-        lengths, size = [], 0
-        for summary in summaries:
-            (output,) = summary.outputs
-            lengths.append(output.records)
-            size += output.bytes
-        record_format = latent_records(target.width, target.dtype)
-        record_format.write_metadata(target.folder, lengths, size, describe(target.dtype))
+        """Writes the metadata that TFDS opens the dataset by."""
+        outputs = [output for summary in summaries for output in summary.outputs]
+        lengths, size = [output.records for output in outputs], sum(o.bytes for o in outputs)
+        text = describe(target.dtype)
+        target.record_format().write_metadata(target.folder, lengths, size, text)
 
 
 FORMATS = {'npz': FileFormat, 'npy': FileFormat, 'tfds': DatasetFormat}
@@ -154,7 +132,7 @@ def latent_records(width: int, dtype: str) -> RecordFormat:
     tensor, raw = tfds.features.Tensor, tfds.features.Encoding.BYTES
     features = tfds.features.FeaturesDict(
         {
-            # As bytes, which are read at once, a list of numbers one by one.
+            # Bytes are read at once, a list of numbers one by one.
             'latents': tensor(shape=(None, width), dtype=np.dtype(dtype), encoding=raw),
             'kind': tfds.features.Text(),  # 'latents' or 'features'
             'source': tfds.features.Text(),  # the file's path below the input folder
@@ -163,9 +141,9 @@ def latent_records(width: int, dtype: str) -> RecordFormat:
             'channel': np.int32,
             'channels': np.int32,  # records of this source
             'channel_mode': tfds.features.Text(),  # 'each', 'mono' or 'mid_side'
-            # The frame at which each separately encoded chunk begins.
+            # First frame of each separately encoded chunk.
             'chunk_offsets': tensor(shape=(None,), dtype=np.int64, encoding=raw),
-            # As bytes, for TFDS keeps a plain number in single precision.
+            # As bytes: TFDS keeps a plain number in single precision.
             'scale': tensor(shape=(), dtype=np.float64, encoding=raw),
             'model': tfds.features.Text(),
         }
@@ -174,7 +152,7 @@ def latent_records(width: int, dtype: str) -> RecordFormat:
 
 
 def describe(dtype: str) -> str:
-    """Description that a dataset carries."""
+    """Returns the description in a dataset of a dtype."""
     text = (
         "Latents of audio files, [frames, width], a record a channel. The model's own are "
         'latents * scale. The channels of a file are consecutive records.'
@@ -202,6 +180,27 @@ def write_records(writer: ShardWriter, source: str, stored: StoredLatents) -> in
             }
         )
     return len(stored.latents)
+
+
+def join_records(records: list[Mapping[str, Any]]) -> StoredLatents:
+    """Joins the records of a file, its channels; raises a ValueError if some are missing."""
+    first = records[0]
+    numbers = [record['channel'] for record in records]
+    if numbers != list(range(first['channels'])):
+        raise ValueError(f'{first["source"].decode()} has channels {numbers}')
+    latents = np.stack([record['latents'].T for record in records])  # [channels, width, frames]
+    return store.check(
+        StoredLatents(
+            latents,
+            first['sample_rate'],
+            first['samples'],
+            float(first['scale']),
+            first['model'].decode(),
+            first['channel_mode'].decode(),
+            tuple(first['chunk_offsets'].tolist()),
+            first['kind'].decode(),
+        )
+    )
 
 
 def read_format(
@@ -264,10 +263,10 @@ def read_records(
     from array_record.python.array_record_module import ArrayRecordReader
 
     with _damage_named(path, record_format):
-        os.stat(path)  # array_record's own error does not say that a file is missing
+        os.stat(path)  # array_record doesn't name a missing file
         reader = ArrayRecordReader(os.fspath(path))
         try:
-            if not reader.ok():  # it raises nothing, and shows no records
+            if not reader.ok():  # it would read no records, without an error
                 raise ValueError('no array_record file, or one cut short')
             for number in range(reader.num_records()):
                 yield record_format.features.deserialize_example_np(reader.read([number])[0])

@@ -1,13 +1,19 @@
-"""The inputs of a corpus job, from what the user names, and reading one of them.
+"""The inputs of a corpus job: lists them, reads them, and reads audio ahead of the work.
 
 Listing reads no header: there may be millions of files. Besides what `find_files` takes, an input
-may be a TFDS dataset: its folder, `FOLDER[SPLIT]`, or of audio `tfds:NAME[SPLIT]`.
+may be a TFDS dataset: its folder, `FOLDER[SPLIT]`, or for audio `tfds:NAME[SPLIT]`.
 """
 
+import collections
+import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import queue
+import threading
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,27 +26,21 @@ from m2l_jax.corpus.ledger import MANIFEST, is_claimed
 from m2l_jax.corpus.plan import Item
 from m2l_jax.corpus.store import mirrored_name
 from m2l_jax.data.tfds import AudioRecords, is_dataset, split_of
+from m2l_jax.interface import listing
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.listing import (
-    LIST_SUFFIX,
-    file_sizes,
-    find_files,
-    readable_name,
-    split_inputs,
-)
 
 _logger = logging.getLogger(__name__)
 
-# Files that may hold latents, but in no format that is read.
-_TENSOR_SUFFIXES = ('.pt', '.pth', '.safetensors', '.h5')
-_SAVE = 'with np.save(X, tensor.numpy())'
+T = TypeVar('T')
 
-DatasetReader = Callable[[str, str], Iterator[Item]]
+_TENSOR_SUFFIXES = ('.pt', '.pth', '.safetensors', '.h5')  # perhaps latents, but not read
+_SAVE = 'with np.save(X, tensor.numpy())'
+_WAIT_SECONDS = 0.2  # between checks for the end of reading ahead
 
 
 def is_single_file(inputs: str) -> bool:
-    """True for one file by itself that is not a list."""
-    return os.path.isfile(inputs) and not inputs.lower().endswith(LIST_SUFFIX)
+    """True for a single file that is not a list."""
+    return os.path.isfile(inputs) and not inputs.lower().endswith(listing.LIST_SUFFIX)
 
 
 def find_audio(
@@ -50,12 +50,12 @@ def find_audio(
 
     Args:
       inputs: folder, pattern, file, list or dataset; several with commas between.
-      output: the job's output folder; what lies below it is no input.
-      datasets: whether datasets are read.
+      output: the job's output folder; files below it are left out.
+      datasets: True to read datasets too.
 
     Returns:
-      Every input once, sorted by `source`, and what folders and patterns hold of formats that are
-      not read. Files that a list names are there whether they exist or not.
+      Every input once, sorted by `source`; and the files of unread formats in folders and patterns.
+      Files that a list names may be missing.
 
     Raises:
       InputError: if an input is missing, or there is no audio that can be read.
@@ -69,10 +69,10 @@ def find_audio(
 def latent_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...]:
     """Lists the latents to decode: files of `corpus.store`, and each shard of datasets of latents.
 
-    Args, items and errors are those of `find_audio`; a folder in which a job has not come to its
-    end is an error too.
+    Args, items and errors are those of `find_audio`; the folder of an incomplete job is an error
+    too.
     """
-    for part in split_inputs(inputs):
+    for part in listing.split_inputs(inputs):
         if is_claimed(part) and not os.path.exists(os.path.join(part, MANIFEST)):
             raise InputError(f'{part} is not complete: run the encoding to its end first')
     items, not_read = _list_items(
@@ -84,15 +84,12 @@ def latent_items(inputs: str, output: str | os.PathLike[str]) -> tuple[Item, ...
 
 
 def check_mirrored(items: Iterable[Item], suffix: str, instead: str = '') -> None:
-    """Refuses inputs of which two would have the same output file; shards of latents have none.
+    """Raises an InputError if two inputs, other than shards, would have the same output file.
 
     Args:
       items: the inputs.
       suffix: of the output files.
       instead: an alternative to renaming, for the message.
-
-    Raises:
-      InputError: if there are such.
     """
     taken: dict[str, Item] = {}
     pairs = []
@@ -112,17 +109,14 @@ def check_mirrored(items: Iterable[Item], suffix: str, instead: str = '') -> Non
 
 @dataclasses.dataclass(frozen=True)
 class AudioSource:
-    """An audio file, or a record of a dataset.
-
-    Records are held whole, and read twice: their length is known only once they are read.
-    """
+    """An audio file, or a record of a dataset, which is read twice, whole: for its length first."""
 
     item: Item
     records: AudioRecords | None = None
 
     @property
     def name(self) -> str:
-        """Name by which it is stored."""
+        """Name to store it by."""
         return self.item.source
 
     def describe(self, sample_rate: int) -> tuple[int, int, str]:
@@ -136,7 +130,7 @@ class AudioSource:
     def blocks(self, sample_rate: int, block_samples: int, levels: Levels) -> Iterator[np.ndarray]:
         """Yields consecutive `[channels, block_samples]` of a file, or all of a record.
 
-        The last block of a file may be shorter. What is decoded is added to `levels`.
+        The last block of a file may be shorter. Decoded audio is added to `levels`.
 
         Raises:
           InputError: if it cannot be read.
@@ -150,11 +144,7 @@ class AudioSource:
 
 
 def audio_sources(items: Sequence[Item]) -> list[AudioSource]:
-    """Opens the audio of items.
-
-    Raises:
-      InputError: if a dataset cannot be opened.
-    """
+    """Opens the audio of items; raises an InputError if a dataset cannot be opened."""
     paths = {item.path for item in items if item.record is not None}
     datasets = {path: AudioRecords(path) for path in paths}
     return [
@@ -163,9 +153,7 @@ def audio_sources(items: Sequence[Item]) -> list[AudioSource]:
 
 
 def read_latent_item(item: Item) -> Iterator[tuple[str, store.StoredLatents]]:
-    """Yields the names and latents of the files that an item holds: one, or a dataset's shard.
-
-    Those of a file are as `store.read_any` gives them.
+    """Yields the name and latents of a file, see `store.read_any`, or of each in a dataset's shard.
 
     Raises:
       InputError: if it cannot be read.
@@ -176,16 +164,71 @@ def read_latent_item(item: Item) -> Iterator[tuple[str, store.StoredLatents]]:
     yield from formats.read_shard(item.path, formats.read_format(os.path.dirname(item.path)))
 
 
+def read_ahead(
+    sources: Sequence[Callable[[], Iterator[T]]], threads: int, depth: int
+) -> Generator[Iterator[T], None, None]:
+    """Yields the iterators that `sources` return, in order, while threads read them ahead.
+
+    Args:
+      sources: called in a thread, which advances the iterator too.
+      threads: sources that are read at once, the one that is wanted among them.
+      depth: items of a source that are read before they are wanted.
+
+    Yields:
+      An iterator for each source, to be exhausted before the next is taken. It raises the errors of
+      its source.
+    """
+    closed = threading.Event()
+    with ThreadPoolExecutor(threads, 'read_ahead') as pool:
+        feeds: collections.deque[queue.Queue] = collections.deque()
+        try:
+            for number in range(len(sources)):
+                for source in sources[number + len(feeds) : number + threads]:
+                    feeds.append(queue.Queue(depth))
+                    pool.submit(_fill, feeds[-1], source, closed)
+                yield _items_of(feeds.popleft())
+        finally:
+            closed.set()
+
+
+def _fill(feed: queue.Queue, source: Callable[[], Iterator[T]], closed: threading.Event) -> None:
+    """Puts (True, item) for each item of a source, then (False, its error or None)."""
+
+    def put(*entry: Any) -> bool:
+        while not closed.is_set():
+            with contextlib.suppress(queue.Full):
+                feed.put(entry, timeout=_WAIT_SECONDS)
+                return True
+        return False
+
+    error = None
+    try:
+        with contextlib.closing(source()) as items:
+            for item in items:
+                if not put(True, item):
+                    return
+    except BaseException as raised:
+        error = raised
+    put(False, error)
+
+
+def _items_of(feed: queue.Queue) -> Iterator[Any]:
+    while (entry := feed.get())[0]:
+        yield entry[1]
+    if entry[1] is not None:
+        raise entry[1]
+
+
 def _list_items(
     inputs: str,
     output: str | os.PathLike[str],
     suffixes: Collection[str],
     kind: str,
-    read_dataset: DatasetReader | None,
+    read_dataset: Callable[[str, str], Iterator[Item]] | None,
     unread_suffixes: Collection[str],
     remedy: str,
 ) -> tuple[tuple[Item, ...], LeftOut]:
-    parts = split_inputs(inputs)
+    parts = listing.split_inputs(inputs)
     datasets = [part for part in parts if read_dataset is not None and is_dataset(part)]
     others = [part for part in parts if part not in datasets]
     _refuse_output([*others, *(split_of(part)[0] for part in datasets)], output)
@@ -193,9 +236,15 @@ def _list_items(
     for name in names:
         if names.count(name) > 1:
             raise InputError(f'several datasets are called {name!r}: use another --output for each')
-    root, paths, unread = find_files(others, suffixes, kind, unread_suffixes)
-    items = list(_file_items(root, _outside(output, paths)))
-    not_read = left_out(_name_below(root, path) for path in _outside(output, unread))
+    root, paths, unread = listing.find_files(others, suffixes, kind, unread_suffixes)
+    above = len(os.path.join(root, ''))
+    paths = _outside(output, paths)
+    items = [
+        Item(listing.readable_name(path[above:]), path, size)
+        for path, size in zip(paths, listing.file_sizes(paths), strict=True)
+        if size is not None
+    ]
+    not_read = left_out(listing.readable_name(path[above:]) for path in _outside(output, unread))
     for part in datasets:
         place = part if part.startswith('tfds:') else os.path.abspath(part)
         items += read_dataset(place, _dataset_name(part) if len(parts) > 1 else '')
@@ -220,18 +269,8 @@ def _outside(output: str | os.PathLike[str], paths: Iterable[str]) -> list[str]:
     return [path for path in paths if not path.startswith(below)]
 
 
-def _file_items(root: str, paths: list[str]) -> Iterator[Item]:
-    for path, size in zip(paths, file_sizes(paths), strict=True):
-        if size is not None:
-            yield Item(_name_below(root, path), path, size)
-
-
-def _name_below(root: str, path: str) -> str:
-    return readable_name(path[len(os.path.join(root, '')) :])
-
-
 def _dataset_name(path: str) -> str:
-    """Name that comes before those of its records, where a dataset is not the only input."""
+    """Returns the prefix of a dataset's records, used if there are other inputs."""
     return os.path.basename(os.path.normpath(split_of(path)[0])).removeprefix('tfds:')
 
 
@@ -245,5 +284,5 @@ def _audio_records(path: str, prefix: str) -> Iterator[Item]:
 
 def _latent_shards(path: str, prefix: str) -> Iterator[Item]:
     shards = list(formats.shard_lengths(*split_of(path)))
-    for shard, size in zip(shards, file_sizes(shards), strict=True):
+    for shard, size in zip(shards, listing.file_sizes(shards), strict=True):
         yield Item(os.path.join(prefix, os.path.basename(shard)), shard, size or 0)

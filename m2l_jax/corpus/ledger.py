@@ -1,8 +1,8 @@
-"""The ledger of a job: what its output folder was begun with, and which shards are done.
+"""The ledger of a job: notes in its output folder about settings, input and completed shards.
 
-In the folder, beside the results: `job.json`, the settings and a digest of the input; `items.tsv`,
-the input, a line of size and name each; `shards/`, a summary of each shard that is done; and once
-all are, `failures.csv`, `warnings.csv` if there are any, and `manifest.json`.
+Beside the results are `job.json`, the settings and a digest of the input; `items.tsv`, a line of
+size and name for each input; `shards/`, a summary of each completed shard; and after the last one
+`failures.csv`, `warnings.csv` if there are any, and `manifest.json`.
 """
 
 import contextlib
@@ -21,16 +21,9 @@ from typing import Any
 
 from m2l_jax.corpus.plan import Item, Output, Shard, ShardSummary, parse_summary
 from m2l_jax.data.tfds import INFO
+from m2l_jax.interface import paths
 from m2l_jax.interface import settings as compared
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.json_files import to_json
-from m2l_jax.interface.paths import (
-    create_file,
-    flush,
-    make_folder,
-    remove_leftovers,
-    replaced_file,
-)
 
 JOB = 'job.json'
 MANIFEST = 'manifest.json'
@@ -41,38 +34,35 @@ _SUMMARIES = 'shards'
 _IN_A_FOLDER = 1000  # summaries
 _source = operator.attrgetter('source')
 
-# Characters that would break a line or cannot be written, and the one that marks them.
+# Characters that would break a line or cannot be written, and the backslash that marks them.
 _UNWRITABLE = re.compile('[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff\\\\]')
 
 
 class Ledger:
-    """A job's progress, as its output folder has it.
-
-    Processes on several machines may each have one of the same folder, if all see it.
-    """
+    """A job's progress, in its output folder, which processes on several machines may share."""
 
     def __init__(self, folder: str | os.PathLike[str]):
         self.folder = pathlib.Path(folder).absolute()  # workers may be elsewhere
 
     def claim(self, settings: Mapping[str, Any], items: Sequence[Item]) -> None:
-        """Notes settings and input in the folder, or compares them with those noted there.
+        """Notes settings and input in the folder, or compares them with its notes.
 
-        Several processes may do so at once: one notes, the others compare.
+        Several processes may call it at once: one notes, the others compare.
 
         Args:
           settings: all that the output depends on beside the input, as JSON can hold it.
           items: the input, in any order; parts of one file count once.
 
         Raises:
-          InputError: if the folder was begun otherwise, contains other files, or cannot be written.
+          InputError: if the folder's notes differ, or it contains other files or cannot be written.
         """
         by_source = itertools.groupby(sorted(items, key=_source), key=_source)
         items = [next(parts) for _, parts in by_source]
-        job = {'settings': json.loads(to_json(settings)), 'input': _describe(items)}
-        path = make_folder(self.folder) / JOB
+        job = {'settings': json.loads(paths.to_json(settings)), 'input': _describe(items)}
+        path = paths.make_folder(self.folder) / JOB
         if not path.exists():
             self._refuse_other_files()
-            create_file(path, to_json(job) + '\n')
+            paths.create_file(path, paths.to_json(job) + '\n')
         noted = self._read_job()
         changes = compared.differences(noted['settings'], job['settings'], 'settings')
         if noted['input'] != job['input']:
@@ -84,15 +74,11 @@ class Ledger:
             )
         if not (self.folder / _ITEMS).exists():
             with (
-                replaced_file(self.folder / _ITEMS) as partial,
+                paths.replaced_file(self.folder / _ITEMS) as partial,
                 partial.open('w', encoding='utf-8') as file,
             ):
                 file.writelines(_lines(items))
-        remove_leftovers(self.folder, deep=False)
-
-    def is_done(self, shard: Shard) -> bool:
-        """True if a shard has been committed."""
-        return self._path(shard.number).exists()
+        paths.remove_leftovers(self.folder, deep=False)
 
     def missing(self, shards: Iterable[Shard]) -> tuple[Shard, ...]:
         """Selects the shards that have not been committed."""
@@ -100,23 +86,19 @@ class Ledger:
         return tuple(shard for shard in shards if self._path(shard.number).stem not in done)
 
     def commit(self, summary: ShardSummary) -> None:
-        """Marks a shard as done, after its outputs have been flushed to the disk.
+        """Marks a shard as done, after flushing its outputs to the disk.
 
         Raises:
-          InputError: if they cannot be flushed, or the summary cannot be written.
+          InputError: if they or the summary cannot be written.
         """
         for output in summary.outputs:
-            flush(self.folder / output.name)
-        with replaced_file(self._path(summary.number)) as partial:
+            paths.flush(self.folder / output.name)
+        with paths.replaced_file(self._path(summary.number)) as partial:
             partial.write_text(json.dumps(dataclasses.asdict(summary), indent=1) + '\n')
-            flush(partial)
+            paths.flush(partial)
 
     def summaries(self, shards: Iterable[Shard]) -> Iterator[ShardSummary]:
-        """Reads the summary of each of the shards, all of which are done.
-
-        Raises:
-          InputError: if one is missing or damaged.
-        """
+        """Yields the summaries of shards; raises an InputError if one is missing or damaged."""
         for shard in shards:
             path = self._path(shard.number)
             try:
@@ -127,7 +109,7 @@ class Ledger:
                 ) from None
 
     def forget_failures(self, shards: Iterable[Shard]) -> int:
-        """Marks the shards in which a file failed as not done; returns their number.
+        """Marks shards in which files failed as not done; returns their number.
 
         Their outputs stay until they are written again.
         """
@@ -141,33 +123,30 @@ class Ledger:
         return len(failed)
 
     def reopen(self, shards: Iterable[Shard]) -> None:
-        """Removes the files of a complete job, before work on shards that are not done begins."""
+        """Removes the files that mark a job as complete, if some of the shards are not done."""
         if self.missing(shards):
             self._remove_manifest()
 
     def finish(self, shards: Sequence[Shard]) -> bool:
-        """Writes manifest and tables if all shards are done; returns whether they are.
+        """Writes manifest and tables and returns True if all shards of the plan are done.
 
         Every process of a job calls it at its end, and the last one writes. The same summaries
         give the same files.
-
-        Args:
-          shards: all of the plan, not only this process's.
 
         Raises:
           InputError: if a summary is damaged, or a file cannot be written.
         """
         if not self.missing(shards):
             self._write_manifest(shards)
-        # Another process may have begun meanwhile to redo some, and will finish itself.
+        # Another process may be redoing some by now, and will finish itself.
         if self.missing(shards):
             self._remove_manifest()
             return False
-        remove_leftovers(self.folder, deep=True)
+        paths.remove_leftovers(self.folder, deep=True)
         return True
 
     def discard(self, summaries: Iterable[ShardSummary]) -> None:
-        """Removes all that the job has written, and the folder if nothing else is in it."""
+        """Removes all files of the job, and the folder if it is then empty."""
         for summary in summaries:
             for output in summary.outputs:
                 (self.folder / output.name).unlink(missing_ok=True)
@@ -178,7 +157,7 @@ class Ledger:
             self.folder.rmdir()
 
     def summary_name(self, number: int) -> str:
-        """Path of a shard's summary below the folder."""
+        """Returns the path of a shard's summary below the folder."""
         return f'{_SUMMARIES}/{number // _IN_A_FOLDER:03d}/{number:05d}.json'
 
     def _path(self, number: int) -> pathlib.Path:
@@ -194,7 +173,7 @@ class Ledger:
 
     def _refuse_other_files(self) -> None:
         names = [name for name in os.listdir(self.folder) if not name.endswith('.partial')]
-        # Unless another process has begun in the meantime, and these are its files.
+        # If there is a job by now, another process has just begun, and these are its files.
         if names and not (self.folder / JOB).exists():
             raise InputError(
                 f'{self.folder} contains other files ({min(names)!r}): '
@@ -202,11 +181,11 @@ class Ledger:
             )
 
     def _write_manifest(self, shards: Sequence[Shard]) -> None:
-        """Writes the tables, and last the manifest, which says that the job is complete.
+        """Writes the tables, and last the manifest, which marks the job as complete.
 
-        The manifest holds `settings` and `input`, as in `job.json`; totals: `files` done,
-        `failures`, `warnings`, `hours` of audio in the files done, `latents` (vectors, of all
-        channels) and `bytes` written; and `shards`, a line each, with its `outputs`.
+        It holds `settings` and `input`, as in `job.json`; the totals `files` (done), `failures`,
+        `warnings`, `hours` (of audio in the files done), `latents` (vectors, of all channels) and
+        `bytes` (written); and `shards`, a line each, with its `outputs`.
         """
         failures: list[tuple[str, str]] = []
         warnings: list[tuple[str, str]] = []
@@ -223,10 +202,10 @@ class Ledger:
         _write_table(self.folder / _FAILURES, failures)
         if warnings:
             _write_table(self.folder / _WARNINGS, warnings)
-        with replaced_file(self.folder / MANIFEST) as partial, partial.open('w') as file:
+        with paths.replaced_file(self.folder / MANIFEST) as partial, partial.open('w') as file:
             head = json.dumps({**self._read_job(), **totals}, indent=2).removesuffix('\n}')
             file.write(f'{head},\n  "shards": [')
-            # Read once more: the summaries of millions of files do not fit in memory.
+            # Read again: the summaries of millions of files do not fit in memory.
             for place, summary in enumerate(self.summaries(shards)):
                 shard = dataclasses.asdict(summary)
                 shard |= {'failures': len(summary.failures), 'warnings': len(summary.warnings)}
@@ -234,23 +213,23 @@ class Ledger:
             file.write('\n  ]\n}\n')
 
     def _remove_manifest(self) -> None:
-        """Removes all files that say that the job is complete, a dataset's description first."""
+        """Removes the files that mark the job as complete, a dataset's description first."""
         for name in (INFO, MANIFEST, _FAILURES, _WARNINGS):
             (self.folder / name).unlink(missing_ok=True)
 
 
 def is_claimed(folder: str | os.PathLike[str]) -> bool:
-    """True if a folder is a job's."""
+    """True if a folder belongs to a job."""
     return os.path.exists(os.path.join(folder, JOB))
 
 
 def read_manifest(
     folder: str | os.PathLike[str],
 ) -> tuple[dict[str, Any], list[Output], dict[str, int]]:
-    """Reads the totals of a complete job, all its outputs, and the shard of each output's name.
+    """Reads a complete job's totals, outputs, and the shard number of each output's name.
 
     Raises:
-      InputError: if there is no manifest, it is damaged, or does not account for every input.
+      InputError: if the manifest is missing, damaged, or doesn't account for every input.
     """
     path = pathlib.Path(folder, MANIFEST)
     try:
@@ -274,8 +253,8 @@ def read_manifest(
 
 def _write_table(path: pathlib.Path, rows: list[tuple[str, str]]) -> None:
     with (
-        replaced_file(path) as partial,
-        # Bytes of names that are no UTF-8 are written as \udcNN, so that any reader opens it.
+        paths.replaced_file(path) as partial,
+        # Bytes that are not UTF-8 are written as \udcNN, so that any reader opens the table.
         partial.open('w', encoding='utf-8', errors='backslashreplace', newline='') as file,
     ):
         table = csv.writer(file, lineterminator='\n')

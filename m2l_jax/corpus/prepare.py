@@ -1,6 +1,6 @@
-"""Preparing a shard: audio files are cut into overlapping segments, the records of a TFDS dataset.
+"""Prepares a TFDS dataset for training: its records are overlapping segments of audio files.
 
-A long file is spread over several shards, so that several processes work on it.
+A long file is spread over several shards, so that several processes can work on it.
 """
 
 import concurrent.futures
@@ -12,21 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from m2l_jax.audio import files
-from m2l_jax.audio.levels import Levels
-from m2l_jax.audio.pcm import FULL_SCALE, to_int16
+from m2l_jax.audio.levels import FULL_SCALE, Levels, to_int16
+from m2l_jax.corpus import plan
 from m2l_jax.corpus.inputs import find_audio
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.plan import (
-    Item,
-    Piece,
-    SegmentShard,
-    Shard,
-    ShardSummary,
-    describe_output,
-    shuffled,
-)
-from m2l_jax.corpus.progress import RunReport
-from m2l_jax.corpus.run import RunOptions, run_job
+from m2l_jax.corpus.plan import Item, Piece, RunOptions, RunReport, Shard, ShardSummary
+from m2l_jax.corpus.run import run_job
 from m2l_jax.data.segments import SegmentConfig
 from m2l_jax.data.tfds import ShardWriter, segment_format
 from m2l_jax.interface.errors import InputError
@@ -35,7 +26,7 @@ from m2l_jax.interface.paths import replaced_file
 _logger = logging.getLogger(__name__)
 
 _BYTES_PER_SAMPLE = 2
-# Float32 values read at a time, over all channels, 64 MB: some three minutes of stereo. Resampling
+# Float32 values read at a time, over all channels: 64 MB, or three minutes of stereo. Resampling
 # needs a few times as much.
 _BLOCK_VALUES = 1 << 24
 
@@ -43,18 +34,18 @@ _BLOCK_VALUES = 1 << 24
 def prepare(
     inputs: str, output: str | os.PathLike[str], config: SegmentConfig, options: RunOptions
 ) -> RunReport:
-    """Writes a dataset of audio segments, or what is missing of it.
+    """Writes a dataset of audio segments, or its missing shards.
 
     Args:
       inputs: folder, pattern, file or list; several with commas between.
       output: folder for the dataset: new, empty, or of an earlier run.
-      config: how audio is cut and stored.
-      options: the division of the work; it has a share, so that JAX isn't asked for one.
+      config: of the segments.
+      options: the division of the work, with a share: JAX isn't asked for one.
 
     Raises:
       InputError: if an input is missing, no file can be used, the folder is another job's, or the
         work cannot go on.
-      Interrupted: if it was asked to stop.
+      Interrupted: if a stop was requested.
     """
     items, left_out = find_audio(inputs, output, datasets=False)
     with concurrent.futures.ThreadPoolExecutor() as threads:
@@ -70,17 +61,17 @@ def prepare(
     return run_job(job, shards, dataclasses.asdict(config), output, options, left_out)
 
 
-def plan_segments(listed: Sequence[Piece], config: SegmentConfig) -> tuple[SegmentShard, ...]:
-    """Spreads the segments of files over shards of about `shard_megabytes`.
+def plan_segments(listed: Sequence[Piece], config: SegmentConfig) -> tuple[Shard, ...]:
+    """Fills shards of about `shard_megabytes` with the segments of files.
 
-    Files are taken in the order of a hash of their names, and their segments fill one shard after
-    another; a file that does not fit goes on in the next. The order of `listed` doesn't matter.
+    Files come in the order of a hash of their names, whatever the order of `listed`; one that
+    doesn't fit into a shard goes on in the next.
     """
     budget = config.shard_megabytes * 1e6
-    shards: list[SegmentShard] = []
+    shards: list[Shard] = []
     pieces: list[Piece] = []
     room = budget
-    for file in shuffled(listed):
+    for file in plan.shuffled(listed):
         if file.problem:
             pieces.append(file)
             continue
@@ -92,38 +83,30 @@ def plan_segments(listed: Sequence[Piece], config: SegmentConfig) -> tuple[Segme
                 pieces.append(dataclasses.replace(file, first=first, stop=first + taken))
                 first, room = first + taken, room - taken * cost
             else:
-                shards.append(SegmentShard(len(shards), tuple(pieces)))
+                shards.append(Shard(len(shards), tuple(pieces)))
                 pieces, room = [], budget
-    return (*shards, SegmentShard(len(shards), tuple(pieces)))
+    return (*shards, Shard(len(shards), tuple(pieces)))
 
 
 @dataclasses.dataclass(frozen=True)
 class PrepareJob:
-    """The preparation of shards in a folder; its own worker.
+    """Prepares shards; a `run.Job` and its worker."""
 
-    Attributes:
-      inputs: what the user has named, for errors.
-      folder: for the dataset, which all workers see.
-      config: how audio is cut and stored.
-      shards: number of shards of the whole job.
-      segments: number of segments planned, over all channels.
-    """
-
-    inputs: str
-    folder: str
+    inputs: str  # as the user named them, for errors
+    folder: str  # for the dataset; all workers see it
     config: SegmentConfig
-    shards: int
-    segments: int
+    shards: int  # in the whole job
+    segments: int  # planned, over all channels
 
     def open(self) -> 'PrepareJob':
-        """Returns itself: nothing is to be loaded."""
+        """Returns itself: nothing needs loading."""
         return self
 
-    def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
+    def work(self, shard: Shard, advance: Callable[[float], None]) -> ShardSummary:
         """Writes a shard; see `run.Worker`.
 
-        A file of which a part is silent or damaged has a warning, one of which nothing is left is
-        a failure. Of a file in several shards that is known of each part only, which has warnings.
+        A file that is partly silent or damaged gets a warning; if nothing is left, a failure. The
+        parts of a file in several shards get warnings only.
         """
         failures: list[tuple[str, str]] = []
         warnings: list[tuple[str, str]] = []
@@ -139,11 +122,12 @@ class PrepareJob:
                     failures.append((piece.source, piece.problem))
                     continue
                 levels = Levels()
-                written, problem = self._write_piece(writer, piece, levels, tell)
+                written, problem = self._write_piece(writer, piece, levels, advance)
                 records += written
                 if not written:
                     problem = problem or f'{piece.path} is silent (RMS below {self.config.min_rms})'
-                is_whole = piece.stop - piece.first == self._count(piece)
+                samples = piece.info.samples_at(self.config.sample_rate)
+                is_whole = piece.stop - piece.first == self.config.count(samples)
                 if not written and is_whole:
                     failures.append((piece.source, problem))
                     continue
@@ -152,7 +136,7 @@ class PrepareJob:
                 header = '' if piece.first else piece.info.warning
                 reasons = (header, problem, levels.constant() if is_whole else '')
                 warnings += [(piece.source, reason) for reason in reasons if reason]
-        output = describe_output(path.parent, path.name, records)
+        output = plan.describe_output(path.parent, path.name, records)
         return ShardSummary(
             shard.number, done, seconds, 0, (output,), tuple(failures), tuple(warnings)
         )
@@ -161,7 +145,7 @@ class PrepareJob:
         """Writes the metadata by which TFDS opens the dataset.
 
         Raises:
-          InputError: if it has no records; then nothing is left of it.
+          InputError: if there are no records; then the job's files are removed.
         """
         summaries = list(summaries)
         outputs = [output for summary in summaries for output in summary.outputs]
@@ -184,12 +168,12 @@ class PrepareJob:
         )
 
     def _write_piece(
-        self, writer: ShardWriter, piece: Piece, levels: Levels, tell: Callable[[float], None]
+        self, writer: ShardWriter, piece: Piece, levels: Levels, advance: Callable[[float], None]
     ) -> tuple[int, str]:
-        """Writes the segments of a piece that are finite and not silent, a record a channel.
+        """Writes the finite, audible segments of a piece, a record a channel.
 
         Returns:
-          The number of records, and the first problem.
+          The number of records, and the first problem or ''.
         """
         written, problem = 0, ''
         try:
@@ -201,7 +185,7 @@ class PrepareJob:
                         )
                     else:
                         written += self._write_record(writer, piece, offset, channel, waveform)
-                tell(self._seconds(1))
+                advance(self._seconds(1))
         except _DamagedError as error:
             problem = problem or str(error)
         return written, problem
@@ -209,7 +193,7 @@ class PrepareJob:
     def _write_record(
         self, writer: ShardWriter, piece: Piece, offset: int, channel: int, waveform: np.ndarray
     ) -> bool:
-        """Writes a segment of a channel unless it is silent; returns whether it was written."""
+        """Writes a segment of a channel unless it is silent; returns True if it did."""
         rms = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
         if rms < self.config.min_rms:
             return False
@@ -229,11 +213,7 @@ class PrepareJob:
         return True
 
     def _read_segments(self, piece: Piece, levels: Levels) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields each segment's first sample and `[channels, samples]`.
-
-        Raises:
-          _DamagedError: at the first segment that cannot be read.
-        """
+        """Yields each segment's first sample and `[channels, samples]`; raises a _DamagedError."""
         config = self.config
         samples = piece.info.samples_at(config.sample_rate)
         step = max(1, _BLOCK_VALUES // (piece.info.channels * config.hop))
@@ -249,13 +229,12 @@ class PrepareJob:
                 for start, stop in bounds:
                     yield start, block[:, start - begin : stop - begin]
                 continue
-            # One by one, so that damage, or NaN that the resampling filter spreads, costs as
-            # little of the file as possible.
+            # One by one: damage, or NaN that the resampling filter spreads, then costs little.
             for start, stop in bounds:
                 yield start, self._read(piece, start, stop, levels)
 
     def _read(self, piece: Piece, begin: int, end: int, levels: Levels) -> np.ndarray:
-        """Reads a part of a file, unless it is too loud: 16 bits would keep its signs only."""
+        """Reads a part of a file; refuses audio so loud that 16 bits would keep only its signs."""
         try:
             waveform = files.read(piece.path, self.config.sample_rate, begin, end - begin, levels)
         except (InputError, OSError) as error:
@@ -264,15 +243,11 @@ class PrepareJob:
             raise _DamagedError(f'{piece.path} is {too_loud}')
         return waveform
 
-    def _count(self, piece: Piece) -> int:
-        """Number of segments of a piece's whole file."""
-        return self.config.count(piece.info.samples_at(self.config.sample_rate))
-
     def _seconds(self, segments: int) -> float:
         return segments * self.config.hop / self.config.sample_rate
 
     def _describe(self) -> str:
-        """Description that the dataset carries."""
+        """Returns the dataset's description."""
         config = self.config
         return (
             f'Segments of {config.segment_samples} samples at {config.sample_rate} Hz, one channel '
@@ -283,21 +258,20 @@ class PrepareJob:
 
 
 class _DamagedError(Exception):
-    """An error of one file, and not of the place that is written to."""
+    """An error of one file, and not of the disk that is written to."""
 
 
 def _read_header(item: Item, config: SegmentConfig) -> Piece:
-    named = (item.source, item.path, item.bytes)
+    info, problem = None, ''
     try:
         info = files.read_info(item.path)
     except InputError as error:
-        return Piece(*named, problem=str(error))
+        problem = str(error)
     except OSError as error:
-        return Piece(*named, problem=f'{item.path} cannot be read ({error.strerror})')
-    problem = ''
-    if info.samples_at(config.sample_rate) < config.crop_samples:
+        problem = f'{item.path} cannot be read ({error.strerror})'
+    if info is not None and info.samples_at(config.sample_rate) < config.crop_samples:
         problem = (
             f'{item.path} is shorter than a crop ({config.crop_samples} samples at '
             f'{config.sample_rate} Hz)'
         )
-    return Piece(*named, info=info, problem=problem)
+    return Piece(item.source, item.path, item.bytes, info=info, problem=problem)

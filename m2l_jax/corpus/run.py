@@ -1,4 +1,4 @@
-"""The run of a job: its shards are worked on, here or on a Ray cluster, and committed."""
+"""Runs a job: works on its shards, here or on a Ray cluster, commits them and reports."""
 
 import contextlib
 import dataclasses
@@ -8,18 +8,18 @@ import os
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Protocol
 
 from m2l_jax.audio.suffixes import NONE_LEFT_OUT, LeftOut
+from m2l_jax.corpus import plan
 from m2l_jax.corpus.ledger import Ledger, is_claimed
-from m2l_jax.corpus.plan import Item, Shard, ShardSummary, parse_share, share_of
-from m2l_jax.corpus.progress import Progress, RunReport
-from m2l_jax.interface.errors import InputError, Interrupted
-from m2l_jax.interface.json_files import write_json
-from m2l_jax.interface.paths import new_folder
-from m2l_jax.interface.signals import StopRequest
+from m2l_jax.corpus.plan import Item, RunOptions, RunReport, Shard, ShardSummary
+from m2l_jax.interface.errors import InputError, Interrupted, StopRequest
+from m2l_jax.interface.paths import new_folder, write_json
+from m2l_jax.interface.progress import ProgressBar
 
 _logger = logging.getLogger(__name__)
 
@@ -27,77 +27,105 @@ _LOOK_SECONDS = 5
 
 
 class Worker(Protocol):
-    """Works on shards, in the process where it was made."""
+    """Works on shards, in the process that opened the job."""
 
-    def work(self, shard: Shard, tell: Callable[[float], None]) -> ShardSummary:
-        """Writes the outputs of a shard; threads may call it at once for several.
+    def work(self, shard: Shard, advance: Callable[[float], None]) -> ShardSummary:
+        """Writes the outputs of a shard; several threads may call it at once.
 
-        Args:
-          shard: what to work on.
-          tell: to be called with the seconds of audio done since the last call. It raises
-            Interrupted where the shard is to be dropped, which must be let through.
+        The worker calls `advance` with the seconds of audio done since its last call. It raises
+        Interrupted if the shard is to be dropped; the worker lets that through.
 
         Raises:
-          InputError, OSError: if no shard can be worked on, for lack of space or permission. An
-            error of one file is noted in the summary instead.
+          InputError, OSError: if no shard can be worked on, e.g. for lack of space. The summary
+            lists the errors of single files instead.
         """
 
 
 class Job(Protocol):
-    """The work on shards; picklable, for it travels to where they are worked on."""
+    """The work on shards; it is pickled to travel to other machines."""
 
     def open(self) -> Worker:
-        """Loads what the work needs; raises an InputError if it cannot be loaded."""
+        """Loads what the work needs; raises an InputError if that fails."""
 
     def complete(self, summaries: Iterable[ShardSummary]) -> None:
-        """Finishes the output, once all shards are done; it may be called again."""
+        """Finishes the output once all shards are done; may be called again."""
 
 
-@dataclasses.dataclass(frozen=True)
-class RayOptions:
-    """A cluster, and how much of it an actor takes.
+class Progress:
+    """Counts and shows the work done on a process's shards; several threads may use it.
 
-    Attributes:
-      address: of the cluster, `auto` for the one that this machine is part of.
-      cpus: cores of an actor, beside its accelerator.
-      accelerators: whether each actor takes one, if the cluster has any.
+    The time left is estimated from bytes of input, the only size that the plan knows.
     """
 
-    address: str = 'auto'
-    cpus: int = 4
-    accelerators: bool = True
+    def __init__(self, shards: Sequence[Shard], left_out: LeftOut = NONE_LEFT_OUT):
+        """Takes all shards of this process, those done before too."""
+        self._shards = tuple(shards)
+        self._report = RunReport(left_out=left_out)
+        self._lock = threading.RLock()
+        self._done_seconds = 0.0  # of audio
+        self._under_way: defaultdict[int, float] = defaultdict(float)  # seconds, by shard
+        self._files_past = 0
+        self._begin = time.monotonic()
+        self._bar: ProgressBar | None = None
 
-    def __post_init__(self):
-        if self.cpus < 1:
-            raise InputError(f'--ray_cpus={self.cpus} must be at least 1')
+    def start(self, missing: Sequence[Shard]) -> None:
+        """Starts the clock; all shards but `missing` were done before."""
+        total, left = (sum(shard.bytes for shard in part) for part in (self._shards, missing))
+        self._report.shards_before = len(self._shards) - len(missing)
+        self._files = sum(shard.files for shard in self._shards)
+        self._files_past = self._files - sum(shard.files for shard in missing)
+        self._begin = time.monotonic()
+        self._bar = ProgressBar(total, 'B', total - left)
 
+    def advance(self, shard: Shard, seconds: float) -> None:
+        """Counts seconds of audio of a shard under way."""
+        with self._lock:
+            self._under_way[shard.number] += seconds
+            self.show()
 
-@dataclasses.dataclass(frozen=True)
-class RunOptions:
-    """The division of the work. The results don't depend on it.
+    def drop(self, shard: Shard) -> None:
+        """Subtracts the audio of a shard that is not completed."""
+        with self._lock:
+            self._under_way.pop(shard.number, None)
 
-    Attributes:
-      share: `i/n` for the i-th of n shares of the shards; None for all, or for those of this
-        process where several have joined through JAX.
-      ray: the cluster to work on; None for this process.
-      retry_failures: whether shards in which files failed are done again.
-      threads: shards that a worker works on at once. With two, one is computed while the other is
-        read or written.
-    """
+    def after(self, shard: Shard, summary: ShardSummary) -> None:
+        """Counts a completed shard, and logs its failures and warnings."""
+        for source, reason in summary.failures:
+            _logger.warning('skipped %s: %s', source, reason)
+        for source, reason in summary.warnings:
+            _logger.warning('%s: %s', source, reason)
+        with self._lock:
+            self._under_way.pop(shard.number, None)
+            self._report.shards += 1
+            self._report.files += summary.files
+            self._report.failures += len(summary.failures)
+            self._report.warnings += len(summary.warnings)
+            self._report.latents += summary.latents
+            self._done_seconds += summary.seconds
+            self._files_past += shard.files
+            self.show(shard.bytes)
 
-    share: str | None = None
-    ray: RayOptions | None = None
-    retry_failures: bool = False
-    threads: int = 2
+    def close(self) -> RunReport:
+        """Ends the display, and returns the report."""
+        report, audio = self._report, self._done_seconds
+        report.seconds = time.monotonic() - self._begin
+        report.hours = audio / 3600
+        report.times_real_time = audio / report.seconds if report.seconds else 0.0
+        report.shards_missing = len(self._shards) - report.shards_before - report.shards
+        if self._bar is not None:
+            self._bar.close()
+        return report
 
-    def __post_init__(self):
-        if self.threads < 1:
-            raise InputError(f'--workers={self.threads} must be at least 1')
-
-    @property
-    def is_shared(self) -> bool:
-        """True if other processes are to work too."""
-        return self.share is not None or self.ray is not None
+    def show(self, new_bytes: int = 0) -> None:
+        """Updates the display, after more bytes of input or only as time goes on."""
+        with self._lock:
+            audio = self._done_seconds + sum(self._under_way.values())
+            speed = audio / max(time.monotonic() - self._begin, 1e-9)
+            self._bar.advance(
+                new_bytes,
+                f'{self._files_past} of {self._files} files, {audio / 3600:.2f} h of audio, '
+                f'{speed:.1f} times real time, {self._report.failures} failures',
+            )
 
 
 def run_job(
@@ -108,7 +136,7 @@ def run_job(
     options: RunOptions,
     left_out: LeftOut = NONE_LEFT_OUT,
 ) -> RunReport:
-    """Does what is missing of a job, or of this process's share.
+    """Does the missing shards of a job, or of this process's share.
 
     Args:
       job: the work.
@@ -120,38 +148,43 @@ def run_job(
 
     Raises:
       InputError: if the folder is another job's, or the work cannot go on.
-      Interrupted: if it was asked to stop.
+      Interrupted: if a stop was requested.
     """
     index, count = _parse_share(options)
     ledger = Ledger(folder)
     ledger.claim(settings, [item for shard in shards for item in shard.items])
-    mine = share_of(shards, index, count)
+    mine = plan.share_of(shards, index, count)
     if options.retry_failures:
         ledger.forget_failures(mine)
     ledger.reopen(mine)
     progress = Progress(mine, left_out)
-    report_name = 'report.json' if count == 1 else f'report-{index}-of-{count}.json'
-    with _reported(progress, ledger.folder / report_name) as reports:
+    name = 'report.json' if count == 1 else f'report-{index}-of-{count}.json'
+    try:
         if options.ray is not None:
             from m2l_jax.corpus.ray import run_ray
 
-            run_ray(job, mine, ledger, progress, options.ray, options.threads)
+            run_ray(job, mine, ledger, progress, options)
         else:
             run_local(job, mine, ledger, progress, options.threads)
-    if options.share is None and count > 1:
-        _wait_for_others(ledger, shards)
-    left = ledger.missing(shards)
-    if left:
+    except BaseException:
+        with contextlib.suppress(InputError):  # a full disk takes no report either
+            _report(progress, ledger.folder / name)
+        raise
+    report = _report(progress, ledger.folder / name)
+    if options.share is None and count > 1:  # a process that leaves early ends those joined to it
+        _logger.info('done with this share: waiting for the other processes')
+        while ledger.missing(shards):
+            time.sleep(_LOOK_SECONDS)
+    if left := ledger.missing(shards):
         _logger.info('%d of %d shards are left to the other shares', len(left), len(shards))
     else:
         job.complete(ledger.summaries(shards))
         ledger.finish(shards)
-    (report,) = reports
     return report
 
 
 def run_single(job: Job, path: str, folder: str | os.PathLike[str]) -> str:
-    """Works on one file by itself, into a folder that may hold anything; returns a line to print.
+    """Works on one file, into a folder that may hold anything; returns a line to print.
 
     Raises:
       InputError: if it cannot be done.
@@ -175,45 +208,40 @@ def run_single(job: Job, path: str, folder: str | os.PathLike[str]) -> str:
 def run_local(
     job: Job, shards: Sequence[Shard], ledger: Ledger, progress: Progress, threads: int = 2
 ) -> None:
-    """Works in this process on those of the shards that are not done, `threads` at a time.
+    """Works in this process on the shards that are not done, `threads` at a time.
 
     Raises:
-      InputError: at the first error that is not one file's; what is complete is kept.
+      InputError: at the first error that is not one file's; complete shards are kept.
       Interrupted: after SIGTERM or Ctrl-C; the shards under way are dropped.
     """
     missing = ledger.missing(shards)
     stop = StopRequest()
     failed = threading.Event()
-    waiting, lock = iter(missing), threading.Lock()
 
     def is_over() -> bool:
         return failed.is_set() or bool(stop)
 
-    def take_turns(worker: Worker) -> None:
-        while not is_over():
-            with lock:
-                shard = next(waiting, None)
-            if shard is None:
-                return
-            try:
-                tell = functools.partial(progress.tell, shard)
-                progress.after(shard, work_and_commit(worker, shard, ledger, tell, is_over))
-            except Interrupted:
-                return
-            except BaseException:
-                failed.set()
-                raise
-            finally:
-                progress.drop(shard)
+    def complete(worker: Worker, shard: Shard) -> None:
+        if is_over():
+            return
+        try:
+            advance = functools.partial(progress.advance, shard)
+            progress.after(shard, work_and_commit(worker, shard, ledger, advance, is_over))
+        except Interrupted:
+            return
+        except BaseException:
+            failed.set()
+            raise
+        finally:
+            progress.drop(shard)
 
     with stop.watched('dropping the shards under way, then stopping'):
         worker = job.open() if missing else None
         progress.start(missing)
         with ThreadPoolExecutor(threads) as pool:
             try:
-                turns = [pool.submit(take_turns, worker) for _ in range(threads)]
-                for turn in as_completed(turns):
-                    turn.result()
+                for done in as_completed([pool.submit(complete, worker, each) for each in missing]):
+                    done.result()
             except BaseException:
                 failed.set()  # a second Ctrl-C too
                 raise
@@ -224,27 +252,27 @@ def work_and_commit(
     worker: Worker,
     shard: Shard,
     ledger: Ledger,
-    tell: Callable[[float], None],
+    advance: Callable[[float], None],
     is_stopped: Callable[[], bool],
 ) -> ShardSummary:
     """Works on a shard and commits it.
 
     Args:
-      tell: see `Worker.work`.
-      is_stopped: whether the shard is to be dropped; asked whenever the worker calls `tell`.
+      worker: as the other arguments, see `Worker.work`.
+      is_stopped: asked whenever the worker calls `advance`; True drops the shard.
 
     Raises:
-      InputError: for what ended the work.
+      InputError: if the work cannot go on.
       Interrupted: if the shard was dropped.
     """
 
-    def tell_or_stop(seconds: float) -> None:
+    def advance_or_stop(seconds: float) -> None:
         if is_stopped():
             raise Interrupted(f'shard {shard.number} is dropped')
-        tell(seconds)
+        advance(seconds)
 
     try:
-        summary = worker.work(shard, tell_or_stop)
+        summary = worker.work(shard, advance_or_stop)
         ledger.commit(summary)
     except (InputError, OSError) as error:
         reason = str(error)
@@ -268,7 +296,7 @@ def check_not_stopped(stop: StopRequest, left: Sequence[Shard], shards: Sequence
 def _parse_share(options: RunOptions) -> tuple[int, int]:
     """Returns this process's number and the number of processes."""
     if options.share is not None:
-        return parse_share(options.share)
+        return plan.parse_share(options.share)
     import jax
 
     if options.retry_failures and jax.process_count() > 1:
@@ -276,29 +304,8 @@ def _parse_share(options: RunOptions) -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
-@contextlib.contextmanager
-def _reported(progress: Progress, path: pathlib.Path) -> Iterator[list[RunReport]]:
-    """Closes the progress, however the work ends, and writes its report."""
-    reports: list[RunReport] = []
-    try:
-        yield reports
-    except BaseException:
-        # A full disk takes no report either: the error to show is what ended the work.
-        with contextlib.suppress(InputError):
-            _write_report(path, progress.close())
-        raise
-    reports.append(progress.close())
-    _write_report(path, reports[0])
-
-
-def _write_report(path: pathlib.Path, report: RunReport) -> None:
-    if report.shards:  # else that of an earlier run says more
+def _report(progress: Progress, path: pathlib.Path) -> RunReport:
+    report = progress.close()
+    if report.shards:  # otherwise an earlier run's report says more
         write_json(path, dataclasses.asdict(report))
-
-
-def _wait_for_others(ledger: Ledger, shards: Sequence[Shard]) -> None:
-    """Stays until all processes are done: a process that leaves early ends those joined to it."""
-    if ledger.missing(shards):
-        _logger.info('done with this share: waiting for the other processes')
-    while ledger.missing(shards):
-        time.sleep(_LOOK_SECONDS)
+    return report

@@ -1,7 +1,7 @@
-"""Files of latents, with all that is needed to decode them.
+"""Reads and writes files of latents, with all that decoding needs.
 
-NumPy reads both formats without this project. It has no bfloat16 of its own and gives back such an
-array as `|V2`, for `array.view(ml_dtypes.bfloat16)`; the metadata's `dtype` says so.
+NumPy reads both formats without this project. It returns bfloat16 as `|V2`, to be viewed by
+`array.view(ml_dtypes.bfloat16)`; the metadata's `dtype` says so.
 """
 
 import contextlib
@@ -11,10 +11,10 @@ import math
 import os
 import pathlib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal
 
-import ml_dtypes  # after which NumPy knows 'bfloat16' by name
+import ml_dtypes  # makes 'bfloat16' known to NumPy
 import numpy as np
 
 from m2l_jax.audio.decoding import SAMPLE_RATES
@@ -29,7 +29,7 @@ CHANNEL_MODES = ('each', 'mono', 'mid_side')
 KINDS = ('latents', 'features')
 
 _METADATA = ('sample_rate', 'samples', 'scale', 'model')
-# Files written before have none of these; `dtype` tells of the array what NumPy does not.
+# Missing in old files. `dtype` is that of the array, since NumPy has no name for bfloat16.
 _LATER_METADATA = ('channel_mode', 'chunk_offsets', 'kind', 'dtype')
 _ALL_METADATA = (*_METADATA, *_LATER_METADATA)
 _LONGEST_NAME = 255  # bytes that file systems give to one
@@ -38,19 +38,19 @@ _ZIP_HEADS = (b'PK\x03\x04', b'PK\x05\x06')
 
 @dataclasses.dataclass(frozen=True)
 class StoredLatents:
-    """Content of a file of latents; where others wrote it, None for what it does not say.
+    """Content of a file of latents. Fields are None if another program's file lacks them.
 
     Attributes:
       latents: `[channels, 64, frames]`, scaled, in one of `STORAGE_DTYPES`; or the encoder's
         features, `[channels, 8192, frames]`.
-      sample_rate: of the audio that was encoded, in Hz.
-      samples: of that audio, a channel; what is decoded beyond them is padding.
-      scale: the model's latents are these times `scale`.
-      model: the model's id, see `EncoderDecoder.model_id`.
-      channel_mode: what the channels are: 'each' of the file, their 'mono' mix, or 'mid_side', of
-        which left is the sum and right the difference.
-      chunk_offsets: the frame at which each separately encoded chunk begins.
-      kind: 'latents', or 'features' for those before the bottleneck, which cannot be decoded.
+      sample_rate: of the encoded audio, in Hz.
+      samples: of a channel of that audio; further decoded samples are padding.
+      scale: factor from these latents to the model's.
+      model: id of the model, see `EncoderDecoder.model_id`.
+      channel_mode: 'each' channel of the file, their 'mono' mix, or 'mid_side'; left is the sum of
+        mid and side, right the difference.
+      chunk_offsets: first frame of each separately encoded chunk.
+      kind: 'latents', or 'features' before the bottleneck, which cannot be decoded.
     """
 
     latents: np.ndarray
@@ -69,7 +69,7 @@ def to_storage(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
     Args:
       values: to convert.
       dtype: 'float32', 'float16' or 'bfloat16'.
-      name: of the file that they are of, for errors.
+      name: of their file, for errors.
 
     Raises:
       InputError: if they are not finite, or too large for `dtype`.
@@ -88,20 +88,18 @@ def to_storage(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
 
 
 def mirrored_name(source: str, suffix: str) -> str:
-    """Name of an input's output file: the inputs' tree, with another suffix."""
+    """Returns the name of an input's output file: the same path with another suffix."""
     return os.path.splitext(source)[0] + suffix
 
 
 def check_name(path: pathlib.Path) -> None:
     """Raises an InputError if the name is too long for a file."""
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
-        raise InputError(
-            f'{path.name} is too long for the name of a file: shorten that of its source'
-        )
+        raise InputError(f'{path.name} is too long for a file name: shorten that of its source')
 
 
 def written_paths(path: str | os.PathLike[str]) -> tuple[pathlib.Path, ...]:
-    """The files that `write_latents` makes of one path, the array first."""
+    """Returns the files that `write_latents` writes for a path, the array first."""
     path = pathlib.Path(path)
     return (path,) if path.suffix == '.npz' else (path, _record_of(path))
 
@@ -109,8 +107,8 @@ def written_paths(path: str | os.PathLike[str]) -> tuple[pathlib.Path, ...]:
 def write_latents(path: str | os.PathLike[str], stored: StoredLatents) -> None:
     """Writes `.npz` (arrays `latents`, `sample_rate`, …) or `.npy` with a `.npy.json` beside it.
 
-    A file appears under its name only once it is complete; of a pair, the array last. The same
-    content gives the same bytes.
+    A file appears under its name once it is complete; of a pair, the array last. The same content
+    gives the same bytes.
     """
     path = pathlib.Path(path)
     metadata = {name: getattr(stored, name) for name in _ALL_METADATA if name != 'dtype'}
@@ -125,15 +123,15 @@ def write_latents(path: str | os.PathLike[str], stored: StoredLatents) -> None:
         with replaced_file(record) as partial:
             partial.write_text(text)
         with replaced_file(path) as partial, open(partial, 'wb') as file:
-            # NumPy hands a file to C, which does not tell whether its last bytes were written.
+            # NumPy writes to a file object in C, and misses errors at the last bytes.
             np.save(types.SimpleNamespace(write=file.write), stored.latents)
 
 
 def read_latents(path: str | os.PathLike[str]) -> StoredLatents:
-    """Reads what `write_latents` wrote, in the dtype that it has there; runs nothing in a file.
+    """Reads a file of `write_latents`, in its own dtype; never runs code in it.
 
     Raises:
-      InputError: if the file is missing, damaged or of another kind, or its `.json` is.
+      InputError: if the file or its `.json` is missing, damaged or of another kind.
     """
     stored = read_any(path)
     for name in _METADATA:
@@ -144,7 +142,7 @@ def read_latents(path: str | os.PathLike[str]) -> StoredLatents:
 
 
 def read_any(path: str | os.PathLike[str]) -> StoredLatents:
-    """Reads the latents in a file, whoever wrote it, and what it says of them; runs nothing in it.
+    """Reads latents and metadata from a file of any program; never runs code in it.
 
     Args:
       path: `.npy`, perhaps with a `.npy.json` beside it, or `.npz` with an array `latents`, or with
@@ -154,7 +152,7 @@ def read_any(path: str | os.PathLike[str]) -> StoredLatents:
       The array as it is, of any shape and type; and None for each field that the file lacks.
 
     Raises:
-      InputError: if the file is missing, damaged or holds no such array, or its metadata cannot be
+      InputError: if the file is missing, damaged or lacks such an array, or its metadata cannot be
         true.
     """
     path = pathlib.Path(path)
@@ -166,19 +164,19 @@ def read_any(path: str | os.PathLike[str]) -> StoredLatents:
     if path.suffix.lower() == '.npy' and record.exists():
         with _named(record):
             fields |= _read_record(record)
-        path = record  # what is wrong from here on is wrong in it
+        path = record  # named in the errors below
     with _named(path):
         return _from_fields(fields)
 
 
 def _record_of(path: pathlib.Path) -> pathlib.Path:
-    """`a.npy.json`, which is no name that a user's own file beside `a.npy` would have."""
+    """Returns `a.npy.json` for `a.npy`, a name unlikely for a user's own file."""
     return path.with_name(f'{path.name}.json')
 
 
 @contextlib.contextmanager
 def _named(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Raises an InputError that names the file, for whatever a damaged one makes of its reader."""
+    """Turns any error of a reader into an InputError that names the file."""
     try:
         yield
     except FileNotFoundError:
@@ -225,7 +223,7 @@ def _from_fields(fields: dict[str, Any]) -> StoredLatents:
     known |= {name: fields[name] for name in _LATER_METADATA if name in fields}
     known.pop('dtype', None)
     latents = fields['latents']
-    if latents.dtype == np.dtype('V2'):  # NumPy's name for what is bfloat16
+    if latents.dtype == np.dtype('V2'):  # bfloat16 as NumPy stores it
         latents = latents.view(ml_dtypes.bfloat16)
     for name in ('sample_rate', 'samples'):
         if isinstance(known[name], float) and known[name].is_integer():
@@ -240,7 +238,7 @@ def _from_fields(fields: dict[str, Any]) -> StoredLatents:
 
 
 def check(stored: StoredLatents) -> StoredLatents:
-    """Gives back what it is given; raises a ValueError if it is not what `encode` writes."""
+    """Returns its argument; raises a ValueError if `encode` cannot have written it."""
     latents = stored.latents
     if not isinstance(latents, np.ndarray) or latents.dtype not in map(np.dtype, STORAGE_DTYPES):
         raise ValueError(f'the latents are not {", ".join(STORAGE_DTYPES)}')
@@ -250,29 +248,8 @@ def check(stored: StoredLatents) -> StoredLatents:
     return stored
 
 
-def join_records(records: list[Mapping[str, Any]]) -> StoredLatents:
-    """Joins the records of a file, its channels; raises a ValueError if some are missing."""
-    first = records[0]
-    numbers = [record['channel'] for record in records]
-    if numbers != list(range(first['channels'])):
-        raise ValueError(f'{first["source"].decode()} has channels {numbers}')
-    latents = np.stack([record['latents'].T for record in records])  # [channels, width, frames]
-    return check(
-        StoredLatents(
-            latents,
-            first['sample_rate'],
-            first['samples'],
-            float(first['scale']),
-            first['model'].decode(),
-            first['channel_mode'].decode(),
-            tuple(first['chunk_offsets'].tolist()),
-            first['kind'].decode(),
-        )
-    )
-
-
 def _check_metadata(stored: StoredLatents) -> None:
-    """Raises a ValueError for a field that is said and cannot be true."""
+    """Raises a ValueError for a field that cannot be true; None is allowed where it is read."""
     scale, model, offsets = stored.scale, stored.model, stored.chunk_offsets
     if scale is not None and not (isinstance(scale, float) and 0 < scale < math.inf):
         raise ValueError(f'scale is {scale!r}')

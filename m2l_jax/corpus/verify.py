@@ -1,4 +1,4 @@
-"""Verification: all that a corpus job has written is read again."""
+"""Verifies a corpus job: reads all its outputs again."""
 
 import concurrent.futures
 import contextlib
@@ -25,7 +25,7 @@ from m2l_jax.interface.progress import ProgressBar
 _logger = logging.getLogger(__name__)
 
 _THREADS = 8
-_BLOCK = 256  # outputs that are handed to the threads at once: there may be millions
+_BLOCK = 256  # outputs given to the threads at once: there may be millions
 _AUDIO_SAMPLES = 1 << 20
 _KINDS = (formats.DATASET, 'm2l_audio')
 
@@ -33,10 +33,10 @@ Problem = tuple[str, str]
 
 
 def verify_job(folder: str | os.PathLike[str]) -> str:
-    """Reads again all that a complete job has written; returns a line to print.
+    """Reads all outputs of a complete job again; returns a line to print.
 
     Raises:
-      InputError: if it is not complete, or something is not as it was written.
+      InputError: if it isn't complete, or an output isn't as it was written.
     """
     totals, outputs, shard_of = read_manifest(folder)
     bar = ProgressBar(totals['bytes'], 'B')
@@ -61,18 +61,18 @@ def verify_job(folder: str | os.PathLike[str]) -> str:
 def verify(
     folder: str | os.PathLike[str],
     outputs: Iterable[Output],
-    tell: Callable[[int], None] = lambda _: None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> list[Problem]:
-    """Reads every output again: its size, hash, count of records, shapes, and that all is finite.
+    """Compares every output's size, hash, number of records and shapes; refuses NaN and infinity.
 
     Args:
       folder: the job's output folder.
-      outputs: what is noted of the files in it.
-      tell: is called with the bytes that have been verified since the last call.
+      outputs: the files in it, as the job noted them.
+      advance: is called with the bytes verified since the last call.
 
     Returns:
-      (name, reason) of each output that is not as it was written, in the order of `outputs`; and of
-      the dataset's own description, if there are shards and it does not fit them.
+      (name, reason) of each output that isn't as it was written, in the order of `outputs`; and of
+      the dataset's own description, if there are shards and it doesn't fit them.
     """
     outputs = iter(outputs)
     record_format, problems = _read_format(folder)
@@ -83,14 +83,14 @@ def verify(
             reasons = threads.map(_find_problem, paths, block, itertools.repeat(record_format))
             for output, reason in zip(block, reasons, strict=True):
                 problems += [(output.name, reason)] if reason else []
-                tell(output.bytes)
+                advance(output.bytes)
             shards = [output for output in block if is_shard(output.name)]
             lengths |= {output.name: output.records for output in shards}
     return problems + _compare_lengths(folder, record_format, lengths)
 
 
 def _read_format(folder: str | os.PathLike[str]) -> tuple[RecordFormat | None, list[Problem]]:
-    """Reads the format of the dataset in a folder, if there is one, or returns its problem."""
+    """Returns the format of the dataset in a folder, if there is one, and its problems."""
     if not os.path.isfile(os.path.join(folder, INFO)):
         return None, []
     try:
@@ -109,16 +109,16 @@ def _compare_lengths(
         without = lengths and not os.path.exists(os.path.join(folder, INFO))
         return [(INFO, 'is missing, and so no shard can be opened')] if without else []
     described = formats.shard_lengths(folder, kinds=_KINDS)
-    told = {os.path.relpath(path, folder): records for path, records in described.items()}
+    noted = {os.path.relpath(path, folder): records for path, records in described.items()}
     return [
-        (INFO, f'tells of {told.get(name, "no")} records in {name}, not {records}')
+        (INFO, f'notes {noted.get(name, "no")} records in {name}, not {records}')
         for name, records in lengths.items()
-        if told.get(name) != records
+        if noted.get(name) != records
     ]
 
 
 def _find_problem(path: pathlib.Path, output: Output, record_format: RecordFormat | None) -> str:
-    """Returns why an output is not as it was written, or ''."""
+    """Returns a reason if an output isn't as it was written, or ''."""
     try:
         size = path.stat().st_size
         if size != output.bytes:
@@ -138,7 +138,7 @@ def _find_problem(path: pathlib.Path, output: Output, record_format: RecordForma
 
 
 def _count_records(path: pathlib.Path, record_format: RecordFormat | None) -> int | None:
-    """Counts the records in a file, all of which are read; None for a file of an unknown kind.
+    """Reads and counts the records in a file; returns None for a file of an unknown kind.
 
     Raises:
       InputError: if one of them is damaged, or not finite.
@@ -152,7 +152,7 @@ def _count_records(path: pathlib.Path, record_format: RecordFormat | None) -> in
     if suffix not in AUDIO_SUFFIXES:
         return None
     rate = files.read_info(path).sample_rate
-    # It refuses numbers that are not finite; other oddities may come from the input.
+    # This refuses numbers that are not finite; other oddities may come from the input.
     for _ in files.read_blocks(path, rate, _AUDIO_SAMPLES, levels=Levels()):
         pass
     return 1

@@ -20,17 +20,16 @@ class DataConfig:
     """The training audio, and the batches that are cut from it.
 
     Attributes:
-      path: a collection: a folder of audio files (searched recursively) or a file, several with
-        commas between; a prepared dataset's folder; or `tfds:NAME[SPLIT]`, a dataset of TFDS.
+      path: a collection: a folder of audio files (searched recursively) or a file, several
+        separated by commas; a prepared dataset's folder; or `tfds:NAME[SPLIT]`, a TFDS dataset.
       mix: several collections instead, `(name, path, weight)` each; the weights add up to 1.
-      resident: keeps the whole corpus in device memory, where the devices cut crops. Every usable
-        second of a collection is then equally likely, in datasets too, whose records are drawn
-        evenly otherwise.
+      resident: keeps the whole corpus in device memory, where the devices cut crops. Then every
+        usable second of a collection is equally likely; otherwise, records of datasets are.
       batch_size: crops a step, over all devices of all hosts.
       crop_frames: spectrogram frames of a crop, a multiple of the model's time downsampling.
       min_rms: crops below this root mean square are redrawn.
-      representation: 'spectrogram' is computed in the pipeline, of a 'waveform' in the step.
-      workers: crops that each process reads at a time.
+      representation: 'spectrogram' to compute it in the pipeline, 'waveform' in the step.
+      workers: crops that each process reads in parallel.
       prefetch: batches kept ready.
     """
 

@@ -1,8 +1,4 @@
-"""Training crops: each is a pure function of (seed, step, row).
-
-There is no state to save. Any process with the same audio and seed reads the same crop for a step
-and a row, whatever it has read before.
-"""
+"""Training crops: each is a pure function of the audio and (seed, step, row), without state."""
 
 import collections
 import concurrent.futures
@@ -25,18 +21,18 @@ from m2l_jax.interface.errors import InputError
 
 _logger = logging.getLogger(__name__)
 
-# A crop that is silent, damaged or not finite is redrawn. This number of misses in a row means
-# that hardly anything in the collection is usable.
+# A silent, damaged or not finite crop is redrawn. After this number in a row, hardly anything in
+# the collection is usable.
 _MAX_ATTEMPTS = 2000
 _SILENT_DRAWS_TO_REPORT = 20
-_FILES_AHEAD = 4  # whole files, maybe hours long, that are read at the same time
+_FILES_AHEAD = 4  # whole files, maybe hours long, that are read in parallel
 
 
 class Place(NamedTuple):
     """A crop's place in the file or record `item`.
 
-    `start`, at the model's rate, and `channel` are numbers in a file, and fractions of those
-    possible in a record, whose length is unknown until it is read.
+    `start`, a sample at the model's rate, and `channel` are numbers in a file. In a record, whose
+    length is unknown until it is read, they are fractions of the possible numbers.
     """
 
     item: str
@@ -46,16 +42,16 @@ class Place(NamedTuple):
 
 
 class AudioFolder:
-    """Audio files. They are drawn in proportion to their length, their channels evenly.
+    """Audio files, drawn in proportion to their length, and their channels evenly.
 
     Attributes:
       files: headers of the usable files, in a fixed order.
-      skipped: a message about each of the others.
+      skipped: a message for each of the others.
       samples: of all channels of the usable files.
     """
 
     def __init__(self, path: str, sample_rate: int, crop_samples: int):
-        """Lists the files and reads their headers; see `open_source`."""
+        """Lists the files and reads their headers; arguments as of `open_source`."""
         paths, self._left_out = files.search(path)
         if not paths:
             raise no_audio(path, self._left_out, 'the path')
@@ -80,7 +76,7 @@ class AudioFolder:
         return line + (f'; {self._left_out.describe()}' if self._left_out.files else '')
 
     def fingerprint(self) -> str:
-        """Digest of the files' names and headers; moving the folder keeps it."""
+        """Digest of the files' names and headers, not of the folder's path."""
         digest = hashlib.sha256()
         for file in self.files:
             header = (os.path.basename(file.path), file.sample_rate, file.channels, file.samples)
@@ -106,7 +102,7 @@ class AudioFolder:
     def items(self) -> Iterator[tuple[str, np.ndarray | str]]:
         """Yields each file's path, and its waveform `[channels, samples]` or why it is unusable.
 
-        Too loud a file is unusable: 16 bits, in which these waveforms are kept, would clip it.
+        A file that is too loud is unusable: the corpus in memory has 16 bits.
         """
         with concurrent.futures.ThreadPoolExecutor() as threads:
             for begin in range(0, len(self.files), _FILES_AHEAD):
@@ -114,7 +110,7 @@ class AudioFolder:
                 yield from zip(paths, threads.map(self._read_whole, paths), strict=True)
 
     def _read_header(self, path: str) -> files.AudioInfo | str:
-        """Returns a usable file's header, or why it is not usable."""
+        """Returns a file's header, or why the file is unusable."""
         try:
             info = files.read_info(path)
         except InputError as error:
@@ -135,13 +131,13 @@ class AudioFolder:
 
 
 class AudioDataset:
-    """A TFDS dataset's records, drawn evenly; methods as of `AudioFolder`."""
+    """Records of a TFDS dataset, drawn evenly; methods as of `AudioFolder`."""
 
     skipped: tuple[str, ...] = ()
     samples: int | None = None  # unknown until the records are read
 
     def __init__(self, path: str, sample_rate: int, crop_samples: int):
-        """Opens a dataset; see `open_source`."""
+        """Opens a dataset; arguments as of `open_source`."""
         self._records = tfds.AudioRecords(path)
         check_crop(tfds.split_of(path)[0], sample_rate, crop_samples)
         self._sample_rate, self._crop_samples = sample_rate, crop_samples
@@ -202,7 +198,7 @@ def open_source(path: str, sample_rate: int, crop_samples: int) -> Source:
 def open_collections(
     mix: Sequence[Collection], sample_rate: int, crop_samples: int
 ) -> list[tuple[Collection, Source]]:
-    """Opens each collection of the mix, and logs what it holds and what is left out.
+    """Opens each collection of the mix, and logs what it holds and what is skipped.
 
     Raises:
       InputError: if a collection is missing or holds nothing usable; the message has its name.
@@ -223,8 +219,8 @@ def open_collections(
 class CropReader:
     """Reads the crop of a step and row. Thread-safe.
 
-    A row's collection is drawn by the weights first. An unusable crop is redrawn from the same
-    collection, so that rejection keeps the weights.
+    A row's collection is drawn first, by the weights. An unusable crop is redrawn from the same
+    collection, so that the weights hold.
 
     Attributes:
       reported: item -> why crops of it were rejected.
@@ -262,7 +258,7 @@ class CropReader:
         return self._mix[int(np.searchsorted(self._ends[:-1], position, side='right'))]
 
     def _random(self, step: int, row: int, purpose: int) -> np.random.Generator:
-        # The generator itself counts in the lowest word; the others name the draw.
+        # Philox counts in the lowest word; the others identify the draw.
         bits = np.random.Philox(key=self._seed, counter=[0, purpose, row, step])
         return np.random.Generator(bits)
 
@@ -289,7 +285,7 @@ class CropReader:
         is_silent = np.sqrt(np.mean(waveform**2)) < self._min_rms
         with self._lock:
             if not is_silent:
-                self._sounding.add(item)  # pauses in it are not reported
+                self._sounding.add(item)  # its pauses are not reported
             elif item not in self._sounding:
                 self._silent_draws[item] += 1
                 if self._silent_draws[item] >= _SILENT_DRAWS_TO_REPORT:
@@ -299,10 +295,10 @@ class CropReader:
 
 
 def report(reported: dict[str, str], item: str, reason: str) -> None:
-    """Adds the reason why an item is not used, and logs it, unless one was added before."""
+    """Records and logs why an item is not used, the first time."""
     if item not in reported:
         reported[item] = reason
-        _logger.warning('leaving out what cannot be used: %s', reason)
+        _logger.warning('skipping %s', reason)
 
 
 def _too_short(item: str, crop_samples: int, sample_rate: int) -> str:
@@ -310,5 +306,5 @@ def _too_short(item: str, crop_samples: int, sample_rate: int) -> str:
 
 
 def _name(collection: Collection, mix: Sequence[object]) -> str:
-    """Begins a message about a collection: its name, if there are several."""
+    """Begins a message with the name of a collection, if there are several."""
     return f'data.mix {collection.name!r}: ' if len(mix) > 1 else ''

@@ -1,4 +1,4 @@
-"""The tf.data input pipeline: batches of spectrogram or waveform crops, ahead of the device."""
+"""The tf.data input pipeline: batches of spectrogram or waveform crops, read ahead."""
 
 from collections.abc import Iterator
 
@@ -27,16 +27,13 @@ def read_batches(
       rows: rows of the global batch that this process feeds.
 
     Yields:
-      `[len(rows), F, T, 2]` spectrograms or `[len(rows), N]` waveforms, float32.
+      `[len(rows), F, T, C]` spectrograms or `[len(rows), N]` waveforms, float32.
 
     Raises:
       InputError: if hardly anything in the corpus is usable.
     """
-    tf.config.set_visible_devices([], 'GPU')  # or TensorFlow would take the memory that JAX needs
+    tf.config.set_visible_devices([], 'GPU')  # whose memory JAX needs
     is_waveform = config.representation == 'waveform'
-    shape = (spectrogram.bins, config.crop_frames, 2)
-    if is_waveform:
-        shape = (spectrogram.samples(config.crop_frames),)
     failures: list[Exception] = []
 
     def load(number: np.ndarray) -> np.ndarray:
@@ -49,11 +46,11 @@ def read_batches(
         return waveform if is_waveform else to_spectrogram(waveform, spectrogram)
 
     def load_in_graph(number: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(tf.numpy_function(load, [number], tf.float32, stateful=False), shape)
+        return tf.numpy_function(load, [number], tf.float32, stateful=False)
 
     options = tf.data.Options()
     options.deterministic = True
-    # TensorFlow would otherwise start its own thread a core beside JAX's.
+    # By default, TensorFlow starts a thread for each core beside those of JAX.
     options.threading.private_threadpool_size = config.workers
     dataset = (
         tf.data.Dataset.range(steps.start * len(rows), steps.stop * len(rows))
@@ -65,7 +62,7 @@ def read_batches(
     try:
         yield from dataset.as_numpy_iterator()
     except tf.errors.OpError:
-        # TensorFlow reports an exception of `load` as its own, with the stack trace as its text.
+        # TensorFlow replaces an exception of `load` by its own, with the stack trace as text.
         if not failures:
             raise
         raise failures[0] from None

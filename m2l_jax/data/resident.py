@@ -1,9 +1,8 @@
 """The whole corpus as 16-bit samples in device memory, and crops cut from it by the devices.
 
-All channels stand end to end in one long signal, cut into blocks that are shared out among the
-devices. Each block is completed by the samples that follow it, so that a crop that starts in it can
-be cut from it. The starts of usable crops are found once, exactly, and listed as spans: no crop has
-to be rejected later, and a row's crop does not depend on the number of devices.
+All channels form one long signal, cut into blocks that the devices share. Each block also holds the
+samples after it that a crop from its end needs. Spans list the starts of all usable crops: none has
+to be redrawn, and a row's crop does not depend on the number of devices.
 """
 
 import dataclasses
@@ -16,14 +15,14 @@ import numpy as np
 import psutil
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from m2l_jax.audio.pcm import FULL_SCALE, from_int16, to_int16
+from m2l_jax.audio.levels import FULL_SCALE, from_int16, to_int16
 from m2l_jax.data.config import Collection
 from m2l_jax.data.crops import Source, report
 from m2l_jax.interface.errors import InputError
 
 _logger = logging.getLogger(__name__)
 
-_BLOCK = 1 << 20  # samples, less than half a minute: an int32 counts them, whatever the corpus
+_BLOCK = 1 << 20  # samples: an int32 counts those of a block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,18 +55,15 @@ jax.tree_util.register_dataclass(ResidentCorpus)
 def draw_spans(
     corpus: ResidentCorpus, key: jax.Array, rows: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Draws each row's span, and the crop's start within the span's block; `[B]`, int32, each.
+    """Draws each row's span, and the crop's start within its block; `[B]`, int32, each.
 
-    Args:
-      corpus: the corpus.
-      key: of the step.
-      rows: `[B]`, numbers of the rows in the global batch.
+    `key` is the step's; `rows`, `[B]`, are numbers in the global batch.
     """
 
     def draw_row(row):
         span_key, start_key = jax.random.split(jax.random.fold_in(key, row))
         bits = jax.random.bits(span_key, dtype=jnp.uint32)
-        # The last end, 2^32, does not fit into its type: it is left out of the search.
+        # The search leaves out the last end, 2^32, which does not fit into its type.
         span = jnp.searchsorted(corpus.ends[:-1], bits, side='right').astype(jnp.int32)
         offset = jax.random.randint(start_key, (), 0, corpus.count[span])
         return span, corpus.first[span] + offset
@@ -78,13 +74,10 @@ def draw_spans(
 def cut_crops(
     corpus: ResidentCorpus, key: jax.Array, batch_size: int, crop_samples: int, axis: str
 ) -> jax.Array:
-    """Cuts this device's rows of a step's global batch; runs inside `shard_map`.
+    """Cuts this device's rows of a step's global batch, `[B/devices, N]`, float32.
 
-    Each device cuts, for the whole batch, the crops that it holds. Their sum, scattered by rows,
-    brings each crop to the device that trains on it.
-
-    Returns:
-      `[B/devices, N]`, float32.
+    Runs inside `shard_map`: each device cuts the crops that it holds, and a scattered sum brings
+    each to the device that trains on it.
     """
     span, start = draw_spans(corpus, key, jnp.arange(batch_size))
     held = corpus.blocks.shape[0]
@@ -102,9 +95,9 @@ def cut_crops(
 
 
 class ResidentLoader:
-    """Reads collections into host memory, finds the usable crops, and puts all on the devices.
+    """Reads collections, finds the usable crops, and copies all to the devices.
 
-    Every process reads the whole corpus, and holds it as 16-bit samples until the devices do.
+    Every process reads the whole corpus, and holds it until the devices do.
 
     Attributes:
       reported: item -> why it, or some of it, is not used.
@@ -113,11 +106,11 @@ class ResidentLoader:
     def __init__(
         self, mesh: Mesh, axis: str, crop_samples: int, min_rms: float, other_bytes: int = 0
     ):
-        """Takes a mesh with `axis`; each device needs room for `other_bytes` besides."""
+        """Takes a mesh with `axis`; each device needs `other_bytes` for other data."""
         self.reported: dict[str, str] = {}
         self._mesh, self._axis = mesh, axis
         self._crop_samples = crop_samples
-        self._width = _BLOCK + crop_samples - 1  # of a block with the samples that complete it
+        self._width = _BLOCK + crop_samples - 1  # of a block and the samples after it
         self._least_energy = (min_rms * FULL_SCALE) ** 2 * crop_samples
         self._min_rms = min_rms
         self._other_bytes = other_bytes
@@ -132,7 +125,7 @@ class ResidentLoader:
           InputError: if a collection has no usable crop, or a device not enough memory.
         """
         sizes = [source.samples for _, source in mix]
-        if None not in sizes:  # refuse before hours of audio are read
+        if None not in sizes:  # before hours of audio are read
             self._check_memory(sum(sizes))
         spans = np.concatenate([self._read_collection(*entry) for entry in mix])
         self._begins = np.cumsum([0, *map(len, self._signals)])
@@ -144,7 +137,7 @@ class ResidentLoader:
         return corpus
 
     def items_of(self, corpus: ResidentCorpus, key: jax.Array, batch_size: int) -> list[str]:
-        """Returns the item of each row of the batch that a step's key draws."""
+        """Returns the item of each row of the batch of a step's key."""
         table = jax.tree.map(
             lambda array: jnp.asarray(np.asarray(array)), dataclasses.replace(corpus, blocks=None)
         )
@@ -191,7 +184,7 @@ class ResidentLoader:
         for begin in range(0, len(signal) - crop + 1, _BLOCK):
             part = signal[begin : begin + self._width]
             samples = to_int16(np.nan_to_num(part)).astype(np.int64)
-            energy = np.cumsum(np.pad(samples**2, (1, 0)))  # of whole numbers: nothing is rounded
+            energy = np.cumsum(np.pad(samples**2, (1, 0)))  # integers: exact
             broken = np.cumsum(np.pad(~np.isfinite(part), (1, 0)))
             is_loud = energy[crop:] - energy[:-crop] >= self._least_energy
             usable = is_loud & (broken[crop:] == broken[:-crop])
@@ -200,7 +193,7 @@ class ResidentLoader:
                 yield begin + int(first), int(end - first)
 
     def _place(self, spans: np.ndarray) -> ResidentCorpus:
-        """Puts the signals and the spans, each of which lies in one block, on the devices."""
+        """Copies the signals, and the spans, each within one block, to the devices."""
         first, count, probability = spans.T.copy()
         ends = np.minimum(np.cumsum(probability) / np.sum(probability) * 2.0**32, 2.0**32 - 1)
         rows = self._blocks_per_device(self._samples) * self._mesh.size
@@ -232,7 +225,7 @@ class ResidentLoader:
         return -(-samples // (_BLOCK * self._mesh.size))
 
     def _check_memory(self, samples: int) -> int:
-        """Returns the bytes that a corpus takes on a device; raises InputError if it lacks them."""
+        """Returns the bytes of a corpus on each device; raises InputError if there are fewer."""
         wanted, free = self._blocks_per_device(samples) * self._width * 2, _free_memory(self._mesh)
         if wanted + self._other_bytes > free:
             raise InputError(
@@ -260,5 +253,5 @@ def _free_memory(mesh: Mesh) -> int:
     statistics = mesh.local_devices[0].memory_stats()
     if statistics and 'bytes_limit' in statistics:
         return statistics['bytes_limit'] - statistics.get('bytes_in_use', 0)
-    # A CPU, whose devices share the machine's memory.
+    # CPU devices share the machine's memory.
     return psutil.virtual_memory().available // len(mesh.local_devices)

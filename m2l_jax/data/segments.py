@@ -1,7 +1,7 @@
-"""Cutting audio files into overlapping segments, as `prepare` does.
+"""Overlapping segments into which `prepare` cuts audio files.
 
-A training crop has to lie in one segment. Segments overlap by one sample less than a crop, so that
-every crop of the file lies in exactly one segment, and none is more likely than another.
+Segments overlap by one sample less than a crop: every crop of a file lies in exactly one segment,
+so that all are equally likely.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from m2l_jax.interface.errors import InputError
 
 _NOTES = ('job.json', 'preparation.json')  # of `prepare`, the second of earlier versions
 
-# That crops are counted in. A model with another takes crops of another length: `check_crop`.
+# Of `crop_frames`. Models with other spectrograms are checked by `check_crop`.
 _SPECTROGRAM = SpectrogramConfig()
 
 
@@ -27,10 +27,9 @@ class SegmentConfig:
     Attributes:
       sample_rate: of the stored audio, in Hz.
       segment_seconds: length of a segment, longer than a crop.
-      crop_frames: of the longest crop that training will cut: spectrogram frames of 2048 samples,
-        512 apart.
-      min_rms: segments below this root mean square, of full scale 1, are left out.
-      shard_megabytes: of audio in a shard, about, in 10⁶ bytes.
+      crop_frames: frames, of 2048 samples and 512 apart, of the longest crop in training.
+      min_rms: least root mean square of a segment, for full scale 1.
+      shard_megabytes: of audio in a shard, approximately, in 10⁶ bytes.
     """
 
     sample_rate: int
@@ -69,22 +68,18 @@ class SegmentConfig:
         return self.segment_samples - self.crop_samples + 1
 
     def count(self, samples: int) -> int:
-        """Segments of a file of so many samples, at least a crop."""
+        """Segments of a file of `samples`, at least a crop."""
         crops = samples - self.crop_samples + 1
         return -(-crops // self.hop)
 
     def bounds(self, number: int, samples: int) -> tuple[int, int]:
-        """First sample, and the one after the last, of a segment of a file of so many samples."""
+        """First sample of a segment of a file of `samples`, and the one after its last."""
         start = number * self.hop
         return start, min(start + self.segment_samples, samples)
 
 
 def read_config(folder: str | os.PathLike[str]) -> SegmentConfig | None:
-    """Reads the settings that a folder was prepared with; None if `prepare` has not written it.
-
-    Raises:
-      InputError: if they cannot be read.
-    """
+    """Reads the settings of a prepared folder, or raises InputError; None for other folders."""
     for path in (pathlib.Path(folder, name) for name in _NOTES):
         if not path.exists():
             continue
@@ -98,17 +93,15 @@ def read_config(folder: str | os.PathLike[str]) -> SegmentConfig | None:
 
 
 def check_crop(folder: str | os.PathLike[str], sample_rate: int, crop_samples: int) -> None:
-    """Checks that a dataset's segments overlap enough for a training's crops.
-
-    A dataset that `prepare` has not written passes.
+    """Checks that a prepared dataset's segments overlap enough; other datasets pass.
 
     Args:
-      folder: the dataset's.
-      sample_rate: the training's, in Hz.
+      folder: of the dataset.
+      sample_rate: of the training, in Hz.
       crop_samples: length of its crops, at that rate.
 
     Raises:
-      InputError: if its crops are longer, for then some of them lie in no segment.
+      InputError: if crops of this length would lie in no segment.
     """
     config = read_config(folder)
     if config is None:

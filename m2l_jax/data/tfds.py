@@ -1,7 +1,7 @@
-"""TFDS datasets: audio of any of them read record by record, and this project's own written.
+"""TFDS datasets: reads audio record by record, and writes this project's own.
 
-What is written, plain TFDS opens: `builder_from_directory(folder).as_data_source('train')`. None
-of it needs TensorFlow. TFDS itself takes long to import, hence the imports within functions.
+TFDS alone can open them: `builder_from_directory(folder).as_data_source('train')`. Nothing here
+needs TensorFlow. TFDS is imported within functions, because that takes long.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from m2l_jax.audio.files import resample
-from m2l_jax.audio.pcm import FULL_SCALE, from_int16
+from m2l_jax.audio.levels import FULL_SCALE, from_int16
 from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.paths import replaced_file
 
@@ -26,7 +26,7 @@ INFO = 'dataset_info.json'  # TFDS opens a dataset by it
 SPLIT = 'train'
 _PREFIX = 'tfds:'
 _AUDIO, _SAMPLE_RATE = 'audio', 'sample_rate'
-# One record a group and no compression, for records are read one by one, in any order.
+# One record a group and no compression: records are read one by one, in any order.
 _WRITER_OPTIONS = 'group_size:1,uncompressed'
 
 
@@ -122,7 +122,7 @@ def _check_features(features: Any, path: str) -> int:
         raise InputError(f'{path}: the feature {_AUDIO!r} has {rank} axes: 1 or 2 are read')
     rate = getattr(feature, 'sample_rate', None) or 0  # TFDS stores an unknown rate as 0
     if not rate and _SAMPLE_RATE not in features:
-        raise InputError(f'{path} does not tell its sample rate: build it again with `prepare`')
+        raise InputError(f'{path} states no sample rate: build it again with `prepare`')
     return int(rate)
 
 

@@ -1,4 +1,4 @@
-"""Clips that training never sees, reconstructed and measured while it runs."""
+"""Evaluation on held-out clips during training."""
 
 import dataclasses
 import logging
@@ -27,13 +27,13 @@ _SEED = 0  # of the decoding noise
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """Evaluation on held-out clips while training runs.
+    """Settings of the evaluation during training.
 
     Attributes:
-      path: folder of audio files (searched recursively) or a file; several with commas between;
+      path: folder of audio files (searched recursively) or a file; several separated by commas;
         '' for no evaluation.
-      every: steps between two evaluations.
-      clips: most files that are used, evenly spaced through their sorted list.
+      every: steps between evaluations.
+      clips: most files, evenly spaced through their sorted list.
       seconds: of each file, from its start.
       media_clips: clips that are also written as audio and pictures.
       denoising_steps: evaluations of the model in decoding.
@@ -59,10 +59,10 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ClipMedia:
-    """A clip to hear and to look at.
+    """A clip to listen to and look at.
 
     Attributes:
-      name: of the clip, the same in each evaluation and no other clip's.
+      name: of the clip, unique, the same in each evaluation.
       original, reconstruction: `[channels, samples]`, float32.
       picture: both waveforms and spectrograms, `[height, width, 3]`, uint8.
     """
@@ -78,10 +78,10 @@ class Evaluation:
     """Results of one evaluation.
 
     Attributes:
-      scalars: the figures by their names in TensorBoard; see `HeldOutClips.evaluate`.
+      scalars: figures by their names in TensorBoard; see `HeldOutClips.evaluate`.
       media: some of the clips.
-      sample_rate: of the audio in `media`, in Hz.
-      seconds: that the evaluation took.
+      sample_rate: of `media`, in Hz.
+      seconds: duration of the evaluation.
     """
 
     scalars: dict[str, float]
@@ -90,7 +90,7 @@ class Evaluation:
     seconds: float
 
     def describe(self) -> str:
-        """The main figures, in one line for the log."""
+        """One line for the log with the main figures."""
         figures = {name.removeprefix('evaluation/'): value for name, value in self.scalars.items()}
         return (
             f'{metrics.describe(figures)}, loss {figures["loss"]:.4g}, latent gain '
@@ -99,13 +99,13 @@ class Evaluation:
 
 
 class HeldOutClips:
-    """Held-out clips of one length, read once, on which any parameters are measured.
+    """Held-out clips of one length, read once, for evaluations of any parameters.
 
-    Runs in one process on one of its devices, whatever mesh the parameters live on, in the model's
-    own dtype, compiled once. The same parameters give the same figures.
+    Evaluations run on one device of one process, in the model's dtype, compiled once. The same
+    parameters give the same figures.
 
     Args:
-      config: which clips; its path is not empty.
+      config: its path is not empty.
       model: the model in training.
       crop_frames: spectrogram frames of a crop for the figures by noise level, as in training; a
         multiple of the model's time downsampling.
@@ -134,7 +134,7 @@ class HeldOutClips:
             )
         self.clips = read_clips(config, spectrogram.sample_rate, samples)
         self._config = config
-        # Without parameters: those of each evaluation come with it.
+        # `evaluate` sets the parameters.
         self._codec = EncoderDecoder.from_params(model, {}, dtype=model.config.dtype)
         self._crops = to_spectrogram(
             cut_crops(self.clips, spectrogram.samples(crop_frames)), spectrogram
@@ -142,21 +142,18 @@ class HeldOutClips:
         self._measure_bins = noise_bins.make_measure(self._codec.model, huber_scale, delta)
 
     def evaluate(self, params: Params) -> Evaluation:
-        """Reconstructs the clips, and denoises crops of them at each of eight noise levels.
+        """Reconstructs the clips, and denoises crops of them at eight noise levels.
 
-        The scalars, all with `evaluation/` before their names, are
-
-        - the means of `metrics.METRICS` over the clips;
-        - loss, error and the latents' gain by noise level, and the latents' spread: see
-          `evaluation.noise_bins.name_figures`.
+        The scalars, named `evaluation/…`, are the means of `metrics.METRICS` over the clips, and
+        the figures of `noise_bins.name_figures`.
 
         Args:
-          params: NumPy arrays, or JAX arrays of which each device holds the whole.
+          params: NumPy arrays, or JAX arrays that each device holds whole.
 
         Raises:
           InputError: if the model gives NaN.
         """
-        jax.block_until_ready(params)  # the steps before are not part of the time taken
+        jax.block_until_ready(params)  # so that the time excludes earlier steps
         begin = time.monotonic()
         params = jax.tree.map(_on_one_device, params)
         codec = self._codec.with_params(params)
@@ -177,7 +174,7 @@ class HeldOutClips:
         )
 
     def measure_noise_levels(self, params: Params) -> dict[str, float]:
-        """The figures of `evaluate` that need no reconstruction, without `evaluation/`."""
+        """Measures the figures that need no reconstruction; names without `evaluation/`."""
         figures = self._measure_bins(params, self._crops)
         return noise_bins.name_figures(figures, self._codec.config.noise)
 
@@ -185,8 +182,8 @@ class HeldOutClips:
 def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list[Clip]:
     """Reads the first `samples` of at most `config.clips` files, at the given rate in Hz.
 
-    The sorted list of files is divided into as many equal parts. The first usable file of each is
-    taken; those before it are logged with the reason.
+    The sorted list of files is split into equal parts, one a clip. The first usable file of each
+    part is taken; the reasons against those before it are logged.
 
     Raises:
       InputError: if a folder is missing, or no file can be used.
@@ -213,7 +210,7 @@ def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list
 
 
 def _read_clip(path: str, sample_rate: int, samples: int) -> np.ndarray:
-    """`[channels, samples]` of a file, if it can be measured."""
+    """Reads `[channels, samples]` of a file, or raises InputError if it cannot be measured."""
     info = files.read_info(path)
     log_once(path, info.warning)
     stored = info.samples_at(sample_rate)
@@ -231,7 +228,6 @@ def _read_clip(path: str, sample_rate: int, samples: int) -> np.ndarray:
 
 
 def _on_one_device(leaf: jax.Array | np.ndarray) -> jax.Array:
-    """Copies a leaf, which one of this process's devices holds whole, to its first device."""
-    # Always that device, so that the next evaluation compiles nothing.
+    """Copies a leaf to this process's first device: always the same, so that it compiles once."""
     whole = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
     return jax.device_put(whole, jax.local_devices()[0])

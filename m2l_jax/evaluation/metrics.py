@@ -1,6 +1,6 @@
-"""Distances of a reconstruction from its original: NumPy, float64, one figure a pair of signals.
+"""Metrics of a reconstruction against its original, in NumPy and float64.
 
-Signals are read block by block: an hour needs no more memory beside them than a minute.
+They read signals block by block, so that memory does not grow with their length.
 """
 
 import dataclasses
@@ -208,7 +208,7 @@ def mel_filters(sample_rate: int) -> np.ndarray:
     return np.maximum(triangles, 0) * 2 / (above - below)
 
 
-# All that is measured, printed and drawn of a reconstruction. A new metric is one more entry.
+# All metrics that are measured, printed and drawn: add new ones here.
 METRICS = {
     'si_sdr': Metric(lambda x, y, _: si_sdr(x, y), 'SI-SDR', 'dB', 2, higher_is_better=True),
     'lsd': Metric(lambda x, y, _: log_spectral_distance(x, y), 'log-spectral distance', 'dB', 2),

@@ -1,7 +1,8 @@
 """Figures of a model at each noise level, on the same crops with the same noise every time."""
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ BINS = 8
 _SEED = 0  # of the noise
 _NOISY = 5.0  # σ from which on hardly anything but the latents identifies the clip
 _SATURATED = 0.99
+_OWN, _OTHER, _MEAN = range(3)  # latents that a crop is denoised with
 
 
 class BinFigures(NamedTuple):
@@ -85,52 +87,8 @@ def make_measure(model: Music2Latent, huber_scale: float, delta: float) -> Measu
       delta: Δ between the student's and the teacher's noise index. Training shrinks it; a fixed one
         makes evaluations comparable.
     """
-    levels = model.config.noise
-    own, other, mean = range(3)
-
-    def apply(params, *inputs, method):
-        return model.apply({'params': params}, *inputs, method=method)
-
-    @jax.jit
-    def condition(params, crops):
-        latents = apply(params, crops, method='encode')
-        conditions = jnp.stack(
-            [
-                latents,
-                jnp.roll(latents, len(crops) // 2, axis=0),
-                jnp.broadcast_to(jnp.mean(latents, axis=(0, 1)), latents.shape),
-            ]
-        )  # [3, B, t, C]
-        pyramids = jax.lax.map(lambda given: apply(params, given, method='pyramid'), conditions)
-        return pyramids, latent_spread(latent_moments(latents))
-
-    @jax.jit
-    def measure_bin(params, crops, pyramids, number, index):
-        keys = jax.random.split(random_key(_SEED), len(crops))
-        noise = jax.vmap(
-            lambda key: jax.random.normal(jax.random.fold_in(key, number), crops.shape[1:])
-        )(keys)
-        sigma, teacher_sigma = (
-            jnp.full(len(crops), levels.sigma(i)) for i in (index, teacher_index(index, delta))
-        )
-
-        def denoise(given):
-            kind, sigma = given
-            pyramid = jax.tree.map(lambda level: level[kind], pyramids)
-            return apply(params, add_noise(crops, noise, sigma), sigma, pyramid, method='denoise')
-
-        # One after another, so that the model is compiled once.
-        kinds = jnp.array([own, own, other, mean])
-        sigmas = jnp.stack([sigma, teacher_sigma, sigma, sigma])
-        student, teacher, *others = jax.lax.map(denoise, (kinds, sigmas))
-        losses = consistency_loss(
-            lambda *_: student, lambda *_: teacher, crops, noise, sigma, teacher_sigma, huber_scale
-        )
-        errors = [_rms(output - crops) for output in (student, *others)]
-        magnitudes = [
-            _rms(_magnitude(output) - _magnitude(crops)) for output in (student, others[0])
-        ]
-        return jnp.stack([jnp.mean(losses), *errors, *magnitudes])
+    condition = jax.jit(functools.partial(_condition, model))
+    measure_bin = jax.jit(functools.partial(_measure_bin, model, huber_scale, delta))
 
     def measure(
         params: Params, crops: np.ndarray, after_bin: Callable[[], None] = lambda: None
@@ -148,6 +106,58 @@ def make_measure(model: Music2Latent, huber_scale: float, delta: float) -> Measu
 
     measure.programs = condition, measure_bin
     return measure
+
+
+def _condition(
+    model: Music2Latent, params: Params, crops: jax.Array
+) -> tuple[Any, dict[str, jax.Array]]:
+    """Pyramids of each crop's own, another crop's and the mean latents; the latents' spread."""
+    latents = model.apply({'params': params}, crops, method='encode')
+    other = jnp.roll(latents, len(crops) // 2, axis=0)
+    mean = jnp.broadcast_to(jnp.mean(latents, axis=(0, 1)), latents.shape)
+    pyramids = jax.lax.map(
+        lambda given: model.apply({'params': params}, given, method='pyramid'),
+        jnp.stack([latents, other, mean]),  # [3, B, T/8, C]
+    )
+    return pyramids, latent_spread(latent_moments(latents))
+
+
+def _measure_bin(
+    model: Music2Latent,
+    huber_scale: float,
+    delta: float,
+    params: Params,
+    crops: jax.Array,
+    pyramids: Any,
+    number: jax.Array,
+    index: jax.Array,
+) -> jax.Array:
+    """The first six of `BinFigures` at a noise index, `[6]`; `number` is the bin's."""
+    keys = jax.random.split(random_key(_SEED), len(crops))
+    noise = jax.vmap(
+        lambda key: jax.random.normal(jax.random.fold_in(key, number), crops.shape[1:])
+    )(keys)
+    sigma, teacher_sigma = (
+        jnp.full(len(crops), model.config.noise.sigma(i))
+        for i in (index, teacher_index(index, delta))
+    )
+
+    def denoise(given: tuple[jax.Array, jax.Array]) -> jax.Array:
+        kind, sigma = given
+        pyramid = jax.tree.map(lambda level: level[kind], pyramids)
+        noisy = add_noise(crops, noise, sigma)
+        return model.apply({'params': params}, noisy, sigma, pyramid, method='denoise')
+
+    # One after another, so that the model is compiled once.
+    kinds = jnp.array([_OWN, _OWN, _OTHER, _MEAN])
+    sigmas = jnp.stack([sigma, teacher_sigma, sigma, sigma])
+    student, teacher, other, mean = jax.lax.map(denoise, (kinds, sigmas))
+    losses = consistency_loss(
+        lambda *_: student, lambda *_: teacher, crops, noise, sigma, teacher_sigma, huber_scale
+    )
+    errors = [_rms(output - crops) for output in (student, other, mean)]
+    magnitudes = [_rms(_magnitude(output) - _magnitude(crops)) for output in (student, other)]
+    return jnp.stack([jnp.mean(losses), *errors, *magnitudes])
 
 
 def name_figures(figures: BinFigures, levels: NoiseLevels) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Comparison with the PyTorch package, stage by stage, on the same input and noise."""
+"""Comparison with the PyTorch package, stage by stage, for the same input and noise."""
 
 import contextlib
 import dataclasses
@@ -28,13 +28,12 @@ from m2l_jax.torch_weights.state_dict import from_state_dict
 
 SEED = 0  # of the decoding noise
 
-_LONGEST_SECONDS = 60  # a chunk
+_LONGEST_SECONDS = 60  # of a chunk
 _DECODES = {1: 'decode, 1 step', 3: 'decode, 3 steps'}
 
 Stages = dict[str, np.ndarray]
 
-# Least signal-to-noise ratio in dB, by the computation's type: latents, what is decoded from them
-# as a spectrogram, as a waveform, and everything else.
+# Least signal-to-noise ratio in dB by dtype and the beginning of a stage's name.
 _TOLERANCES = {
     'float32': {'latents': 95.0, 'denoised': 85.0, 'waveform': 80.0, 'decode': 80.0, '': 90.0},
     'bfloat16': {'latents': 35.0, 'denoised': 25.0, 'waveform': 20.0, 'decode': 20.0, '': 30.0},
@@ -43,15 +42,15 @@ _TOLERANCES = {
 
 @dataclasses.dataclass(frozen=True)
 class StageResult:
-    """Distance of a stage's output from the reference's.
+    """Errors of a stage's output against the reference.
 
     Attributes:
       name: of the stage.
       shape: of its output, channels last.
       max_abs_error: largest absolute difference.
-      relative_l2: norm of the difference over the norm of the reference.
-      snr: the same in dB, -20·log₁₀.
-      tolerance: the least SNR that passes, in dB.
+      relative_l2: norm of the difference over that of the reference.
+      snr: -20·log₁₀ of `relative_l2`, in dB.
+      tolerance: least SNR that passes, in dB.
     """
 
     name: str
@@ -75,8 +74,8 @@ def compare_file(
     Args:
       checkpoint: .pt or .safetensors file or a packaged name; None for random weights at full size.
       audio: any audio file.
-      seconds: of it.
-      dtype: of this model's computation.
+      seconds: length of the beginning.
+      dtype: of this implementation.
     """
     if checkpoint is None:
         config = ModelConfig()
@@ -94,16 +93,16 @@ def compare_with_reference(
     waveform: np.ndarray,
     dtype: str = 'float32',
 ) -> list[StageResult]:
-    """Runs both models on the audio, each on its own outputs from stage to stage.
+    """Runs both models on the audio; each stage gets the outputs of its own model.
 
     Args:
-      config: the model's sizes.
-      tensors: its weights, as the package names them.
+      config: sizes of the model.
+      tensors: its weights by the package's names.
       waveform: `[channels, samples]`, at the model's rate.
-      dtype: of this model's computation; the reference computes in float32.
+      dtype: of this implementation; the reference computes in float32.
 
     Raises:
-      InputError: if the package is not installed, or for audio that cannot be encoded.
+      InputError: if the package is not installed, or the audio is too short or too long.
     """
     params = from_state_dict(tensors, config)
     codec = EncoderDecoder.from_params(Music2Latent(config), params, dtype=dtype)
@@ -121,33 +120,20 @@ def compare_with_reference(
 
 
 def describe_stages(stages: Sequence[StageResult]) -> str:
-    """A table with a row for each stage."""
-    rows = [('stage', 'shape', 'max abs error', 'relative L2', 'SNR dB', 'at least', '')]
-    rows += [
-        (
-            stage.name,
-            '×'.join(map(str, stage.shape)),
-            f'{stage.max_abs_error:.1e}',
-            f'{stage.relative_l2:.1e}',
-            f'{stage.snr:.1f}',
-            f'{stage.tolerance:.0f}',
-            'ok' if stage.passed else 'TOO FAR',
-        )
-        for stage in stages
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = {0, 1}  # columns of text
-    return '\n'.join(
-        '  '.join(
-            f'{cell:{"<" if column in left else ">"}{width}}'
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    """Formats a table with a row for each stage."""
+    shapes = ['×'.join(map(str, stage.shape)) for stage in stages]
+    form = f'{{:<{max(len(stage.name) for stage in stages)}}}  {{:<{max(map(len, shapes))}}}  '
+    form += '{:>13}  {:>11}  {:>6}  {:>8}  {}'
+    rows = [form.format('stage', 'shape', 'max abs error', 'relative L2', 'SNR dB', 'at least', '')]
+    for stage, shape in zip(stages, shapes, strict=True):
+        errors = (f'{stage.max_abs_error:.1e}', f'{stage.relative_l2:.1e}', f'{stage.snr:.1f}')
+        verdict = 'ok' if stage.passed else 'TOO FAR'
+        rows.append(form.format(stage.name, shape, *errors, f'{stage.tolerance:.0f}', verdict))
+    return '\n'.join(map(str.rstrip, rows))
 
 
 def measure(name: str, ours: np.ndarray, reference: np.ndarray, dtype: str) -> StageResult:
-    """The errors of one stage, computed in float64."""
+    """Computes the errors of a stage in float64."""
     reference = np.asarray(reference, np.float64)
     if ours.shape != reference.shape:
         raise ValueError(f'{name}: {ours.shape} here, {reference.shape} in the reference')
@@ -245,7 +231,7 @@ def _run_reference(network: Any, config: ModelConfig, waveform: np.ndarray) -> S
 
 @contextlib.contextmanager
 def injected_noise(noises: Iterator[np.ndarray]) -> Iterator[None]:
-    """Makes PyTorch's normal generator return the given `[B, F, T, 2]`, one after another."""
+    """Makes PyTorch's normal generator return the given `[B, F, T, C]`, one after another."""
     import torch
 
     noises = iter(noises)
@@ -258,7 +244,7 @@ def injected_noise(noises: Iterator[np.ndarray]) -> Iterator[None]:
 
 
 def _noise(config: ModelConfig, rows: int, frames: int, step: int) -> np.ndarray:
-    """The noise that `EncoderDecoder.decode` draws for a single chunk."""
+    """Draws the noise of `EncoderDecoder.decode` for a single chunk."""
     keys = jnp.stack([channel_key(SEED, row) for row in range(rows)])
     positions = jnp.tile(jnp.arange(frames // config.time_downsampling), (rows, 1))
     return np.asarray(decoding_noise(config, keys, positions, step))
@@ -269,5 +255,5 @@ def _channels_first(array: np.ndarray) -> np.ndarray:
 
 
 def _channels_last(array: np.ndarray) -> np.ndarray:
-    """`[B, C, ...]` to `[B, ..., C]`; a waveform `[B, N]` stays."""
+    """Moves `[B, C, ...]` to `[B, ..., C]`; keeps a waveform `[B, N]`."""
     return np.moveaxis(array, 1, -1) if array.ndim > 2 else array

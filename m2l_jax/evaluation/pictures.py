@@ -1,4 +1,4 @@
-"""Pictures: a reconstruction beside its original, and the curves of a training run."""
+"""Pictures of reconstructions next to their originals, and of the curves of a training run."""
 
 import os
 from collections.abc import Mapping
@@ -9,8 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from m2l_jax.evaluation.metrics import HOP, METRICS, power_spectrogram_db
-from m2l_jax.interface.json_files import write_json
-from m2l_jax.interface.paths import new_folder, replaced_file
+from m2l_jax.interface.paths import new_folder, replaced_file, write_json
 
 Curve = Mapping[int, float]
 

@@ -1,4 +1,4 @@
-"""The report on how well a model reconstructs audio, beside another model and baselines."""
+"""Reports how well a model reconstructs audio, compared with another model and baselines."""
 
 import contextlib
 import dataclasses
@@ -16,8 +16,7 @@ from m2l_jax.evaluation.clips import Clip, cut_clips, cut_crops
 from m2l_jax.evaluation.reconstruction import reconstruct
 from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.json_files import write_json
-from m2l_jax.interface.paths import new_folder
+from m2l_jax.interface.paths import new_folder, write_json
 from m2l_jax.interface.progress import ProgressBar
 
 RELEASED = 'released'

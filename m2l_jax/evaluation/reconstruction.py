@@ -1,4 +1,4 @@
-"""Audio encoded, decoded, measured, and written beside its original."""
+"""Reconstruction of audio: encodes, decodes, measures, and writes it next to its original."""
 
 import dataclasses
 import os

@@ -1,9 +1,12 @@
 """Start and end of every command: flags, logging, and one line for a user's mistake."""
 
+import functools
 import logging
 import math
 import os
+import pathlib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 import ml_collections
@@ -13,7 +16,6 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from m2l_jax.interface.errors import InputError, Interrupted
-from m2l_jax.interface.logs import hush_closed_loops, is_news
 from m2l_jax.interface.settings import LARGEST_SEED
 
 absl_flags.disclaim_key_flags()  # so that --help shows --config among the command's own
@@ -79,7 +81,7 @@ def run(main: Callable[[], None]) -> None:
     An InputError becomes one line and exit code 1; an Interrupted, one line and exit code 75.
     """
     _configure_logging()
-    hush_closed_loops()
+    sys.unraisablehook = functools.partial(show_unraisable, sys.unraisablehook)
 
     def guarded_main(positional: Sequence[str]) -> None:
         if len(positional) > 1:
@@ -87,16 +89,21 @@ def run(main: Callable[[], None]) -> None:
         try:
             main()
         except (InputError, Interrupted) as error:
-            sys.exit(tell(error))
+            sys.exit(report_error(error))
         except (RuntimeError, AssertionError):
-            if 'jax' in sys.modules:
-                _fail_without_devices()
+            if 'jax' in sys.modules:  # it raises these wherever a missing device is first used
+                from m2l_jax.interface.devices import check_devices
+
+                try:
+                    check_devices()
+                except InputError as error:
+                    sys.exit(report_error(error))
             raise
 
     app.run(guarded_main, flags_parser=_parse_flags)
 
 
-def tell(error: InputError | Interrupted) -> int:
+def report_error(error: InputError | Interrupted) -> int:
     """Prints the error that ends a command, and returns the command's exit code."""
     is_interrupted = isinstance(error, Interrupted)
     print(error if is_interrupted else f'error: {error}', file=sys.stderr)
@@ -108,10 +115,24 @@ def _configure_logging() -> None:
     # TensorFlow logs from C++ as it starts, about oneDNN in spite of the level.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-    absl_logging.get_absl_handler().setFormatter(logging.Formatter('%(asctime)s %(message)s', '%T'))
-    absl_logging.get_absl_handler().addFilter(is_news)
+    handler = absl_logging.get_absl_handler()
+    handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%T'))
+    handler.addFilter(is_news)
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger('m2l_jax').setLevel(logging.INFO)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """False for a stack trace of Orbax, which raises the same error."""
+    return record.exc_info is None or 'orbax' not in pathlib.Path(record.pathname).parts
+
+
+def show_unraisable(
+    show: Callable[['sys.UnraisableHookArgs'], None], unraisable: 'sys.UnraisableHookArgs'
+) -> None:
+    """After a failed save, TensorStore's threads raise `Event loop is closed` hundreds of times."""
+    if str(unraisable.exc_value) != 'Event loop is closed':
+        show(unraisable)
 
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
@@ -131,23 +152,12 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
             raise
         _fail('the configs import each other from the folder `configs`: run from the one above it')
     except (AttributeError, KeyError) as error:
-        # An override of a field that the config lacks: ml_collections raises these from inside
-        # the flag parser, with the nearest valid name on the message's second line.
-        if 'ml_collections' not in _raised_in(error):
+        # An override of a field that the config lacks; the second line has the nearest name.
+        if 'ml_collections' not in traceback.extract_tb(error.__traceback__)[-1].filename:
             raise
         message = str(error.args[0]).replace('\\n', '\n').replace("\\'", "'")
         name, *hint = (line.strip('\'" ') for line in message.splitlines())
         _fail(f'unknown config field {name!r}' + ''.join(f'. {line}' for line in hint))
-
-
-def _fail_without_devices() -> None:
-    """Ends the command if JAX has no device; JAX raises that wherever one is first used."""
-    from m2l_jax.interface.devices import check_devices
-
-    try:
-        check_devices()
-    except InputError as error:
-        sys.exit(tell(error))
 
 
 def _with_underscores(argument: str) -> str:
@@ -156,12 +166,5 @@ def _with_underscores(argument: str) -> str:
     return '--' + name[2:].replace('-', '_') + equals + value if name[:2] == '--' else argument
 
 
-def _raised_in(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace.tb_frame.f_code.co_filename
-
-
 def _fail(message: str) -> None:
-    sys.exit(tell(InputError(message)))
+    sys.exit(report_error(InputError(message)))

@@ -1,6 +1,7 @@
 """JAX's settings and devices, in a process that may belong to others."""
 
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -16,7 +17,7 @@ _FORKED_IN_USE = threading.Event()
 
 @contextlib.contextmanager
 def standard_jax() -> Iterator[None]:
-    """Sets JAX's default rules for this thread, whatever the caller has set; also a decorator.
+    """Overrides the caller's settings of JAX by its defaults in this thread; also a decorator.
 
     The results depend on types, promotion and random streams.
 
@@ -34,12 +35,28 @@ def standard_jax() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def root_logger_kept() -> Iterator[None]:
+    """Keeps absl from adding a handler to the root logger; also a decorator.
+
+    With one, a later `logging.basicConfig` of the caller's would do nothing.
+    """
+    if logging.root.handlers:
+        yield
+        return
+    logging.root.addHandler(logging.lastResort)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(logging.lastResort)
+
+
 def check_devices() -> None:
     """Refuses a process in which JAX cannot compute.
 
     Raises:
       InputError: if JAX has no device of the platform asked for, or the process was forked from one
-        that used JAX: it would wait forever for threads that only the parent has.
+        that used JAX: it would wait forever for the parent's threads.
     """
     if _FORKED_IN_USE.is_set():
         raise InputError(
@@ -60,7 +77,7 @@ def check_devices() -> None:
 def compute_once(function: Callable[[], Any], sharding: Any = None) -> Any:
     """Runs a function of hundreds of small random draws, such as an initialisation, jitted.
 
-    On a CPU, XLA would take twice as long to optimise them as to compile them as they are.
+    On a CPU, without optimisation, which takes twice as long as the rest of the compilation.
     """
     options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}
     return jax.jit(function, out_shardings=sharding, compiler_options=options)()

@@ -1,4 +1,14 @@
-"""The exceptions that end a command without a stack trace."""
+"""The exceptions that end a command without a stack trace, and requests to stop."""
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+
+_logger = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class InputError(ValueError):
@@ -15,6 +25,40 @@ class Interrupted(Exception):
     It was asked to stop, or lost another process; the message says which, and what is saved.
     Commands print it and exit with code 75.
     """
+
+
+class StopRequest:
+    """True once SIGTERM, of a scheduler or a reclaimed machine, or Ctrl-C has come."""
+
+    def __init__(self):
+        self._received: signal.Signals | None = None
+
+    def __bool__(self) -> bool:
+        return self._received is not None
+
+    @contextlib.contextmanager
+    def watched(self, promise: str) -> Iterator[None]:
+        """Notes the first SIGTERM or SIGINT, and logs `promise`; a second has its usual effect."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread gets signals
+            return
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        def note(number: int, frame: object) -> None:
+            restore()
+            self._received = signal.Signals(number)
+            _logger.warning('%s: %s', self._received.name, promise)
+
+        for number in _SIGNALS:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            restore()
 
 
 def first_line(error: Exception) -> str:

@@ -20,13 +20,7 @@ _BLOCK = 1000  # files whose sizes a thread asks for at a time
 
 
 class Found(NamedTuple):
-    """Files found by `find_files`.
-
-    Attributes:
-      folder: that they share.
-      files: as absolute paths, each once, sorted.
-      left_out: files beside them of other kinds that were asked for.
-    """
+    """Files as absolute paths, each once, sorted; files of other kinds; the folder they share."""
 
     folder: str
     files: list[str]
@@ -36,13 +30,10 @@ class Found(NamedTuple):
 def list_files(
     path: str | os.PathLike[str], suffixes: Collection[str], others: Collection[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """Lists a file by itself, or the files below a folder, sorted.
+    """Lists a file by itself, or those below a folder that end in `suffixes`, and in `others`.
 
-    Skips hidden files and folders, and links to folders, which are logged; suffixes are lower-case
-    and match in any case.
-
-    Returns:
-      The files below a folder that end in one of `suffixes`, and those that end in one of `others`.
+    Both lists are sorted. Skips hidden files and folders, and links to folders, which are logged;
+    suffixes are lower-case and match in any case.
 
     Raises:
       InputError: if there is no such file or folder, or a folder below cannot be read.
@@ -70,11 +61,7 @@ def list_files(
 
 
 def split_inputs(inputs: str) -> list[str]:
-    """Splits at commas, but for an existing path with a comma in it.
-
-    Raises:
-      InputError: if nothing stands before or after a comma.
-    """
+    """Splits at commas, but for an existing path with a comma in it; refuses empty parts."""
     if os.path.exists(inputs):
         return [inputs]
     parts = [part.strip() for part in inputs.split(',')]
@@ -97,7 +84,7 @@ def find_files(
       others: suffixes of files to report as left out of folders and patterns.
 
     Returns:
-      The files. Those of a list may be missing.
+      The files. Those of a list may not exist.
 
     Raises:
       InputError: if a folder or file is missing, or a pattern matches nothing.

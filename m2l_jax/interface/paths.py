@@ -4,12 +4,15 @@ import contextlib
 import errno
 import functools
 import hashlib
+import json
+import math
 import os
 import pathlib
 import re
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from m2l_jax.interface.errors import InputError
 
@@ -39,46 +42,35 @@ def make_folder(path: PathLike) -> pathlib.Path:
     Raises:
       InputError: if it cannot be made or written into.
     """
-    return _make_folder(path, [])
+    with new_folder(path) as folder:
+        return folder
 
 
 @contextlib.contextmanager
 def new_folder(path: PathLike) -> Iterator[pathlib.Path]:
-    """Yields a folder as `make_folder`; after an error, removes what it made and is empty.
-
-    Raises:
-      InputError: if it cannot be made or written into.
-    """
-    made: list[pathlib.Path] = []
-    try:
-        yield _make_folder(path, made)
-    except BaseException:
-        for folder in reversed(made):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
-
-
-def _make_folder(path: PathLike, made: list[pathlib.Path]) -> pathlib.Path:
-    """Appends each new folder to `made`."""
+    """Yields a folder as `make_folder`; after an error, removes what it made and is empty."""
     if '://' in os.fspath(path):
         raise InputError(
             f'{path} is no folder: mount the bucket, with gcsfuse or the like, and pass that folder'
         )
-    folder = pathlib.Path(path)
+    folder, made = pathlib.Path(path), []
     try:
         for each in (*reversed(folder.parents), folder):
             try:
                 each.mkdir()
                 made.append(each)
-            except OSError:
-                if not each.is_dir():
-                    raise
-    except OSError as error:
-        raise InputError(f'{path} cannot be made a folder ({error.strerror})') from None
-    if not os.access(folder, os.W_OK):
-        raise InputError(f'{path} cannot be written into: choose another folder')
-    return folder
+            except OSError as error:
+                if not os.path.isdir(each):
+                    reason = error.strerror
+                    raise InputError(f'{path} cannot be made a folder ({reason})') from None
+        if not os.access(folder, os.W_OK):
+            raise InputError(f'{path} cannot be written into: choose another folder')
+        yield folder
+    except BaseException:
+        for each in reversed(made):
+            with contextlib.suppress(OSError):
+                each.rmdir()
+        raise
 
 
 @contextlib.contextmanager
@@ -107,6 +99,29 @@ def replaced_file(path: PathLike) -> Iterator[pathlib.Path]:
         partial.replace(path)
 
 
+def write_json(path: PathLike, content: Any, indent: int | None = 2) -> None:
+    """Writes `to_json(content)` as `replaced_file` does."""
+    text = to_json(content, indent)
+    with replaced_file(path) as partial:
+        partial.write_text(text + '\n')
+
+
+def to_json(content: Any, indent: int | None = 2) -> str:
+    """JSON in which numbers that are not finite, such as the SI-SDR of silence, are null.
+
+    `indent` is in spaces a level; None for one line.
+    """
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
 def flush(path: PathLike) -> None:
     """Waits until a file is on the disk, where it survives a loss of power.
 
@@ -118,10 +133,7 @@ def flush(path: PathLike) -> None:
 
 
 def create_file(path: PathLike, text: str) -> bool:
-    """Writes a new file whole; of several processes, only the first succeeds.
-
-    Returns:
-      True if this process has written it, False if it was there.
+    """Writes a new file whole and returns True; False if it is there, by another process perhaps.
 
     Raises:
       InputError: if it cannot be written.
@@ -146,14 +158,11 @@ def create_file(path: PathLike, text: str) -> bool:
 
 
 def remove_leftovers(folder: PathLike, *, deep: bool) -> None:
-    """Removes the unfinished files of `replaced_file` whose processes are gone.
+    """Removes the unfinished files of `replaced_file` whose processes are gone, in a folder.
 
     Those of another machine go after a day without a change. Those with this process's number go
     too, so it must not be writing: a container that is started anew has the number of the last.
-
-    Args:
-      folder: where to look.
-      deep: in its subfolders too.
+    `deep` looks into subfolders too.
     """
     for parent, folders, names in os.walk(folder):
         for match in filter(None, map(_PARTIAL.fullmatch, names)):

@@ -14,10 +14,7 @@ _SECONDS_BETWEEN_LINES = 30
 class ProgressBar:
     """A bar on a terminal, elsewhere a log line every 30 s.
 
-    Args:
-      total: amount of work.
-      unit: of the amounts.
-      done: amount done by an earlier run, left out of the speed.
+    Amounts are of `unit`; `done` by an earlier run doesn't count for the speed.
     """
 
     def __init__(self, total: float, unit: str, done: float = 0):

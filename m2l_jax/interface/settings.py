@@ -18,8 +18,7 @@ def build(cls: type[Settings], mapping: Mapping[str, Any], where: str = 'config'
 
     Args:
       cls: a frozen dataclass of numbers, strings, booleans, tuples and such dataclasses. A field
-        `Annotated[Base, CHOICES]` takes the dataclass of `CHOICES` that its own `name` names, by
-        default the first.
+        `Annotated[Base, CHOICES]` takes the class in `CHOICES` of its `name`, by default the first.
       mapping: field names to values; lists become tuples, and whole numbers floats.
       where: the mapping's name in error messages, e.g. `config.model`.
 

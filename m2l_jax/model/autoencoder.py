@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from m2l_jax.interface.errors import InputError
+from m2l_jax.model import ops
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.model.decoder import Decoder
 from m2l_jax.model.encoder import Encoder
-from m2l_jax.model.ops import KERNELS
 from m2l_jax.model.unet import ConsistencyUNet
 
 Params = dict  # the nested dictionary of arrays under `variables['params']`
@@ -26,23 +26,21 @@ class Music2Latent(nn.Module):
     rows as long as the array. Outputs within `lengths` don't depend on padding of finite numbers;
     beyond it they are undefined.
 
-    Attributes:
-      config: sizes and precision.
-      kernels: the way to compute, see `ops`: 'xla' or, for programs that run on CPUs, 'cpu'. The
-        codec and the trainer choose it by their devices, whatever the model was made with.
+    `kernels`, see `ops`, are 'xla' or, for programs that run on CPUs, 'cpu'. The codec and the
+    trainer choose them by their devices, whatever the model was made with.
     """
 
     config: ModelConfig = ModelConfig()
     kernels: str = 'xla'
 
     def setup(self):
-        if self.kernels not in KERNELS:
-            raise InputError(f'kernels={self.kernels!r} must be one of {", ".join(KERNELS)}')
+        if self.kernels not in ops.KERNELS:
+            raise InputError(f'kernels={self.kernels!r} must be one of {", ".join(ops.KERNELS)}')
         self.encoder = Encoder(self.config, self.kernels)
         self.decoder = Decoder(self.config, self.kernels)
         self.unet = ConsistencyUNet(self.config, self.kernels)
 
-    def encode(self, spectrogram: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+    def encode(self, spectrogram: jax.Array, lengths: ops.Lengths = None) -> jax.Array:
         """Spectrogram `[B, 1024, T, 2]` to latents `[B, T/8, 64]`, float32 in [-1, 1].
 
         Raises:
@@ -51,14 +49,12 @@ class Music2Latent(nn.Module):
         self._check(spectrogram)
         return self.encoder(spectrogram, lengths).astype(jnp.float32)
 
-    def features(self, spectrogram: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+    def features(self, spectrogram: jax.Array, lengths: ops.Lengths = None) -> jax.Array:
         """Spectrogram `[B, 1024, T, 2]` to the features before the bottleneck, `[B, T/8, 8192]`."""
         self._check(spectrogram)
         return self.encoder.features(spectrogram, lengths).astype(jnp.float32)
 
-    def pyramid(
-        self, latents: jax.Array, lengths: jax.Array | None = None
-    ) -> tuple[jax.Array, ...]:
+    def pyramid(self, latents: jax.Array, lengths: ops.Lengths = None) -> tuple[jax.Array, ...]:
         """Latents `[B, T/8, 64]` to the conditioning of each level, `[B, 1024, T, 64]` first."""
         return self.decoder(latents, lengths)
 
@@ -67,7 +63,7 @@ class Music2Latent(nn.Module):
         noisy: jax.Array,
         sigma: jax.Array,
         pyramid: Sequence[jax.Array],
-        lengths: jax.Array | None = None,
+        lengths: ops.Lengths = None,
     ) -> jax.Array:
         """Noisy spectrogram `[B, 1024, T, 2]` at levels `sigma` `[B]` to a clean one, float32."""
         return self.unet(noisy, sigma, pyramid, lengths)
@@ -79,8 +75,8 @@ class Music2Latent(nn.Module):
     def init_params(self, key: jax.Array) -> Params:
         """Random parameters."""
         config = self.config
-        shape = (1, config.spectrogram.bins, config.time_downsampling, config.channels)
-        spectrogram = jnp.zeros(shape)
+        bins, frames = config.spectrogram.bins, config.time_downsampling
+        spectrogram = jnp.zeros((1, bins, frames, config.channels))
         return self.init(key, spectrogram, spectrogram, jnp.ones((1,)))['params']
 
     def _check(self, spectrogram: jax.Array) -> None:

@@ -76,14 +76,11 @@ class ModelConfig:
             )
         choices = {'dtype': _DTYPES, 'param_dtype': _DTYPES, 'bottleneck': BOTTLENECKS}
         for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f'model.{name}={getattr(self, name)!r} must be one of {", ".join(known)}'
-                )
+            if (value := getattr(self, name)) not in known:
+                raise InputError(f'model.{name}={value!r} must be one of {", ".join(known)}')
         self._check_sizes()
         for width in (*self.widths, self.bottleneck_channels):
-            groups = min(width // 4, 32)
-            if not groups or width % groups:
+            if width < 4 or width % min(width // 4, 32):
                 raise InputError(
                     f'{width} channels, of model.base_channels={self.base_channels} or '
                     'model.bottleneck_channels, do not split into groups of 4 or into 32 groups'
@@ -94,18 +91,17 @@ class ModelConfig:
                     f'model.attention_heads={self.attention_heads} does not divide the '
                     f'{width} channels of a level with attention'
                 )
-        if self.spectrogram.bins % self.frequency_downsampling:
+        shrinking = math.prod(frequency for frequency, _ in self.downsampling)
+        if self.spectrogram.bins % shrinking:
             raise InputError(
-                f'model.downsampling divides frequency by {self.frequency_downsampling}, '
-                f'which does not divide the {self.spectrogram.bins} bins of model.spectrogram'
+                f'model.downsampling divides frequency by {shrinking}, which does not divide the '
+                f'{self.spectrogram.bins} bins of model.spectrogram'
             )
 
     def _check_sizes(self):
         for field in dataclasses.fields(self):
-            if field.type is int and getattr(self, field.name) < 1:
-                raise InputError(
-                    f'model.{field.name}={getattr(self, field.name)} must be at least 1'
-                )
+            if field.type is int and (value := getattr(self, field.name)) < 1:
+                raise InputError(f'model.{field.name}={value} must be at least 1')
         if not 0 < self.latent_scale < math.inf:
             raise InputError(f'model.latent_scale={self.latent_scale} must be above 0 and finite')
         if self.embedding_channels < 4 or self.embedding_channels % 2:
@@ -136,11 +132,6 @@ class ModelConfig:
         return tuple(self.base_channels * multiplier for multiplier in self.channel_multipliers)
 
     @property
-    def frequency_downsampling(self) -> int:
-        """Bins of level 0 over those of the deepest level."""
-        return math.prod(frequency for frequency, _ in self.downsampling)
-
-    @property
     def time_downsampling(self) -> int:
         """Spectrogram frames for each latent vector; the model takes multiples of it."""
         return math.prod(time for _, time in self.downsampling)
@@ -160,7 +151,7 @@ class ModelConfig:
     @property
     def deepest_bins(self) -> int:
         """Frequency bins of the deepest level."""
-        return self.spectrogram.bins // self.frequency_downsampling
+        return self.spectrogram.bins // math.prod(frequency for frequency, _ in self.downsampling)
 
     @property
     def feature_channels(self) -> int:

@@ -2,6 +2,7 @@
 
 import jax
 
+from m2l_jax.model import ops
 from m2l_jax.model.layers import Conv, Part, Upsample
 
 
@@ -18,9 +19,7 @@ class Decoder(Part):
         # ups[level] leads from level + 1 to level.
         self.ups = self.resampling(Upsample, config.widths)
 
-    def __call__(
-        self, latents: jax.Array, lengths: jax.Array | None = None
-    ) -> tuple[jax.Array, ...]:
+    def __call__(self, latents: jax.Array, lengths: ops.Lengths = None) -> tuple[jax.Array, ...]:
         """Latents `[B, T/8, 64]` to an activation for each level, of level 0 first."""
         frames = self.config.frames_of(lengths)
         x = self.conv_in(latents)
@@ -35,5 +34,5 @@ class Decoder(Part):
                 x = block(x, lengths=frames[level])
             pyramid.append(x)
             if level > 0:
-                x = self.ups[level - 1](x, frames[level])
+                x = self.ups[level - 1](x, lengths=frames[level])
         return tuple(reversed(pyramid))

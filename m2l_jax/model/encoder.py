@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 
+from m2l_jax.model import ops
 from m2l_jax.model.bottleneck import BOTTLENECKS
 from m2l_jax.model.layers import Conv, Downsample, GroupNorm, Part
 
@@ -26,7 +27,7 @@ class Encoder(Part):
         self.conv_out = Conv(config.latent_channels, (1,), **self.options)
         self.to_latents = BOTTLENECKS[config.bottleneck]()
 
-    def features(self, spectrogram: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+    def features(self, spectrogram: jax.Array, lengths: ops.Lengths = None) -> jax.Array:
         """`[B, F, T, 2]` to `[B, T/8, 8192]` (at full size), channel-major: index = c·32 + f."""
         frames = self.config.frames_of(lengths)
         x = self.conv_in(spectrogram, lengths=frames[0])
@@ -36,13 +37,13 @@ class Encoder(Part):
                 x = block(x, lengths=frames[level])
             norm = self.norms[level]
             if level < len(self.downs):
-                x = self.downs[level](x, norm.affine(x, frames[level]), frames[level])
+                x = self.downs[level](x, norm.norm(x.shape[-1]), frames[level])
             else:
                 x = norm(x, frames[level])
         x = x.transpose(0, 2, 3, 1)  # [B, T/8, C, F/32]
         return x.reshape(*x.shape[:2], -1)  # [B, T/8, C·F/32]
 
-    def __call__(self, spectrogram: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+    def __call__(self, spectrogram: jax.Array, lengths: ops.Lengths = None) -> jax.Array:
         """`[B, F, T, 2]` to latents `[B, T/8, 64]` in [-1, 1]."""
         x = self.bottleneck_in(self.features(spectrogram, lengths))
         for block in self.bottleneck:

@@ -20,13 +20,7 @@ Dtype = str | jnp.dtype
 
 
 class Layer(nn.Module, kw_only=True):
-    """Base of all layers.
-
-    Attributes:
-      dtype: of the computation.
-      param_dtype: of the parameters.
-      kernels: 'xla' or 'cpu', see `ops`.
-    """
+    """Base of all layers: types of computation and parameters, and the kernels, see `ops`."""
 
     dtype: Dtype = 'float32'
     param_dtype: Dtype = 'float32'
@@ -60,14 +54,7 @@ def linear(in_features: int, features: int, zero_init: bool = False, **options: 
 
 
 class Conv(Layer):
-    """Convolution, optionally of its normalised and activated input.
-
-    Attributes:
-      features: output channels.
-      kernel_size: entries along each spatial axis.
-      strides, repeats: see `ops.convolve`.
-      zero_init: start with zeros.
-    """
+    """Convolution, optionally of its normalised and activated input; see `ops.convolve`."""
 
     features: int
     kernel_size: tuple[int, ...]
@@ -79,35 +66,35 @@ class Conv(Layer):
     def __call__(
         self,
         x: jax.Array,
-        affine: ops.Affine | None = None,
+        norm: ops.Norm | None = None,
         activation: ops.Activation | None = None,
-        lengths: jax.Array | None = None,
+        lengths: ops.Lengths = None,
+        shift: jax.Array | None = None,
     ) -> jax.Array:
         """`[B, ..., T, C]` to `[B, ..., T', features]`; arguments as in `ops.convolve`."""
-        fan_in = math.prod(self.kernel_size) * x.shape[-1]
-        initialise = nn.initializers.zeros if self.zero_init else fan_in_uniform(fan_in)
         shape = (*self.kernel_size, x.shape[-1], self.features)
+        fan_in = math.prod(shape[:-1])
+        initialise = nn.initializers.zeros if self.zero_init else fan_in_uniform(fan_in)
         kernel = self.param('kernel', initialise, shape, self.param_dtype)
         bias = self.param('bias', initialise, (self.features,), self.param_dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         options = {'strides': self.strides, 'repeats': self.repeats, 'kernels': self.kernels}
-        return ops.convolve(x, kernel, affine, activation, lengths, **options) + bias
+        return ops.convolve(x, kernel, norm, activation, lengths, shift=shift, **options) + bias
 
 
 class GroupNorm(Layer):
     """Group normalisation over space and each group's channels, see `ops.group_affine`."""
 
-    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, lengths: ops.Lengths = None) -> jax.Array:
         """`[B, ..., T, C]` to the same, with zeros past `lengths`."""
-        return ops.normalise(x, self.affine(x, lengths), lengths).astype(self.dtype)
+        norm = self.norm(x.shape[-1])
+        return ops.normalise(x, norm, lengths=lengths, kernels=self.kernels).astype(self.dtype)
 
     @nn.compact
-    def affine(self, x: jax.Array, lengths: jax.Array | None = None) -> ops.Affine:
-        """Gain and offset that normalise `x` `[B, ..., T, C]`, for `Conv`."""
-        shape = x.shape[-1:]
-        scale = self.param('scale', nn.initializers.ones, shape, self.param_dtype)
-        bias = self.param('bias', nn.initializers.zeros, shape, self.param_dtype)
-        return ops.group_affine(x, scale, bias, lengths, self.kernels)
+    def norm(self, channels: int) -> ops.Norm:
+        """Scale and bias, for `Conv`."""
+        scale = self.param('scale', nn.initializers.ones, (channels,), self.param_dtype)
+        return scale, self.param('bias', nn.initializers.zeros, (channels,), self.param_dtype)
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array, kernels: str = 'xla') -> jax.Array:
@@ -119,11 +106,8 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, kernels: str = 'x
     if kernels == 'gpu' and query.dtype.itemsize == 2:
         return jax.nn.dot_product_attention(query, key, value, implementation='cudnn')
     query, key, value = (array.swapaxes(1, 2) for array in (query, key, value))  # [B, heads, N, C]
-    logits = jnp.matmul(
-        query / math.sqrt(query.shape[-1]),
-        key.swapaxes(2, 3),
-        preferred_element_type=jnp.float32,
-    )
+    query = query / math.sqrt(query.shape[-1])
+    logits = jnp.matmul(query, key.swapaxes(2, 3), preferred_element_type=jnp.float32)
     # Any constant cancels in the quotient; the largest logit keeps the exponential in range.
     weights = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
     total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -137,7 +121,7 @@ class FrequencyAttention(Layer):
     heads: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, lengths: ops.Lengths = None) -> jax.Array:
         """`[B, F, T, C]` to the same."""
         batch, bins, frames, channels = x.shape
         h = GroupNorm(**self.options, name='norm')(x, lengths).swapaxes(1, 2)  # [B, T, F, C]
@@ -152,13 +136,10 @@ class FrequencyAttention(Layer):
 
 
 class ResBlock(Layer):
-    """Two normalised convolutions around a shortcut, then attention where the level has it.
+    """Two normalised convolutions and a shortcut, then frequency attention if it has any heads.
 
-    Works over `[B, F, T, C]` and over `[B, T, C]`, with kernels of size 3 on every axis.
-
-    Attributes:
-      channels: output channels; the shortcut is a 1×1 convolution where the input has others.
-      attention_heads: heads of the frequency attention at the end; 0 for none.
+    Works over `[B, F, T, C]` and over `[B, T, C]`, with kernels of size 3 on every axis. The
+    shortcut is a 1×1 convolution where the input has other channels.
     """
 
     channels: int
@@ -166,33 +147,30 @@ class ResBlock(Layer):
 
     @nn.compact
     def __call__(
-        self,
-        x: jax.Array,
-        time_embedding: jax.Array | None = None,
-        lengths: jax.Array | None = None,
+        self, x: jax.Array, time_embedding: jax.Array | None = None, lengths: ops.Lengths = None
     ) -> jax.Array:
         """`x` `[B, ..., T, C_in]`, `time_embedding` `[B, E]`; returns `[B, ..., T, channels]`."""
         spatial = x.ndim - 2
         kernel = (3,) * spatial
 
-        affine = GroupNorm(**self.options, name='norm_in').affine(x, lengths)
+        norm = GroupNorm(**self.options, name='norm_in').norm(x.shape[-1])
         conv = Conv(self.channels, kernel, **self.options, name='conv_in')
-        h = conv(x, affine, nn.silu, lengths)
+        h = conv(x, norm, nn.silu, lengths)
+        shift = None
         if time_embedding is not None:
             width = time_embedding.shape[-1]
-            shift = linear(width, self.channels, True, **self.types, name='time_shift')
-            h += jnp.expand_dims(shift(time_embedding), range(1, 1 + spatial))  # [B, 1…, C]
-        affine = GroupNorm(**self.options, name='norm_out').affine(h, lengths)
+            project = linear(width, self.channels, True, **self.types, name='time_shift')
+            shift = project(time_embedding)  # [B, C]
+        norm = GroupNorm(**self.options, name='norm_out').norm(self.channels)
         conv = Conv(self.channels, kernel, **self.options, zero_init=True, name='conv_out')
-        h = conv(h, affine, nn.silu, lengths)
+        h = conv(h, norm, nn.silu, lengths, shift)
 
         if x.shape[-1] != self.channels:
             x = Conv(self.channels, (1,) * spatial, **self.options, name='shortcut')(x)
         x = x + h
         if self.attention_heads:
-            x = FrequencyAttention(self.attention_heads, **self.options, name='attention')(
-                x, lengths
-            )
+            attention = FrequencyAttention(self.attention_heads, **self.options, name='attention')
+            x = attention(x, lengths)
         return x
 
 
@@ -204,46 +182,26 @@ class Downsample(Layer):
 
     channels: int
     factors: tuple[int, int]
+    resampling = 'strides'
 
     @nn.compact
     def __call__(
-        self,
-        x: jax.Array,
-        affine: ops.Affine | None = None,
-        lengths: jax.Array | None = None,
+        self, x: jax.Array, norm: ops.Norm | None = None, lengths: ops.Lengths = None
     ) -> jax.Array:
-        """`[B, F, T, C]`, normalised by `affine` if any, to `[B, F/f, T/t, channels]`."""
-        kernel = _resampling_kernel(self.factors)
-        conv = Conv(self.channels, kernel, strides=self.factors, **self.options, name='conv')
-        return conv(x, affine, None, lengths)
+        """`[B, F, T, C]`, normalised by `norm` if any, to `[B, F/f, T/t, channels]`."""
+        kernel = tuple(factor + 1 if factor > 1 else 1 for factor in self.factors)
+        options = {self.resampling: self.factors, **self.options}
+        return Conv(self.channels, kernel, **options, name='conv')(x, norm, None, lengths)
 
 
-class Upsample(Layer):
-    """Nearest-neighbour repetition by the given factors, then a convolution."""
+class Upsample(Downsample):
+    """Nearest-neighbour repetition by the given factors, then a convolution: to `[B, F·f, T·t]`."""
 
-    channels: int
-    factors: tuple[int, int]
-
-    @nn.compact
-    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
-        """`[B, F, T, C]` to `[B, F·f, T·t, channels]`."""
-        kernel = _resampling_kernel(self.factors)
-        conv = Conv(self.channels, kernel, repeats=self.factors, **self.options, name='conv')
-        return conv(x, lengths=lengths)
-
-
-def _resampling_kernel(factors: tuple[int, int]) -> tuple[int, ...]:
-    """Kernel size for each factor: 3 for 2, 5 for 4, 1 where nothing is resampled."""
-    return tuple(factor + 1 if factor > 1 else 1 for factor in factors)
+    resampling = 'repeats'
 
 
 class Part(nn.Module):
-    """Base of encoder, decoder and UNet, which makes their layers as the config says.
-
-    Attributes:
-      config: sizes and precision.
-      kernels: 'xla' or 'cpu', see `ops`.
-    """
+    """Base of encoder, decoder and UNet, which makes their layers as the config says."""
 
     config: ModelConfig
     kernels: str = 'xla'

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from m2l_jax.consistency.noise import NoiseLevels
+from m2l_jax.model import ops
 from m2l_jax.model.layers import Conv, Downsample, GroupNorm, Layer, Part, Upsample, linear
 
 
@@ -60,8 +61,7 @@ class ConsistencyUNet(Part):
     """UNet whose levels add the decoder's pyramid through 1×1 convolutions."""
 
     def setup(self):
-        config = self.config
-        options = self.options
+        config, options = self.config, self.options
         widths, blocks, bins = config.widths, config.unet_blocks, config.spectrogram.bins
         self.conditioning = NoiseMLP(**options)
         self.scale_in = FrequencyScale(bins, **options)
@@ -85,13 +85,12 @@ class ConsistencyUNet(Part):
         noisy: jax.Array,
         sigma: jax.Array,
         pyramid: Sequence[jax.Array],
-        lengths: jax.Array | None = None,
+        lengths: ops.Lengths = None,
     ) -> jax.Array:
         """Noisy `[B, F, T, 2]` at levels `[B]`, with the decoder's pyramid, to clean, float32."""
         noisy = noisy.astype(jnp.float32)
-        c_skip, c_out, c_in = (
-            value[:, None, None, None] for value in preconditioning(sigma, self.config.noise)
-        )
+        factors = preconditioning(sigma, self.config.noise)
+        c_skip, c_out, c_in = (factor[:, None, None, None] for factor in factors)
         residual = self._residual(c_in * noisy, sigma, pyramid, self.config.frames_of(lengths))
         return c_skip * noisy + c_out * residual.astype(jnp.float32)
 
@@ -102,7 +101,7 @@ class ConsistencyUNet(Part):
         pyramid: Sequence[jax.Array],
         frames: Sequence[jax.Array | None],
     ) -> jax.Array:
-        """The network between the preconditioning factors, F_θ(c_in·x, σ)."""
+        """F_θ(c_in·x, σ), the network between the preconditioning factors."""
         embedding = noise_embedding(sigma, self.config.embedding_channels)
         time_embedding = self.conditioning(embedding)
         x = self.conv_in(scaled, lengths=frames[0]) * self.scale_in(embedding)
@@ -119,6 +118,6 @@ class ConsistencyUNet(Part):
                 x = (x + skips.pop() + cross(pyramid[level])) / math.sqrt(3)
                 x = block(x, time_embedding, frames[level])
             if level > 0:
-                x = self.ups[level - 1](x, frames[level])
+                x = self.ups[level - 1](x, lengths=frames[level])
         x = (x + self.cross_out(pyramid[0])) / math.sqrt(2)
         return self.conv_out(nn.silu(self.norm_out(x, frames[0])) * self.scale_out(embedding))

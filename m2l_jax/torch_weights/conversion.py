@@ -19,8 +19,7 @@ from m2l_jax.torch_weights.state_dict import (
     to_state_dict,
 )
 
-# float16 has 11 bits: numbers in its range are off by 2^-11 of themselves, 4.9e-4, at most. Numbers
-# below that range, 6.1e-5, lose more of themselves, but never more than 3e-8.
+# In float16's range, from 6.1e-5, numbers change by 4.9e-4 of themselves at most.
 _MOST_ROUNDING = 1e-3
 
 _logger = logging.getLogger(__name__)
@@ -31,12 +30,8 @@ def load_torch_model(
 ) -> tuple[Music2Latent, Params]:
     """Loads a `.pt` or `.safetensors` file; sizes come from its own record or from its shapes.
 
-    Args:
-      path: the file.
-      attention_heads: for a file without that record, whose shapes don't show it; 4 if None.
-
-    Returns:
-      The model, computing in float32, and its parameters as NumPy arrays.
+    A file without that record doesn't show `attention_heads`, 4 if None. The model computes in
+    float32; its parameters are NumPy arrays.
 
     Raises:
       InputError: if the file is unsafe or broken, or is not of a Music2Latent model.
@@ -74,10 +69,9 @@ def save_torch_model(
 
     Args:
       path: the file.
-      config: the model's sizes.
-      params: its parameters.
+      config, params: the model.
       storage: of the numbers in the file, 'float32' or 'float16'.
-      most_bytes: that the file may have; None for no limit.
+      most_bytes: size limit of the file; None for none.
 
     Raises:
       InputError: for another suffix, sizes that the package cannot build, numbers that float16
@@ -93,13 +87,9 @@ def save_torch_model(
 def to_float16(tensors: Mapping[str, np.ndarray], remedy: str) -> StateDict:
     """Rounds tensors, and logs by how much.
 
-    Args:
-      tensors: floating-point numbers by name.
-      remedy: what to do if float16 cannot hold them, for the message.
-
     Raises:
       InputError: for a number that is not finite or beyond float16's 65,504, or numbers so small
-        that rounding changes them by more than a thousandth of their norm.
+        that rounding changes them by more than a thousandth of their norm; it ends in `remedy`.
     """
     with np.errstate(over='ignore'):
         halved = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
@@ -121,9 +111,6 @@ def to_float16(tensors: Mapping[str, np.ndarray], remedy: str) -> StateDict:
             f'the numbers are too small for float16, which moves them by {relative:.1e} of their '
             f'norm: {remedy}'
         )
-    _logger.info(
-        'rounded to float16: by %.1e of the norm of all numbers, each by %.1e at most',
-        relative,
-        largest,
-    )
+    message = 'rounded to float16: by %.1e of the norm of all numbers, each by %.1e at most'
+    _logger.info(message, relative, largest)
     return halved

@@ -29,8 +29,7 @@ _CONFIG = 'm2l_jax_model_config'
 def read_tensors(path: PathLike) -> tuple[StateDict, ModelConfig | None]:
     """Reads the tensors of a file, as float32, and its config if this project wrote the file.
 
-    A `.pt` file is a pickle, which may hold any program. PyTorch's restricted reader knows tensors,
-    containers and numbers, and runs nothing.
+    A `.pt` file is a pickle, which may hold any program: PyTorch's restricted reader runs nothing.
 
     Raises:
       InputError: if the file is missing, broken, of another kind, or wants to run code.
@@ -107,7 +106,7 @@ def _read_pickle(path: pathlib.Path) -> tuple[StateDict, str | None]:
             content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(_why_refused(path, str(error))) from None
-    except Exception as error:  # whatever a damaged pickle makes of the reader
+    except Exception as error:  # a damaged pickle can raise any
         raise InputError(
             f'{path} is damaged ({first_line(error)}): copy or download it again'
         ) from None
@@ -157,7 +156,7 @@ def _why_refused(path: pathlib.Path, message: str) -> str:
 
 
 def _to_float32(tensor: Any, name: str) -> np.ndarray:
-    """A NumPy array; float16 and bfloat16 fit into float32 exactly, float64 is rounded."""
+    """A NumPy array; only float64 is rounded."""
     if hasattr(tensor, 'detach') and tensor.is_floating_point():
         tensor = tensor.detach().float().numpy()
     if not isinstance(tensor, np.ndarray) or not jnp.issubdtype(tensor.dtype, jnp.floating):

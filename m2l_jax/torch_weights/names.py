@@ -18,15 +18,10 @@ from m2l_jax.model.config import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class Correspondence:
-    """A parameter under its two names.
+    """A parameter under its two names: keys into the nested parameters, and the package's name."""
 
-    Attributes:
-      path: keys into the nested parameters, e.g. `('encoder', 'conv_in', 'kernel')`.
-      tensor: name in the package's state dict, e.g. `encoder.conv_inp.weight`.
-    """
-
-    path: tuple[str, ...]
-    tensor: str
+    path: tuple[str, ...]  # ('encoder', 'conv_in', 'kernel')
+    tensor: str  # encoder.conv_inp.weight
 
     def to_torch(self, parameter: np.ndarray) -> np.ndarray:
         """The array in the package's layout."""

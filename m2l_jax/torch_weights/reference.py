@@ -23,19 +23,16 @@ def reference_network(
     seed: int = 0,
     mixed_precision: bool = False,
 ) -> Iterator[Any]:
-    """The package's network for the given sizes, on the CPU, in float32, in evaluation mode.
+    """The package's network for a config, a `UNet` with `encoder` and `decoder` inside.
 
-    The package reads its sizes from module globals while it is built and while it runs; they are
-    this config's inside the `with` block, and restored after it.
+    It is on the CPU, in float32, in evaluation mode. The package reads its sizes from module
+    globals while it is built and while it runs; they are this config's inside the `with` block.
 
     Args:
       config: sizes and representation.
       tensors: the state dict; None leaves the package's own random initialisation.
       seed: of that initialisation.
       mixed_precision: the package's default: float16 on a GPU.
-
-    Yields:
-      A `torch.nn.Module`, the package's `UNet`, with `encoder` and `decoder` inside.
 
     Raises:
       InputError: if the package is not installed or the tensors do not fit.

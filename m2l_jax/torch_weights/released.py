@@ -26,7 +26,7 @@ def fetch_released() -> pathlib.Path:
     path = user_cache_folder() / 'music2latent.safetensors'
     if not path.exists():
         _logger.warning('fetching %s from huggingface.co/%s', _FILE, _REPOSITORY)
-        import_torch(_FILE)  # before anything is downloaded in vain
+        import_torch(_FILE)  # fails before the download if it is missing
         model, params = load_torch_model(_download())
         save_torch_model(path, model.config, params)
     _logger.warning('the weights of %s are %s', _REPOSITORY, _LICENCE)
@@ -37,7 +37,7 @@ def _download() -> str:
     import huggingface_hub
     from huggingface_hub.utils import logging as hub_logging
 
-    # The hub logs each of its attempts twice; the line below is enough.
+    # The hub logs each attempt twice.
     verbosity = hub_logging.get_verbosity()
     hub_logging.set_verbosity(logging.CRITICAL)
     try:

@@ -13,11 +13,9 @@ _FACTORS = {(5, 1): (4, 1), (3, 3): (2, 2)}  # of a downsampling, by its kernel
 
 
 def infer_config(shapes: Shapes, attention_heads: int = 4) -> ModelConfig:
-    """Infers the config of a state dict; `check_tensors` then checks every tensor.
+    """Infers the config of a PyTorch state dict; `check_tensors` then checks every tensor.
 
-    Args:
-      shapes: name to shape, as the PyTorch package names and lays out its tensors.
-      attention_heads: the one size that shapes don't show; 4 in the released model.
+    `attention_heads` is the one size that shapes don't show; the released model has 4.
 
     Raises:
       InputError: if a needed tensor is missing, or sizes contradict each other.

@@ -62,14 +62,12 @@ def check_tensors(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> Non
             if name in tensors and tuple(tensors[name].shape) != shape
         ],
     }
-    lines = [f'{kind}: {_enumerate(names)}' for kind, names in problems.items() if names]
+    lines = []
+    for kind, names in problems.items():
+        more = f' and {len(names) - _MOST_NAMES} more' if len(names) > _MOST_NAMES else ''
+        lines += [f'{kind}: {", ".join(names[:_MOST_NAMES])}{more}'] if names else []
     if lines:
         raise InputError(f'the tensors are not those of a Music2Latent model; {"; ".join(lines)}')
-
-
-def _enumerate(names: list[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return ', '.join(names[:_MOST_NAMES]) + (f' and {more} more' if more > 0 else '')
 
 
 def _check_representable(config: ModelConfig) -> None:

@@ -1,4 +1,4 @@
-"""The whole of a training run's settings, typed; `configs/` holds their values."""
+"""All settings of a training run, typed; `configs/` holds their values."""
 
 import dataclasses
 from typing import Annotated
@@ -14,20 +14,20 @@ from m2l_jax.training.step import ConsistencyConfig
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """How long to train, and how often to write.
+    """Length of the training, and the steps at which it writes.
 
     Attributes:
-      steps: optimiser steps in all; the schedules stretch over them.
+      steps: in all; the schedules stretch over them.
       log_every: steps between two rows of metrics.
       checkpoint_every: steps between two checkpoints; the last step is always saved.
-      keep_checkpoints: how many of the newest are kept.
+      keep_checkpoints: number of the newest checkpoints to keep.
       accumulate: parts in which each device takes its rows, to save memory.
-      stop_after_skipped: updates skipped in a row, for a loss, gradient or update that is not
-        finite, after which training stops.
-      best_metric: figure of the held-out clips by which one more checkpoint is kept, the best:
-        'si_sdr', 'lsd', 'mr_stft' or 'mel'.
-      shard_optimizer: whether the optimiser's moments and the average are shared out over the
-        devices, to save memory, rather than held by each.
+      stop_after_skipped: updates skipped in a row, because loss, gradient or update is not finite,
+        after which training stops.
+      best_metric: of the held-out clips, by which the best checkpoint is kept too: 'si_sdr',
+        'lsd', 'mr_stft' or 'mel'.
+      shard_optimizer: divide the optimiser's moments and the average among the devices, to save
+        memory.
     """
 
     steps: int
@@ -37,7 +37,7 @@ class LoopConfig:
     accumulate: int
     stop_after_skipped: int
     best_metric: str
-    shard_optimizer: bool = False  # which checkpoints of older runs do not tell
+    shard_optimizer: bool = False  # missing from old checkpoints
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():
@@ -51,14 +51,13 @@ class LoopConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides a run: the same settings give the same numbers.
+    """All settings of a run; the same settings give the same numbers.
 
     Attributes:
       seed: of all random draws.
       model, consistency, optimizer, data, train, evaluation: see their classes.
-      init_from: the model whose parameters a run without a checkpoint starts from: a training run's
-        folder, a `.pt` or `.safetensors` file, or the name of one that comes with the package; ''
-        to start from random ones.
+      init_from: model to start from: a training run's folder, a `.pt` or `.safetensors` file, or
+        the name of a model that comes with the package; '' for random parameters.
     """
 
     seed: int
@@ -68,7 +67,7 @@ class TrainingConfig:
     data: DataConfig
     train: LoopConfig
     evaluation: EvaluationConfig
-    init_from: str = ''  # which checkpoints of older runs do not tell
+    init_from: str = ''  # missing from old checkpoints
 
     def __post_init__(self):
         if not 0 <= self.seed < 1 << 32:  # JAX's keys take no more bits

@@ -1,4 +1,4 @@
-"""The curves of a training run: its TensorBoard files, written and read without TensorFlow."""
+"""The TensorBoard files of a training run, written and read without TensorFlow."""
 
 import logging
 import os
@@ -16,19 +16,22 @@ Curves = dict[str, dict[int, float]]
 
 _logger = logging.getLogger(__name__)
 
-_FLUSH_SECONDS = 30  # until TensorBoard can see what is written
+_FLUSH_SECONDS = 30
 _ALL_SCALARS = {'scalars': 0, 'images': 1, 'audio': 1}
 
 
 class EventFile:
     """Scalars, audio and pictures in one event file.
 
-    Writes in the caller's thread: tensorboardX's own writer uses another, and blocks forever once
-    a full disk has ended that. Here the curves end, with a warning, and training goes on.
+    On a full disk the curves end with a warning, and training goes on; tensorboardX's own writer,
+    which has a thread, would block forever.
+
+    Args:
+      folder: of the file.
+      suffix: distinguishes files made in the same second.
     """
 
     def __init__(self, folder: str | os.PathLike[str], suffix: str):
-        """Makes the file; `suffix` distinguishes files made in the same second."""
         self._folder = pathlib.Path(folder)
         self._flushed = time.monotonic()
         self._writer: EventsWriter | None = self._try(
@@ -41,7 +44,7 @@ class EventFile:
             self._add(step, summary.scalar(name, value))
 
     def add_audio(self, step: int, tag: str, waveform: np.ndarray, sample_rate: int) -> None:
-        """Adds `[channels, samples]`; more than two channels, which cannot be played, are mixed."""
+        """Adds `[channels, samples]`; more than two channels are mixed to one."""
         heard = waveform if len(waveform) <= 2 else waveform.mean(axis=0, keepdims=True)
         self._add(step, summary.audio(tag, heard.T, sample_rate))
 
@@ -75,13 +78,7 @@ class EventFile:
 
 
 def read_curves(workdir: str | os.PathLike[str]) -> Curves:
-    """Each curve's values by step, in the order of the steps.
-
-    Where a resumed run did a step again, the later value counts, on whatever machine it was made.
-
-    Args:
-      workdir: the run's folder, which may have no curves yet.
-    """
+    """Reads each curve of a run's folder, by step; of a repeated step, the later value counts."""
     points: dict[str, dict[int, tuple[float, float]]] = {}
     for path in pathlib.Path(workdir).glob('*.tfevents.*'):
         events = EventAccumulator(str(path), _ALL_SCALARS)

@@ -14,7 +14,7 @@ from m2l_jax.data.crops import CropReader, open_collections
 from m2l_jax.interface.errors import InputError
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
-from m2l_jax.training.step import Fetch, step_key
+from m2l_jax.training.step import Fetch, as_given, step_key
 
 # Folded into a step's key for its crops, as row numbers are for noise: no row has it.
 _CROPS = (1 << 32) - 1
@@ -25,20 +25,20 @@ class Feed:
     """The training step's data.
 
     Attributes:
-      specs: partition specs of what `batches` yields.
-      fetch: makes of it, in the step, each device's rows.
+      fingerprint: of the corpus.
       batches: yields the step's second argument for each of the given steps.
       items: lists the files or records that a step's global batch comes from.
       reported: item -> why it, or part of it, was not used.
-      fingerprint: of all that crops can be drawn from.
+      specs: partition specs of what `batches` yields.
+      fetch: makes of it, in the step, each device's rows.
     """
 
-    specs: Any
-    fetch: Fetch
+    fingerprint: str
     batches: Callable[[range], Iterator[Any]]
     items: Callable[[int], list[str]]
     reported: Mapping[str, str]
-    fingerprint: str
+    specs: Any = meshes.ROWS
+    fetch: Fetch = as_given
 
 
 def open_feed(settings: TrainingConfig, mesh: Mesh, state_bytes: int = 0) -> Feed:
@@ -47,10 +47,11 @@ def open_feed(settings: TrainingConfig, mesh: Mesh, state_bytes: int = 0) -> Fee
     Args:
       settings: of the training.
       mesh: the devices.
-      state_bytes: of the training's state that each device is to hold besides.
+      state_bytes: memory that the training's state takes on each device.
 
     Raises:
-      InputError: if a collection is missing or of no use, or the corpus too large for the devices.
+      InputError: if a collection is missing or has no crop, processes see different data, or the
+        corpus is too large for the devices.
     """
     data, rate = settings.data, settings.model.spectrogram.sample_rate
     mix = open_collections(data.collections, rate, settings.crop_samples)
@@ -68,14 +69,9 @@ def open_feed(settings: TrainingConfig, mesh: Mesh, state_bytes: int = 0) -> Fee
             mesh, meshes.AXIS, settings.crop_samples, data.min_rms, state_bytes
         )
         return _resident_feed(settings, fingerprint, loader, loader.load(mix))
+
     reader = CropReader(mix, settings.seed, data.min_rms)
     reader.check()
-    return _host_feed(settings, fingerprint, reader, mesh)
-
-
-def _host_feed(settings: TrainingConfig, fingerprint: str, reader: CropReader, mesh: Mesh) -> Feed:
-    """Batches read by the hosts, each of them its own rows."""
-    data = settings.data
 
     def batches(steps: range) -> Iterator[jax.Array]:
         from m2l_jax.data.pipeline import read_batches  # loads TensorFlow
@@ -87,10 +83,7 @@ def _host_feed(settings: TrainingConfig, fingerprint: str, reader: CropReader, m
     def items(step: int) -> list[str]:
         return [reader.locate(step, row).item for row in range(data.batch_size)]
 
-    def fetch(batch: jax.Array, step: jax.Array) -> jax.Array:
-        return batch
-
-    return Feed(meshes.ROWS, fetch, batches, items, reader.reported, fingerprint)
+    return Feed(fingerprint, batches, items, reader.reported)
 
 
 def _resident_feed(
@@ -99,20 +92,17 @@ def _resident_feed(
     loader: resident.ResidentLoader,
     corpus: resident.ResidentCorpus,
 ) -> Feed:
-    """Waveforms of crops, cut by the devices from the corpus that they hold."""
+    """Waveforms that the devices cut from the corpus in their memory."""
     size, length = settings.data.batch_size, settings.crop_samples
 
     def key(step: int | jax.Array) -> jax.Array:
         return jax.random.fold_in(step_key(settings.seed, step), jnp.uint32(_CROPS))
 
-    def fetch(corpus: resident.ResidentCorpus, step: jax.Array) -> jax.Array:
-        return resident.cut_crops(corpus, key(step), size, length, meshes.AXIS)
-
     return Feed(
-        resident.ResidentCorpus.specs(meshes.AXIS),
-        fetch,
-        lambda steps: (corpus for _ in steps),
-        lambda step: loader.items_of(corpus, key(step), size),
-        loader.reported,
         fingerprint,
+        batches=lambda steps: (corpus for _ in steps),
+        items=lambda step: loader.items_of(corpus, key(step), size),
+        reported=loader.reported,
+        specs=resident.ResidentCorpus.specs(meshes.AXIS),
+        fetch=lambda corpus, step: resident.cut_crops(corpus, key(step), size, length, meshes.AXIS),
     )

@@ -14,9 +14,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
 from m2l_jax.checkpoint.store import CheckpointStore
 from m2l_jax.evaluation.held_out import HeldOutClips
@@ -25,21 +23,14 @@ from m2l_jax.interface.errors import InputError, Interrupted
 from m2l_jax.interface.paths import make_folder
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
-from m2l_jax.model.ops import kernels_for
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.feed import Feed, open_feed
 from m2l_jax.training.monitor import Monitor, Profiler
-from m2l_jax.training.resume import create_or_restore, read_initial, state_shapes, stored_shapes
-from m2l_jax.training.state import (
-    TrainState,
-    learning_rate_schedule,
-    make_optimizer,
-    param_shapes,
-    to_trees,
-    unravel,
-)
-from m2l_jax.training.step import CHECKED, Metrics, TrainStep, draw, make_train_step, step_key
+from m2l_jax.training.resume import create_or_restore, read_initial
+from m2l_jax.training.setup import Setup
+from m2l_jax.training.state import TrainState, unravel
+from m2l_jax.training.step import CHECKED, Metrics, draw, step_key
 
 _logger = logging.getLogger(__name__)
 
@@ -65,8 +56,8 @@ def train_and_evaluate(
 
     Raises:
       InputError: for a mistake in config, data or workdir, before the first step; later, if too
-        many updates in a row are skipped, the data have become unusable, or the disk is full.
-      Interrupted: on SIGTERM or SIGINT, or at the end of its minutes, once the state is saved.
+        many updates in a row are skipped, the data become unusable, or the disk is full.
+      Interrupted: on SIGTERM, on SIGINT or after `minutes`, once the state is saved.
     """
     deadline = time.monotonic() + 60 * minutes
     Profiler(workdir, profile)  # checks the argument
@@ -74,46 +65,33 @@ def train_and_evaluate(
     meshes.check_started_alike(settings, workdir)
     mesh = meshes.make_mesh()
     meshes.connect(mesh)
-    meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
-    model = Music2Latent(settings.model, kernels_for(mesh.devices.flat[0]))
-    optimizer = make_optimizer(settings.optimizer, settings.train.steps)
-    initial = meshes.read_once(lambda: read_initial(settings, workdir), param_shapes(model))
-    held_out = _open_held_out(settings, model)
-    shapes = state_shapes(settings, model, optimizer, mesh)
-    feed = open_feed(settings, mesh, meshes.bytes_per_device(shapes))
-    train_step = _make_step(settings, model, optimizer, mesh, feed)
+    setup = Setup(settings, mesh)
+    initial = meshes.read_once(lambda: read_initial(settings, workdir), setup.params)
+    held_out = _open_held_out(settings, setup.model)
+    feed = open_feed(settings, mesh, meshes.bytes_per_device(setup.state))
 
-    folder = make_folder(workdir)
+    folder, loop = make_folder(workdir), settings.train
     meshes.check_shared(folder)
-    store = CheckpointStore(folder, settings.train.keep_checkpoints, _score(settings))
+    store = CheckpointStore(folder, loop.keep_checkpoints, _score(loop.best_metric))
     stop = meshes.StopAgreement(mesh, deadline)
     with stop.watched(), _closed(store):
-        state = create_or_restore(
-            settings, model, optimizer, shapes, store, workdir, feed.fingerprint, initial
-        )
-        first, loop = int(state.step), settings.train
+        state = create_or_restore(setup, store, workdir, feed.fingerprint, initial)
+        first = int(state.step)
         monitor = Monitor(workdir, first, loop.steps, loop.log_every, settings.batch_seconds)
         profiler = Profiler(workdir, profile, first)
-        stored = jax.tree.map(lambda leaf: leaf.sharding, stored_shapes(settings, model, shapes))
-        trees = jax.jit(lambda state: to_trees(state, param_shapes(model)), out_shardings=stored)
-        run = _Run(
-            settings, mesh, train_step, trees, feed, store, monitor, profiler, held_out, stop
-        )
+        run = _Run(setup, feed, store, monitor, profiler, held_out, stop)
         with contextlib.closing(monitor), contextlib.closing(profiler):
             state = run.go_on(state)
     if feed.reported:
         _logger.warning('%d files or records could not be used throughout', len(feed.reported))
-    return trees(state)
+    return setup.to_stored(state)
 
 
 @dataclasses.dataclass
 class _Run:
-    """The parts of a run; `trees` makes a state what checkpoints hold."""
+    """The parts of a run."""
 
-    settings: TrainingConfig
-    mesh: Mesh
-    train_step: TrainStep
-    trees: Callable[[TrainState], TrainState]
+    setup: Setup
     feed: Feed
     store: CheckpointStore
     monitor: Monitor
@@ -121,9 +99,15 @@ class _Run:
     held_out: HeldOutClips | None
     stop: meshes.StopAgreement
 
+    @property
+    def settings(self) -> TrainingConfig:
+        """The run's settings."""
+        return self.setup.settings
+
     def go_on(self, state: TrainState) -> TrainState:
         """Trains to the last step, with metrics, evaluations and checkpoints."""
         loop = self.settings.train
+        train_step = self.setup.make_step(self.feed.specs, self.feed.fetch)
         steps = range(int(state.step), loop.steps)
         previous: Metrics | None = None
         is_due = False
@@ -131,7 +115,7 @@ class _Run:
             self._evaluate(0, state, is_last=False)  # the first point of the curves
         for step, data in zip(steps, self.feed.batches(steps), strict=True):
             self.profiler.before_step(step)
-            state, metrics = self.train_step(state, data)
+            state, metrics = train_step(state, data)
             done = step + 1
             self.profiler.after_step(done, metrics)
             if previous is not None:
@@ -176,14 +160,12 @@ class _Run:
 
     @functools.cached_property
     def _average(self) -> Callable[[jax.Array], Any]:
-        """Makes of the average's vector the tree, whole on every device."""
-        shapes = param_shapes(Music2Latent(self.settings.model))
-        return jax.jit(
-            lambda vector: unravel(vector, shapes), out_shardings=meshes.replicated(self.mesh)
-        )
+        """Turns the average's vector into a tree, whole on every device."""
+        whole = meshes.replicated(self.setup.mesh)
+        return jax.jit(lambda vector: unravel(vector, self.setup.params), out_shardings=whole)
 
     def _save(self, done: int, state: TrainState, figures: Mapping[str, float] | None) -> None:
-        trees = self.trees(state)
+        trees = self.setup.to_stored(state)
         self.store.save(
             done,
             trees.replace(ema_params=None),
@@ -197,15 +179,14 @@ class _Run:
         )
 
     def _check_skipped(self, done: int, metrics: Metrics) -> None:
-        """Ends a training of which too many updates in a row were skipped, and says why."""
+        """Refuses to go on after too many skipped updates in a row."""
         skipped = int(metrics['skipped_in_row'])
         if skipped < self.settings.train.stop_after_skipped:
             return
         step, settings = done - 1, self.settings
         rows = jnp.arange(settings.data.batch_size)
-        model = Music2Latent(settings.model)
         key = step_key(settings.seed, step)
-        draws = draw(key, rows, (), model, settings.consistency.density)
+        draws = draw(key, rows, (), self.setup.model, settings.consistency.density)
         sigma = np.asarray(settings.model.noise.sigma(draws.index))
         checked = ', '.join(
             f'{name} {float(metrics[name]):.4g}' for name in CHECKED if name in metrics
@@ -219,34 +200,11 @@ class _Run:
         )
 
 
-def _make_step(
-    settings: TrainingConfig,
-    model: Music2Latent,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    feed: Feed,
-) -> TrainStep:
-    return make_train_step(
-        model,
-        settings.consistency,
-        optimizer,
-        learning_rate_schedule(settings.optimizer, settings.train.steps),
-        ema_decay=settings.optimizer.ema_decay,
-        steps=settings.train.steps,
-        seed=settings.seed,
-        mesh=mesh,
-        accumulate=settings.train.accumulate,
-        data_specs=feed.specs,
-        fetch=feed.fetch,
-        shard_optimizer=settings.train.shard_optimizer,
-    )
-
-
 @contextlib.contextmanager
 def _closed(store: CheckpointStore) -> Iterator[None]:
-    """Closes the store at the end, also when training ends early: a save may be under way.
+    """Closes the store at the end, which completes a save under way.
 
-    But not after an error that may be this process's alone: closing would wait for the others.
+    After an error, which may be this process's alone, only if it would not wait for others.
     """
     try:
         yield
@@ -260,19 +218,14 @@ def _closed(store: CheckpointStore) -> Iterator[None]:
 def _open_held_out(settings: TrainingConfig, model: Music2Latent) -> HeldOutClips | None:
     if not settings.evaluation.path:
         return None
-    consistency = settings.consistency
-    return HeldOutClips(
-        settings.evaluation,
-        model,
-        settings.data.crop_frames,
-        consistency.huber_scale,
-        float(consistency.schedule.delta(1.0)),
-    )
+    huber_scale, schedule = settings.consistency.huber_scale, settings.consistency.schedule
+    last_delta = float(schedule.delta(1.0))
+    frames = settings.data.crop_frames
+    return HeldOutClips(settings.evaluation, model, frames, huber_scale, last_delta)
 
 
-def _score(settings: TrainingConfig) -> Callable[[Mapping[str, float]], float]:
-    """Ranks a checkpoint by its figures, higher for better."""
-    metric = settings.train.best_metric
+def _score(metric: str) -> Callable[[Mapping[str, float]], float]:
+    """The function that ranks a checkpoint by its figures, higher for better."""
     sign = 1 if METRICS[metric].higher_is_better else -1
 
     def score(figures: Mapping[str, float]) -> float:

@@ -17,9 +17,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.errors import InputError, StopRequest
 from m2l_jax.interface.settings import differences
-from m2l_jax.interface.signals import StopRequest
 from m2l_jax.model.autoencoder import Params
 from m2l_jax.training.state import TrainState
 
@@ -31,13 +30,9 @@ _DELAY_SECONDS = 30  # until a network file system shows a new file
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A one-axis mesh of the given devices, by default of all devices of all processes.
-
-    Each process's devices stand together, and so do the rows of the batch that it feeds.
-    """
+    """A mesh of one axis, of all devices of all processes by default, ordered by process."""
     chosen = jax.devices() if devices is None else devices
-    ordered = sorted(chosen, key=lambda device: (device.process_index, device.id))
-    return Mesh(np.array(ordered), (AXIS,))
+    return Mesh(sorted(chosen, key=lambda device: (device.process_index, device.id)), (AXIS,))
 
 
 def platform(mesh: Mesh) -> str:
@@ -51,19 +46,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def connect(mesh: Mesh) -> None:
-    """Connects all devices, while all processes are at the same point.
-
-    Connections between CPUs time out after half a minute, which compilation may exceed.
-    """
+    """Connects all devices; CPUs time out after 30 s, which compilation may exceed."""
     zeros = to_global_batch(np.zeros(len(mesh.local_devices)), mesh)
     jax.block_until_ready(jax.jit(jnp.sum, out_shardings=replicated(mesh))(zeros))
 
 
 def shared_out(mesh: Mesh, shapes: Any) -> Any:
-    """The shardings of arrays of which each device holds its part.
-
-    The largest axis that the number of devices divides is cut; an array without one stays whole.
-    """
+    """Shardings that divide each array's largest divisible axis; without one it stays whole."""
 
     def share(leaf: Any) -> NamedSharding:
         sizes = [size if size % mesh.size == 0 else 0 for size in leaf.shape]
@@ -76,13 +65,9 @@ def shared_out(mesh: Mesh, shapes: Any) -> Any:
 
 
 def state_shardings(mesh: Mesh, state: TrainState, shard: bool) -> TrainState:
-    """Shardings of a state: each device holds it whole, or its part of moments and average.
+    """Shardings of a state, or of its shapes; `shard` divides moments and average.
 
     After Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054), stage 1.
-
-    Args:
-      state: the arrays, or their shapes.
-      shard: divide moments and average among the devices.
     """
     whole = jax.tree.map(lambda leaf: replicated(mesh), state)
     if not shard:
@@ -93,17 +78,8 @@ def state_shardings(mesh: Mesh, state: TrainState, shard: bool) -> TrainState:
     )
 
 
-def laid_out(shapes: Any, shardings: Any) -> Any:
-    """Shapes of arrays that do not exist, with their shardings."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        shardings,
-    )
-
-
 def bytes_per_device(arrays: Any) -> int:
-    """Bytes of arrays, or of shapes that `laid_out` gives, on each device."""
+    """Bytes on each device of arrays, or of shapes with shardings."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(arrays)
@@ -111,10 +87,10 @@ def bytes_per_device(arrays: Any) -> int:
 
 
 def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
-    """Checks that the devices can share a batch, and each take its rows in parts.
+    """Checks that the devices can share a batch, each its rows in `parts`.
 
     Raises:
-      InputError: naming the field to change.
+      InputError: if they cannot, naming the field to change.
     """
     per_process = collections.Counter(device.process_index for device in mesh.devices.flat)
     if len(set(per_process.values())) > 1:
@@ -144,12 +120,12 @@ def local_rows(batch_size: int) -> range:
 
 
 def to_global_batch(local_batch: np.ndarray, mesh: Mesh) -> jax.Array:
-    """One array over the mesh, of the rows that each process feeds."""
+    """Joins the rows that each process feeds to one array over the mesh."""
     return jax.make_array_from_process_local_data(NamedSharding(mesh, ROWS), local_batch)
 
 
 def gather_json(value: Any) -> list[Any]:
-    """Every process's value, as JSON takes it, in the order of the processes."""
+    """Gathers a value, which JSON can hold, of each process, in their order."""
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
     lengths = np.ravel(multihost_utils.process_allgather(np.int32(len(data))))
     padded = np.zeros(lengths.max(), np.uint8)
@@ -159,13 +135,12 @@ def gather_json(value: Any) -> list[Any]:
 
 
 def check_started_alike(settings: Any, workdir: str | os.PathLike[str]) -> None:
-    """Checks that the settings, a dataclass, and workdir are the same in all processes.
+    """Checks that settings, a dataclass, and workdir are the same in all processes.
 
     Raises:
-      InputError: in all processes if they differ in any, naming it and the fields.
+      InputError: in all processes, naming the one that differs and the fields.
     """
-    mine = dataclasses.asdict(settings), os.fspath(workdir)
-    first, *others = gather_json(mine)
+    first, *others = gather_json((dataclasses.asdict(settings), os.fspath(workdir)))
     for process, other in enumerate(others, 1):
         if other != first:
             changed = differences(first[0], other[0]) + differences(first[1], other[1], 'workdir')
@@ -176,10 +151,10 @@ def check_started_alike(settings: Any, workdir: str | os.PathLike[str]) -> None:
 
 
 def check_shared(folder: pathlib.Path) -> None:
-    """Checks that all processes see the same folder, by a file that process 0 writes.
+    """Checks that all processes see a file that process 0 writes into the folder.
 
     Raises:
-      InputError: in all processes if any does not.
+      InputError: in all processes, if one does not.
     """
     if jax.process_count() == 1:
         return
@@ -202,10 +177,10 @@ def check_shared(folder: pathlib.Path) -> None:
 
 
 def read_once(read: Callable[[], Params | None], shapes: Params) -> Params | None:
-    """Parameters of the given shapes that process 0 reads, or None, in all processes.
+    """Reads parameters, or None, in process 0, and sends them to all.
 
     Raises:
-      InputError: in all processes, if `read` does in process 0.
+      InputError: in all processes, if `read` does.
     """
     if jax.process_count() == 1:
         return read()
@@ -220,17 +195,16 @@ def read_once(read: Callable[[], Params | None], shapes: Params) -> Params | Non
         raise InputError(error)
     if not is_there:
         return None
-    if params is None:
-        params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    return multihost_utils.broadcast_one_to_all(params)
+    sent = params or jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return multihost_utils.broadcast_one_to_all(sent)
 
 
 class StopAgreement:
-    """Agreement of all processes on the step at which to stop, where any was asked to.
+    """Agreement of all processes on the step at which to stop, once one was asked to.
 
     Args:
       mesh: of all processes.
-      deadline: a `time.monotonic` from which on each counts as asked.
+      deadline: time of `time.monotonic` at which a process counts as asked.
     """
 
     def __init__(self, mesh: Mesh, deadline: float = math.inf):
@@ -240,13 +214,13 @@ class StopAgreement:
         self._asked: jax.Array | None = None
 
     def watched(self) -> contextlib.AbstractContextManager[None]:
-        """Notes the first SIGTERM or SIGINT; a second one does what it always does."""
+        """Notes the first SIGTERM or SIGINT; a second one has its usual effect."""
         return self._request.watched('saving after this step, then stopping')
 
     def agreed(self) -> bool:
-        """True where all are to stop. To be called once a step by every process.
+        """True if all are to stop; every process calls this once a step.
 
-        With several processes it answers the question of the step before, so that none waits.
+        With several, the answer is of the step before, so that none waits.
         """
         asked = bool(self._request) or time.monotonic() >= self._deadline
         if jax.process_count() == 1:

@@ -1,4 +1,4 @@
-"""Output of a training run while it runs: curves, audio and pictures, a progress bar, a profile."""
+"""Output of a training run: curves, audio and pictures, a progress bar, a profile."""
 
 import logging
 import os
@@ -19,10 +19,14 @@ _WARMUP_STEPS = 10  # not profiled: they compile, and fill queues
 
 
 class Monitor:
-    """Writes metrics one step late, so that the device never waits until they are read.
+    """Writes metrics, one step late so that the device need not wait; in process 0 only.
 
-    On a terminal it shows a progress bar; elsewhere (a log file, a cluster) it logs a line each
-    `log_every` steps. Only process 0 writes.
+    Args:
+      workdir: the run's folder.
+      first_step: number of finished steps.
+      steps: in all.
+      log_every: steps between two rows of metrics, and without a terminal two lines of the log.
+      batch_seconds: of audio in a batch.
     """
 
     def __init__(
@@ -41,7 +45,6 @@ class Monitor:
         self._last_step, self._last_time = first_step, time.monotonic()
         self._is_writer = jax.process_index() == 0
         if self._is_writer:
-            # Names have seconds only: without this, a file could be overwritten.
             self._events = EventFile(workdir, f'.{os.getpid()}.{first_step}')
         self._has_originals = False
         self._bar = tqdm.tqdm(
@@ -53,8 +56,8 @@ class Monitor:
         )
 
     def after_step(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes the number of finished steps and the metrics of the last of them."""
-        # The host runs ahead of the device by one step: by more, batches would pile up in memory.
+        """Takes the number of finished steps, and the metrics of the last one."""
+        # The host runs one step ahead of the device: with more, batches would pile up in memory.
         jax.block_until_ready(self._previous)
         self._previous = metrics
         self._write_pending()
@@ -63,10 +66,7 @@ class Monitor:
             self._pending = step, metrics
 
     def write_evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """Writes the figures, audio and pictures of an evaluation after `step` finished steps.
-
-        The originals are written once. The evaluation's time is not part of the training speed.
-        """
+        """Writes figures, audio and pictures; the evaluation's time is no part of the speed."""
         self._last_time += evaluation.seconds
         if not self._is_writer:
             return

@@ -1,4 +1,4 @@
-"""The processes of a job: how they find each other, and how each of them ends."""
+"""Joins the processes of a job, and ends each of them with one line after an error."""
 
 import contextlib
 import ctypes
@@ -17,18 +17,18 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
-from m2l_jax.interface.command import EXIT_INPUT_ERROR, EXIT_INTERRUPTED, tell
+from m2l_jax.interface.command import EXIT_INPUT_ERROR, EXIT_INTERRUPTED, report_error
 from m2l_jax.interface.errors import InputError, Interrupted, first_line
 
 _logger = logging.getLogger(__name__)
 
-_HEARTBEAT_SECONDS = 30  # without a sign of life, until a process counts as lost
-_PARTING_SECONDS = 5  # for the others to come to the same end
-_MORE_SECONDS = 60  # that JAX goes on trying to join: its own error is longer than a line
+_HEARTBEAT_SECONDS = 30  # of silence, after which a process is lost
+_PARTING_SECONDS = 5  # for the others to meet the same error
+_MORE_SECONDS = 60  # of JAX's own time limit, whose error is longer than a line
 _QUERY_SECONDS = 5
 
 _METADATA = 'http://{}/computeMetadata/v1/instance/attributes/agent-worker-number'
-# In the errors of JAX and Orbax, where a process does not answer.
+# In errors of JAX and Orbax when a process does not answer.
 _LOST = re.compile(
     'Gloo|NCCL.*(remote|timed? ?out|closed)|oordination service|barrier'
     '|^(UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED)'
@@ -37,13 +37,13 @@ _LOST = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A process's place in its job; None for what JAX finds out by itself.
+    """A process's place in its job; JAX detects what is None.
 
     Attributes:
       coordinator: HOST:PORT at which process 0 listens.
-      count: processes in all.
+      count: number of processes.
       index: of this one.
-      local_device: the only one of this host's GPUs that this process uses.
+      local_device: index of the host's GPU that this process uses.
     """
 
     coordinator: str | None = None
@@ -62,10 +62,10 @@ def find_place(
     index: int | None,
     environment: Mapping[str, str],
 ) -> Place | None:
-    """This process's place by its flags, or else its launcher's variables; None if it is alone.
+    """This process's place, by its flags or its launcher's variables; None if it is alone.
 
     Raises:
-      InputError: if they contradict each other, or something is missing.
+      InputError: if flags contradict each other or are missing.
     """
     if count == 1:
         return None
@@ -106,25 +106,22 @@ def _check_address(coordinator: str | None) -> None:
 
 
 def find_share(environment: Mapping[str, str]) -> Place | None:
-    """This process's number among those that its launcher has started, without joining them.
-
-    Args:
-      environment: variables of the launcher: Open MPI, Slurm, MPICH and its kin, Cloud TPU.
+    """This process's place by its launcher: Open MPI, Slurm, MPICH and its kin, Cloud TPU.
 
     Returns:
-      A place without `coordinator`; None if it is alone, or the variables do not say.
+      A place without `coordinator`; None if the process is alone or the variables are missing.
     """
     tasks = environment.get('SLURM_STEP_NUM_TASKS', environment.get('SLURM_NTASKS'))
     if 'SLURM_STEP_NODELIST' not in environment:  # a batch script's own shell
         tasks = None
-    ompi = environment.get('OMPI_COMM_WORLD_SIZE')
+    mpi = 'OMPI_COMM_WORLD_'
     for count, rank, local_rank in (
-        (ompi, 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+        (environment.get(mpi + 'SIZE'), mpi + 'RANK', mpi + 'LOCAL_RANK'),
         (tasks, 'SLURM_PROCID', 'SLURM_LOCALID'),
         (environment.get('PMI_SIZE'), 'PMI_RANK', 'MPI_LOCALRANKID'),
     ):
         if int(count or 1) > 1 and rank in environment:
-            # Where devices are chosen already, JAX heeds that.
+            # JAX heeds a choice of devices in its own variable.
             local = None if 'JAX_LOCAL_DEVICE_IDS' in environment else environment.get(local_rank)
             device = None if local is None else int(local)
             return Place(None, int(count), int(environment[rank]), device)
@@ -136,10 +133,7 @@ def find_share(environment: Mapping[str, str]) -> Place | None:
 
 
 def take_own_devices(place: Place, environment: Mapping[str, str]) -> None:
-    """Leaves this host's other GPUs to its other processes, as JAX does where they are joined.
-
-    To be called before any use of JAX's devices.
-    """
+    """Leaves the host's other GPUs to its other processes; call it before devices are used."""
     import jax
 
     chosen = environment.get('JAX_LOCAL_DEVICE_IDS', place.local_device)
@@ -151,14 +145,16 @@ def take_own_devices(place: Place, environment: Mapping[str, str]) -> None:
 
 
 def _names_coordinator(environment: Mapping[str, str]) -> bool:
-    """True where JAX finds process 0 by itself: Slurm, Cloud TPU, Open MPI before version 5."""
+    """True if JAX finds process 0: under Slurm, Cloud TPU and Open MPI before version 5."""
     by_mpi = int(environment.get('OMPI_COMM_WORLD_SIZE') or environment.get('PMI_SIZE') or 1) > 1
-    known = ('OMPI_MCA_orte_hnp_uri', 'SLURM_STEP_NODELIST')
-    return not by_mpi or any(name in environment for name in known)
+    return not by_mpi or bool({'OMPI_MCA_orte_hnp_uri', 'SLURM_STEP_NODELIST'} & set(environment))
 
 
 def _is_cloud_tpu(environment: Mapping[str, str]) -> bool:
-    """True on one of several hosts of a Cloud TPU, or on a Cloud TPU VM, which may be one."""
+    """True on one of several hosts of Cloud TPUs, and on a Cloud TPU VM, even a single one.
+
+    JAX's own query fails where there is no metadata server.
+    """
     hosts = _tpu_hosts(environment)
     if hosts is not None:
         return len(hosts) * int(environment.get('MEGASCALE_NUM_SLICES') or 1) > 1
@@ -176,7 +172,7 @@ def _is_cloud_tpu(environment: Mapping[str, str]) -> bool:
 
 
 def _tpu_hosts(environment: Mapping[str, str]) -> list[str] | None:
-    """The hosts of this host's slice of TPUs, by Kubernetes; [] if TPUs are not used."""
+    """The hosts of this TPU slice, by Kubernetes; None if unknown, [] if TPUs are not used."""
     if 'tpu' not in (environment.get('JAX_PLATFORMS') or 'tpu'):
         return []
     names = ('TPU_PROCESS_ADDRESSES', 'TPU_WORKER_HOSTNAMES')
@@ -185,10 +181,9 @@ def _tpu_hosts(environment: Mapping[str, str]) -> list[str] | None:
 
 @contextlib.contextmanager
 def joined(place: Place | None, timeout: int) -> Iterator[None]:
-    """Joins the job's other processes, and ends this one at an error without waiting for them.
+    """Joins the job's processes; enter it before JAX's devices are used. Alone, it does nothing.
 
-    To be entered before any use of JAX's devices. Alone, it does nothing. An error within the block
-    is reported here, since JAX's own way out would wait for all processes.
+    An error within the block is reported here and ends the process; JAX would wait for the others.
 
     Raises:
       InputError: if they could not be joined within `timeout` seconds.
@@ -205,7 +200,7 @@ def joined(place: Place | None, timeout: int) -> Iterator[None]:
 
 
 def _join(place: Place, timeout: int) -> None:
-    """Starts JAX's distributed runtime; ends the process with one line if others are missing."""
+    """Starts JAX's distributed runtime; exits with one line if processes are missing."""
     import jax
 
     # Its handler would swallow a SIGTERM; training has its own.
@@ -242,20 +237,19 @@ def _join(place: Place, timeout: int) -> None:
 
 
 def _log_devices() -> None:
-    """Logs processes and devices in process 0; the others log only warnings from here on."""
+    """Logs the devices in process 0; the others log only warnings from here on."""
     import jax
 
     from m2l_jax.interface.devices import check_devices
 
     check_devices()
-    processes = jax.process_count()
     if jax.process_index():
         logging.getLogger('m2l_jax').setLevel(logging.WARNING)
-    _logger.info('%d processes, %d devices', processes, jax.device_count())
+    _logger.info('%d processes, %d devices', jax.process_count(), jax.device_count())
 
 
 def _describe_absence(place: Place, timeout: int) -> str:
-    """The known reason why the processes have not found each other in time."""
+    """The error of processes that have not found each other in time."""
     where = '' if place.coordinator is None else f' at {place.coordinator}'
     if where and place.index != 0:
         host, _, port = place.coordinator.rpartition(':')
@@ -282,10 +276,9 @@ def _describe_loss(reason: str) -> str:
 
 
 def _on_abort(message: str, code: int) -> None:
-    """Replaces the exit code where JAX's client, which is C++, aborts this process.
+    """Sets message and exit code for when JAX's C++ client aborts, as it does if a process is lost.
 
-    It aborts wherever another process is lost. Its own callback for that cannot be a Python
-    function: jaxlib fails to convert the argument of `missed_heartbeat_callback`.
+    A Python `missed_heartbeat_callback` fails: jaxlib cannot convert its argument.
     """
 
     def end(number: int) -> None:
@@ -301,22 +294,21 @@ def _on_abort(message: str, code: int) -> None:
 
 
 def _leave(error: BaseException) -> NoReturn:
-    """Reports an error and ends the process, whatever the others do."""
+    """Reports an error and ends the process; the others may go on."""
     import jax
 
-    is_lost = isinstance(error, jax.errors.JaxRuntimeError | TimeoutError) and (
-        _LOST.search(str(error)) is not None
-    )
+    failed = isinstance(error, jax.errors.JaxRuntimeError | TimeoutError)
+    is_lost = failed and _LOST.search(str(error)) is not None
     if is_lost:
         error = Interrupted(f'error: {_describe_loss(first_line(error))}')
     if isinstance(error, InputError | Interrupted):
-        code = tell(error)
+        code = report_error(error)
     else:
         traceback.print_exception(error)
         code = 1
     _on_abort('', code)
     if not is_lost:
-        # They may have met the same error, and would only report a loss, of process 0 above all.
+        # The others may meet the same error: they should not report a lost process instead.
         parting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
         parting.start()
         parting.join(_PARTING_SECONDS)

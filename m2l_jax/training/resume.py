@@ -8,8 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
-from jax.sharding import Mesh
 
 from m2l_jax.checkpoint.store import CheckpointStore, holds_checkpoint
 from m2l_jax.codec.weights import open_weights
@@ -17,42 +15,13 @@ from m2l_jax.consistency.keys import random_key
 from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build, differences
-from m2l_jax.model.autoencoder import Music2Latent, Params
+from m2l_jax.model.autoencoder import Params
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
-from m2l_jax.training.state import (
-    TrainState,
-    param_shapes,
-    start_from,
-    to_trees,
-    to_vectors,
-)
+from m2l_jax.training.setup import Setup, shardings
+from m2l_jax.training.state import TrainState, start_from
 
 _logger = logging.getLogger(__name__)
-
-
-def state_shapes(
-    settings: TrainingConfig,
-    model: Music2Latent,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-) -> TrainState:
-    """The shapes of a state's vectors, spread over the mesh as the settings say."""
-    shard, shapes = settings.train.shard_optimizer, param_shapes(model)
-    size = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    if shard:
-        size += -size % mesh.size
-    state = jax.eval_shape(lambda params: start_from(params, optimizer, size), shapes)
-    return meshes.laid_out(state, meshes.state_shardings(mesh, state, shard))
-
-
-def stored_shapes(settings: TrainingConfig, model: Music2Latent, shapes: TrainState) -> TrainState:
-    """The shapes of the same state as checkpoints hold it, in trees."""
-    trees = jax.eval_shape(lambda state: to_trees(state, param_shapes(model)), shapes)
-    mesh = shapes.step.sharding.mesh
-    shard = settings.train.shard_optimizer
-    return meshes.laid_out(trees, meshes.state_shardings(mesh, trees, shard))
 
 
 def read_initial(settings: TrainingConfig, workdir: str | os.PathLike[str]) -> Params | None:
@@ -77,40 +46,26 @@ def read_initial(settings: TrainingConfig, workdir: str | os.PathLike[str]) -> P
 
 
 def create_or_restore(
-    settings: TrainingConfig,
-    model: Music2Latent,
-    optimizer: optax.GradientTransformation,
-    shapes: TrainState,
+    setup: Setup,
     store: CheckpointStore,
     workdir: str | os.PathLike[str],
     corpus: str,
     initial: Params | None = None,
 ) -> TrainState:
-    """The state to start from, with the shardings of its `shapes`.
+    """The state of the newest checkpoint, or else a fresh one, laid out over the mesh.
 
-    It is that of the newest checkpoint; without one, a fresh one of the `initial` parameters, or
-    of random ones.
+    Args:
+      setup: of the training.
+      store, workdir: the checkpoints, and their folder.
+      corpus: fingerprint of the audio.
+      initial: parameters of a fresh state; random ones by default.
 
     Raises:
       InputError: if `workdir` holds a model of another size, or one without a state.
     """
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-    step = store.latest_step()
+    settings, step = setup.settings, store.latest_step()
     if step is None:
-        start = functools.partial(start_from, optimizer=optimizer, size=shapes.params.size)
-        if initial is None:
-            key = random_key(settings.seed)
-            state = compute_once(lambda: start(model.init_params(key)), shardings)
-        else:
-            state = jax.jit(start, out_shardings=shardings)(initial)
-        _logger.info(
-            'starting a model of %s parameters%s on %d devices',
-            f'{sum(leaf.size for leaf in jax.tree.leaves(param_shapes(model))):,}',
-            f' from {settings.init_from}' if initial is not None else '',
-            len(state.step.sharding.device_set),
-        )
-        return state
-
+        return _create(setup, initial)
     if not store.has_state(step):
         raise InputError(
             f'{workdir} holds a converted model without the state of a training run: '
@@ -126,10 +81,27 @@ def create_or_restore(
         )
     _check_resumable(settings, saved, workdir)
     _logger.info('resuming %s at step %d', workdir, step)
-    stored = stored_shapes(settings, model, shapes)
-    state, ema_params = store.restore(step, stored.replace(ema_params=None), stored.ema_params)
-    to_state = jax.jit(lambda trees: to_vectors(trees, shapes), out_shardings=shardings)
-    return to_state(state.replace(ema_params=ema_params))
+    state, ema_params = store.restore(
+        step, setup.stored.replace(ema_params=None), setup.stored.ema_params
+    )
+    return setup.from_stored(state.replace(ema_params=ema_params))
+
+
+def _create(setup: Setup, initial: Params | None) -> TrainState:
+    placed, size = shardings(setup.state), setup.state.params.size
+    start = functools.partial(start_from, optimizer=setup.optimizer, size=size)
+    if initial is None:
+        key = random_key(setup.settings.seed)
+        state = compute_once(lambda: start(setup.model.init_params(key)), placed)
+    else:
+        state = jax.jit(start, out_shardings=placed)(initial)
+    _logger.info(
+        'starting a model of %s parameters%s on %d devices',
+        f'{sum(leaf.size for leaf in jax.tree.leaves(setup.params)):,}',
+        '' if initial is None else f' from {setup.settings.init_from}',
+        setup.mesh.size,
+    )
+    return state
 
 
 def _check_resumable(

@@ -1,4 +1,4 @@
-"""The state that training carries from step to step, its optimiser and its average."""
+"""The training state: parameters, their moving average and the optimiser."""
 
 import dataclasses
 import functools
@@ -20,17 +20,15 @@ from m2l_jax.model.autoencoder import Music2Latent, Params
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """RAdam (Liu et al. 2020), with warm-up, cosine decay and the parameters' moving average.
-
-    Other optimisers inherit its fields; `OPTIMIZERS` has their names.
+    """RAdam (Liu et al. 2020), its schedule and the moving average; base class of the others.
 
     Attributes:
       learning_rate: at the end of the warm-up.
-      final_learning_rate: at the end of the cosine decay, on the last step.
-      warmup_steps: steps over which the rate rises linearly from 0.
+      final_learning_rate: on the last step, at the end of the cosine decay.
+      warmup_steps: over which the rate rises linearly from 0.
       b1, b2: decay rates of the moments.
       ema_decay: of the moving average, once it has warmed up.
-      clip_norm: norm to which larger gradients are scaled down; 0: no clipping.
+      clip_norm: largest norm of the gradient; 0: no clipping.
     """
 
     learning_rate: float
@@ -52,7 +50,7 @@ class OptimizerConfig:
                 )
 
     def make(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """The optimiser proper, on one vector of all parameters."""
+        """The optimiser without clipping."""
         return optax.radam(rate, b1=self.b1, b2=self.b2)
 
 
@@ -64,7 +62,7 @@ class AdamWConfig(OptimizerConfig):
     weight_decay: float = 1e-2
 
     def make(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """The optimiser proper, on one vector of all parameters."""
+        """The optimiser without clipping."""
         return optax.adamw(rate, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay)
 
 
@@ -75,13 +73,17 @@ OPTIMIZERS: Mapping[str, type[OptimizerConfig]] = MappingProxyType(
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a checkpoint needs for training to go on as if it had not stopped.
+    """Everything that training needs to go on from a checkpoint.
 
-    Parameters, average and each of the optimiser's moments are one vector, which costs a compiler
-    and a GPU far less than hundreds of arrays. Checkpoints hold them as trees: see `to_trees`.
+    Parameters, average and each moment are one vector, which costs a compiler and a GPU far less
+    than hundreds of arrays; in checkpoints, each is a tree: see `to_trees`.
 
-    `step` counts batches. Those whose losses, gradient or update were not finite changed only the
-    counts: `skipped` counts all of them, `skipped_in_row` those since the last update.
+    Attributes:
+      step: number of batches.
+      skipped, skipped_in_row: batches without an update, because loss, gradient or update was not
+        finite; in all, and since the last update.
+      params, ema_params: parameters and their moving average.
+      opt_state: the optimiser's.
     """
 
     step: jax.Array
@@ -96,7 +98,7 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
     """Learning rate as a function of the step.
 
     Raises:
-      InputError: if the warm-up is longer than the training.
+      InputError: if the warm-up is not shorter than the training.
     """
     if not 0 <= config.warmup_steps < steps:
         raise InputError(
@@ -113,7 +115,7 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The config's optimiser, behind the clipping of the gradient."""
+    """The config's optimiser, with clipping of the gradient."""
     # The same structure with and without clipping, so that a run may resume with another setting.
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     return optax.chain(clip, config.make(learning_rate_schedule(config, steps)))
@@ -129,10 +131,7 @@ def create_state(
 def start_from(
     params: Params, optimizer: optax.GradientTransformation, size: int = 0
 ) -> TrainState:
-    """A fresh state of the given parameters, at which the average starts too.
-
-    Zeros fill the vectors up to `size`, which the devices can then divide among them.
-    """
+    """A fresh state of parameters; zeros fill its vectors up to `size`, for devices to divide."""
     vector = ravel(params, size)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -152,7 +151,7 @@ def param_shapes(model: Music2Latent) -> Params:
 
 
 def ravel(tree: Any, size: int = 0) -> jax.Array:
-    """One vector of all elements of a tree, in the order of its leaves, then zeros up to `size`."""
+    """Joins a tree's leaves to a vector `[N]`, filled with zeros up to `size`."""
     vector = jax.lax.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)], 0)
     return jnp.pad(vector, (0, max(size - vector.size, 0)))
 
@@ -180,8 +179,8 @@ def to_vectors(state: TrainState, like: TrainState) -> TrainState:
 
 
 def ema_rate(updates: jax.Array, decay: float) -> jax.Array:
-    """1 - min(decay, (1 + n)/(10 + n)) after n updates: the step of the average.
+    """Step of the average, 1 - min(decay, (1 + n)/(10 + n)) after n updates.
 
-    The complement is formed exactly: 1 - 0.9999 in float32 has an error of 2e-4 of itself.
+    Computed as a maximum: 1 - 0.9999 in float32 has a relative error of 2e-4.
     """
     return jnp.maximum(1 - decay, 9 / (10 + updates))

@@ -27,7 +27,7 @@ from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.training.mesh import AXIS, REPLICATED, ROWS, replicated, shared_out, state_shardings
 from m2l_jax.training.state import TrainState, ema_rate, param_shapes, ravel, unravel
 
-# The metrics that must be finite for an update; the second only where its loss is used.
+# Metrics that must be finite for an update; the second exists only where its loss is used.
 CHECKED = ('loss', 'auxiliary_loss', 'gradient_norm', 'update_norm')
 
 Metrics = dict[str, jax.Array]
@@ -35,18 +35,22 @@ Fetch = Callable[[Any, jax.Array], jax.Array]  # (data, step) -> this device's r
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
+def as_given(data: jax.Array, step: jax.Array) -> jax.Array:
+    """The `Fetch` of data that are each device's rows already."""
+    return data
+
+
 @dataclasses.dataclass(frozen=True)
 class ConsistencyConfig:
     """Consistency training's constants.
 
     Attributes:
-      density: where on the index axis training looks.
-      schedule: the distance between student and teacher.
+      density: of the noise index.
+      schedule: of Δ, the distance between student and teacher.
       huber_scale: c of the pseudo-Huber loss over √n.
-      least_weight: of the loss at a noise level; the paper's 1/(σ - σ') is 0.0125 at σ = 80 with
-        Δ = 1, and 100 and more at low noise, from which a short training learns first. 0: as it
-        is.
-      auxiliary: the weight of the loss that is not the paper's; none by default.
+      least_weight: lower limit of the loss's weight 1/(σ - σ'), which is 0.0125 at σ = 80 with
+        Δ = 1, and above 100 at low noise; 0: none.
+      auxiliary: weight of a loss that is not the paper's; none by default.
     """
 
     density: Annotated[IndexDensity, DENSITIES]
@@ -66,7 +70,7 @@ class ConsistencyConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """The random part of a step, a row each: `index` `[B]` and `noise` `[B, F, T, 2]`."""
+    """The random numbers of a step: `index` `[B]` and `noise` `[B, F, T, 2]`."""
 
     index: jax.Array
     noise: jax.Array
@@ -82,13 +86,11 @@ def draw(
     model: Music2Latent,
     density: IndexDensity,
 ) -> Draws:
-    """Noise index and noise of each row, as a function of its number in the *global* batch.
-
-    So they do not depend on how many devices share the batch.
+    """Draws noise index and noise of rows; the number of devices doesn't change them.
 
     Args:
       key: of the step.
-      rows: `[B]`, row numbers.
+      rows: `[B]`, numbers in the *global* batch.
       shape: of a single row's noise.
     """
 
@@ -115,18 +117,17 @@ def compute_loss(
     least_weight: float = 0.0,
     held: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Consistency loss of each row, the latents, and the finest conditioning made of them.
+    """Consistency loss of each row.
 
-    Encoder and decoder run once; student and teacher share their pyramid. The teacher sees
-    parameters and pyramid behind `stop_gradient`, so that no backward pass of it is ever built.
+    Student and teacher share the latents and their pyramid. `stop_gradient` around the teacher's
+    parameters and pyramid, not its output, avoids building its backward pass.
 
     Args:
       spectrogram: clean crops, `[B, F, T, 2]`.
       draws: index and noise of each row.
-      delta: distance between the student's and the teacher's index.
+      delta: Δ between the student's and the teacher's index.
       huber_scale, least_weight: see `ConsistencyConfig`.
-      held: the part of the losses' gradient, from 0 to 1, that encoder and decoder do not get;
-        none by default.
+      held: share of the gradient, from 0 to 1, kept from encoder and decoder; none by default.
 
     Returns:
       losses `[B]` and latents `[B, T/8, 64]`, float32, and level 0 of the pyramid `[B, F, T, C]`.
@@ -154,7 +155,7 @@ def compute_loss(
 
 
 def _hold(tree: Any, fixed: Any, part: jax.Array) -> Any:
-    """The tree itself, of whose gradient a part is lost; `fixed` is behind `stop_gradient`."""
+    """The tree, with its gradient scaled by 1 - part; `fixed` is it behind `stop_gradient`."""
     return jax.tree.map(lambda x, y: x + jnp.asarray(part, x.dtype) * (y - x), tree, fixed)
 
 
@@ -169,24 +170,26 @@ def make_train_step(
     mesh: Mesh,
     accumulate: int = 1,
     data_specs: Any = ROWS,
-    fetch: Fetch = lambda data, step: data,
+    fetch: Fetch = as_given,
     shard_optimizer: bool = False,
 ) -> TrainStep:
-    """Compiles (state, data) -> (state, metrics) for the mesh; the state's buffers are donated.
+    """The jitted (state, data) -> (state, metrics) on the mesh; it donates the state's buffers.
 
-    The state lives where `state_shardings` says, the metrics on every device. Where a loss, the
-    gradient or the update is not finite, the state keeps all but its counts.
+    If the loss, gradient or update is not finite, only the state's counts change.
 
     Args:
-      accumulate: parts in which each device takes its rows, one after another, to save memory; the
-        gradient is their mean.
-      data_specs: how the data lie on the mesh.
-      fetch: makes of them, on each device, its rows of the batch: `[b, F, T, 2]` spectrograms or
-        `[b, N]` waveforms.
-      shard_optimizer: each device keeps and updates only its part of moments and average.
+      learning_rate: the optimizer's, for the metrics.
+      accumulate: parts in which each device takes its rows, to save memory.
+      data_specs: the data's partition specs.
+      fetch: makes of the data, on each device, its rows: `[b, F, T, 2]` spectrograms or `[b, N]`
+        waveforms.
+      shard_optimizer: each device keeps and updates its part of moments and average.
     """
-    mean_over_mesh = _make_mean_over_mesh(
-        model, consistency, steps, seed, mesh, accumulate, data_specs, fetch
+    mean_over_mesh = jax.shard_map(
+        functools.partial(_mean_over_mesh, model, consistency, steps, seed, accumulate, fetch),
+        mesh=mesh,
+        in_specs=(REPLICATED, REPLICATED, data_specs),
+        out_specs=REPLICATED,
     )
 
     def step(state: TrainState, data: Any) -> tuple[TrainState, Metrics]:
@@ -194,7 +197,7 @@ def make_train_step(
         count = state.step - state.skipped
         updates, opt_state = optimizer.update(mean['gradient'], state.opt_state, state.params)
         if shard_optimizer:
-            # Else moments would be gathered rather than the updates, which are half of them.
+            # Otherwise XLA gathers the two moments rather than the updates.
             updates = jax.lax.with_sharding_constraint(updates, shared_out(mesh, updates))
         checked = {
             **mean['losses'],
@@ -230,38 +233,29 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0)
 
 
-def _make_mean_over_mesh(
+def _mean_over_mesh(
     model: Music2Latent,
     consistency: ConsistencyConfig,
     steps: int,
     seed: int,
-    mesh: Mesh,
     accumulate: int,
-    data_specs: Any,
     fetch: Fetch,
-) -> Callable[[jax.Array, jax.Array, Any], dict[str, Any]]:
-    """(params, step, data) -> mean losses, moments of the latents, and gradient, of all rows."""
-
-    def mean_on_each_device(params: jax.Array, step: jax.Array, data: Any) -> dict[str, Any]:
-        batch = fetch(data, step)
-        rows = jax.lax.axis_index(AXIS) * batch.shape[0] + jnp.arange(batch.shape[0])
-        key = step_key(seed, step)
-        # Marked as different on each device, so that the gradient is averaged once, below, and not
-        # in each part.
-        params = jax.lax.pcast(params, AXIS, to='varying')
-        local = mean_over_parts(
-            lambda *part: _part_gradient(params, model, consistency, step / steps, key, *part),
-            accumulate,
-            (batch, rows),
-        )
-        return jax.lax.pmean(local, AXIS)
-
-    return jax.shard_map(
-        mean_on_each_device,
-        mesh=mesh,
-        in_specs=(REPLICATED, REPLICATED, data_specs),
-        out_specs=REPLICATED,
+    params: jax.Array,
+    step: jax.Array,
+    data: Any,
+) -> dict[str, Any]:
+    """Losses, moments of the latents, and gradient, averaged over all rows of all devices."""
+    batch = fetch(data, step)
+    rows = jax.lax.axis_index(AXIS) * batch.shape[0] + jnp.arange(batch.shape[0])
+    key = step_key(seed, step)
+    # As varying parameters: else JAX would average the gradient of each part over the devices.
+    params = jax.lax.pcast(params, AXIS, to='varying')
+    local = mean_over_parts(
+        lambda *part: _part_gradient(params, model, consistency, step / steps, key, *part),
+        accumulate,
+        (batch, rows),
     )
+    return jax.lax.pmean(local, AXIS)
 
 
 def _part_gradient(
@@ -273,7 +267,7 @@ def _part_gradient(
     batch: jax.Array,
     rows: jax.Array,
 ) -> dict[str, Any]:
-    """Mean losses, moments of the latents, and gradient, of some of a device's rows."""
+    """Mean losses, moments of the latents, and gradient, of a part of a device's rows."""
     spectrogram = batch if batch.ndim == 4 else to_spectrogram(batch, model.config.spectrogram)
     draws = draw(key, rows, spectrogram.shape[1:], model, consistency.density)
     delta = consistency.schedule.delta(progress)
@@ -301,10 +295,7 @@ def _part_gradient(
 
 
 def mean_over_parts(function: Callable[..., Any], parts: int, arrays: tuple[jax.Array, ...]) -> Any:
-    """Mean of a function's results over equal parts of the arrays' rows, one part at a time.
-
-    Inside `shard_map` only: the results differ from device to device.
-    """
+    """Mean of a function's results over equal parts of the arrays' rows; inside `shard_map`."""
     if parts == 1:
         return function(*arrays)
     split = [array.reshape(parts, -1, *array.shape[1:]) for array in arrays]  # [parts, B/parts, …]

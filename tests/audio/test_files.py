@@ -96,7 +96,7 @@ def test_files_named_twice_are_found_once(music_folder):
 
 @pytest.mark.parametrize('suffix', ['.wav', '.flac', '.ogg'])
 @pytest.mark.parametrize('missing', [1, 100, 5000, -100])
-def test_a_disk_that_is_full_before_the_last_byte_is_told(tmp_path, suffix, missing):
+def test_a_disk_that_is_full_before_the_last_byte_is_reported(tmp_path, suffix, missing):
     """libsndfile overlooks what is not written as a FLAC or Ogg file is closed."""
     path, music = tmp_path / f'a{suffix}', make_music(1)
     files.write(path, music, 44_100)

@@ -1,4 +1,4 @@
-"""MP3s that are no single stream from their first byte to their last."""
+"""MP3s that are not a single stream from their first byte to their last."""
 
 import struct
 
@@ -182,7 +182,7 @@ def test_other_content_is_no_mp3(tmp_path, name):
 @pytest.mark.parametrize(
     'mark', [b'\0\0\0\x1cftypM4A ', b'\x30\x26\xb2\x75\x8e\x66', b'\x1a\x45\xdf\xa3\x9f\x42']
 )
-def test_formats_that_are_not_read_are_told_without_a_word_of_libmpg123(tmp_path, mark, capfd):
+def test_formats_that_are_not_read_are_refused_without_output_of_libmpg123(tmp_path, mark, capfd):
     path = tmp_path / 'a.mp3'
     path.write_bytes(mark + JUNK)
     assert refusal(path, RATE).endswith(f'convert it (ffmpeg -i {path} FILE.flac)')

@@ -69,7 +69,7 @@ def test_streams_beside_each_other_are_none_in_a_row(tmp_path, subtype):
 
 
 @subtypes
-def test_missing_and_broken_pages_are_told(tmp_path, subtype):
+def test_missing_and_broken_pages_are_counted(tmp_path, subtype):
     pages = pages_of(subtype, seconds=1 if subtype == 'FLAC' else 8)
     path = tmp_path / 'a.ogg'
     changed = pages[3][:-1] + bytes([pages[3][-1] ^ 1])

@@ -98,7 +98,7 @@ def test_gradient_equals_finite_differences():
     np.testing.assert_allclose(derivative, difference / (2 * step), rtol=0.01)
 
 
-def test_bad_input_is_told():
+def test_bad_input_is_refused():
     with pytest.raises(InputError, match='2047 samples are fewer than one window of 2048'):
         to_spectrogram(np.zeros(2047, np.float32), CONFIG)
     with pytest.raises(InputError, match='hop=500 must divide window=2048'):

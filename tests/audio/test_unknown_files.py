@@ -1,4 +1,4 @@
-"""Files that nobody has vouched for: odd but real ones are read, false ones refused in a line."""
+"""Untrusted files: odd but real ones are read, false ones are refused in one line."""
 
 import os
 import struct

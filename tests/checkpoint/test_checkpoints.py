@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks import small_model
 from m2l_jax.checkpoint.store import CheckpointStore, load_model, save_model
+from m2l_jax.interface.command import is_news
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.logs import is_news
 from tests.conftest import largest_file
 
 
@@ -46,7 +46,7 @@ def test_without_evaluation_the_newest_are_kept(tmp_path):
     assert kept(tmp_path) == [2, 3]
 
 
-def test_a_checkpoint_that_does_not_fit_is_told_and_the_last_one_stays(tmp_path, caplog):
+def test_a_full_disk_is_reported_and_the_last_checkpoint_stays(tmp_path, caplog):
     message = r'into .*checkpoints \(File too large\); that of step 1 is whole'
     store = CheckpointStore(tmp_path, 2)
     save(store, 1)
@@ -75,7 +75,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_run_alone(tmp_path):
 
 
 def process_state():
-    """State of the process that a library has no business to change."""
+    """State of the process that a library must not change."""
     gc.collect()
     return {
         'root logger': (logging.root.level, list(logging.root.handlers)),
@@ -112,7 +112,7 @@ def test_a_run_that_saves_leaves_hooks_and_filters_as_they_were(tmp_path, caplog
             raise ValueError
         except ValueError:
             logging.getLogger('absl').exception("the caller's own")
-    (record,) = caplog.records  # of missing figures Orbax warns not
+    (record,) = caplog.records  # Orbax does not warn of missing figures
     assert record.getMessage() == "the caller's own"
     assert is_news(record)
 

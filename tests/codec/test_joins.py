@@ -5,9 +5,8 @@ import pytest
 
 from benchmarks import small_model
 from m2l_jax.codec.batches import latent_rows
-from m2l_jax.codec.chunks import Chunking
+from m2l_jax.codec.chunks import Chunking, join_waveforms
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.codec.seams import join_waveforms
 from m2l_jax.model.autoencoder import Music2Latent
 from tests.conftest import make_music
 from tests.drills import joins

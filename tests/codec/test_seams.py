@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 
 from m2l_jax.audio.spectrogram import SpectrogramConfig, synthesise, to_spectrogram, to_waveform
-from m2l_jax.codec.chunks import Chunking
-from m2l_jax.codec.seams import join_latents, join_waveforms
+from m2l_jax.codec.chunks import Chunking, join_latents, join_waveforms
 from tests.conftest import make_music
 
 STEP, REACH = 4096, 1536

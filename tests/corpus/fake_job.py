@@ -18,10 +18,17 @@ import sys
 import time
 
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.plan import Item, Output, ShardSummary, parse_share, plan_shards, share_of
-from m2l_jax.corpus.progress import Progress
+from m2l_jax.corpus.plan import (
+    Item,
+    Output,
+    RunOptions,
+    ShardSummary,
+    parse_share,
+    plan_shards,
+    share_of,
+)
 from m2l_jax.corpus.ray import run_ray
-from m2l_jax.corpus.run import RayOptions, run_local
+from m2l_jax.corpus.run import Progress, run_local
 from m2l_jax.interface import command
 from m2l_jax.interface.errors import InputError, Interrupted
 from m2l_jax.interface.paths import replaced_file
@@ -138,7 +145,7 @@ def main(folder, count, seconds, share='0/1', address='', endless='inf'):
     print('begins', flush=True)
     job = FakeJob(folder, float(seconds), float(endless))
     if address:
-        run_ray(job, mine, ledger, Progress(mine), RayOptions(address, cpus=1))
+        run_ray(job, mine, ledger, Progress(mine), RunOptions(ray=address, ray_cpus=1))
     else:
         run_local(job, mine, ledger, Progress(mine))
     print(ledger.finish(shards), flush=True)
@@ -148,4 +155,4 @@ if __name__ == '__main__':
     try:
         main(*sys.argv[1:])
     except (InputError, Interrupted) as error:
-        sys.exit(command.tell(error))
+        sys.exit(command.report_error(error))

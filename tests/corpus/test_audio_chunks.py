@@ -6,7 +6,8 @@ import pytest
 from benchmarks import small_model
 from m2l_jax.codec.chunks import Chunking
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.corpus.reading import chunk_rows, mix, mixed_channels, unmix
+from m2l_jax.corpus.encode import chunk_rows
+from m2l_jax.corpus.models import mix, mixed_channels, unmix
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 
@@ -17,7 +18,7 @@ STEP, REACH = 1024, 1536
 def codec(monkeypatch):
     """Only its counts are asked for: no parameters are needed."""
     monkeypatch.setattr(
-        'm2l_jax.codec.encoder_decoder.EncoderDecoder._place', lambda self, params: None
+        'm2l_jax.codec.encoder_decoder.EncoderDecoder._put', lambda self, tree, spec: None
     )
     return EncoderDecoder.from_params(Music2Latent(small_model.CONFIG), {})
 

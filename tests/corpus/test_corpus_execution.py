@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import small_model
 from m2l_jax.corpus import formats
-from m2l_jax.corpus.formats import Target
+from m2l_jax.corpus.formats import DatasetFormat, Target
 from m2l_jax.corpus.ledger import Ledger
 from m2l_jax.corpus.plan import Item, ShardSummary, plan_shards
 from m2l_jax.corpus.run import RunOptions, run_job
@@ -53,14 +53,14 @@ class RecordJob:
         return self
 
     def complete(self, summaries):
-        self.target.complete(summaries)
+        DatasetFormat.complete(self.target, summaries)
 
     def work(self, shard, tell):
         folder = self.target.folder
         self.seen += [name for name in self.COMPLETE if (folder / name).exists()]
         bad = [item.source for item in shard.items if item.source in self._bad]
         good = [item for item in shard.items if item.source not in bad]
-        with self.target.open(shard.number) as sink:
+        with DatasetFormat(self.target, shard.number) as sink:
             for item in good:
                 if item.source in self._full:
                     raise InputError('the disk is full')

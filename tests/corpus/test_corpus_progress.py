@@ -6,7 +6,7 @@ import pytest
 
 from m2l_jax.audio import suffixes
 from m2l_jax.corpus.plan import Item, Shard, ShardSummary
-from m2l_jax.corpus.progress import Progress
+from m2l_jax.corpus.run import Progress
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ def test_what_was_done_before_counts_as_done_and_not_as_speed(clock, caplog):
     progress = Progress(shards)
     clock.now = 500
     progress.start(shards[4:])
-    progress.tell(shards[4], 1800)
-    progress.tell(shards[5], 1800)
+    progress.advance(shards[4], 1800)
+    progress.advance(shards[5], 1800)
     assert caplog.messages == []
     clock.now += 31
-    progress.tell(shards[4], 1800)
+    progress.advance(shards[4], 1800)
     clock.now += 29
     progress.after(shards[4], summarise(shards[4], (('b', 'no audio'),)))
     progress.drop(shards[5])

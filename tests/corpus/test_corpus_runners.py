@@ -9,8 +9,7 @@ import sys
 import pytest
 
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.progress import Progress
-from m2l_jax.corpus.run import run_local
+from m2l_jax.corpus.run import Progress, run_local
 from m2l_jax.interface.errors import InputError, Interrupted
 from tests.corpus.fake_job import SETTINGS, FakeJob, plan, results
 from tests.corpus.killing import killed_at

@@ -45,7 +45,7 @@ def decode(codec, folder, items, batch_size=1, **settings):
     """Decodes one shard; returns its summary and the audio, by name."""
     defaults = {'chunk_seconds': CHUNK / 44_100, 'overlap_seconds': OVERLAP / 44_100}
     settings = DecodeSettings(codec.model_id, **defaults | settings)
-    worker = DecodeJob(None, str(folder), settings, batch_size, codec).open()
+    worker = DecodeJob(None, settings, folder, batch_size, codec).open()
     seconds = []
     summary = worker.work(Shard(0, tuple(items)), seconds.append)
     assert summary.failures or sum(seconds) == pytest.approx(summary.seconds)

@@ -41,7 +41,7 @@ def encode_job(checkpoint, tmp_path, **settings):
 def decoder(checkpoint, tmp_path):
     path, model = checkpoint
     settings = DecodeSettings(model, 'flac')
-    return DecodeJob(str(path), str(tmp_path / 'out'), settings, 1).open()
+    return DecodeJob(str(path), settings, tmp_path / 'out', 1).open()
 
 
 @pytest.fixture

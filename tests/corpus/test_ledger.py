@@ -38,10 +38,10 @@ def ledger(tmp_path):
 
 def test_a_committed_shard_is_done_for_all_who_look(ledger):
     summary = make_summary(ledger.folder, 2345, [('c\udcff\n.wav', 'it, is "empty"')])
-    assert not ledger.is_done(SHARDS[2])
+    assert ledger.missing([SHARDS[2]])
     ledger.commit(summary)
     other = Ledger(ledger.folder)
-    assert other.is_done(SHARDS[2])
+    assert not other.missing([SHARDS[2]])
     assert other.missing(SHARDS) == tuple(SHARDS[:2])
     assert list(other.summaries(SHARDS[2:])) == [summary]
     assert sorted(path.name for path in ledger.folder.rglob('*2345*')) == [
@@ -55,7 +55,7 @@ def test_a_shard_without_its_output_is_not_done(ledger):
     (ledger.folder / 'deep/0.npz').unlink()
     with pytest.raises(InputError, match=r'deep/0\.npz cannot be written \(No such file'):
         ledger.commit(summary)
-    assert not ledger.is_done(SHARDS[0])
+    assert ledger.missing([SHARDS[0]])
 
 
 def test_a_damaged_summary_is_named(ledger):

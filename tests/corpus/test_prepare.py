@@ -15,7 +15,7 @@ import soundfile
 import tensorflow_datasets as tfds
 
 from m2l_jax.audio import files
-from m2l_jax.audio.pcm import FULL_SCALE
+from m2l_jax.audio.levels import FULL_SCALE
 from m2l_jax.corpus import prepare as prepare_module
 from m2l_jax.corpus.plan import Piece
 from m2l_jax.corpus.prepare import plan_segments, prepare

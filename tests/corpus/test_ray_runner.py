@@ -11,9 +11,9 @@ import pytest
 
 from m2l_jax.corpus import ray as ray_run
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.progress import Progress
+from m2l_jax.corpus.plan import RunOptions
 from m2l_jax.corpus.ray import run_ray
-from m2l_jax.corpus.run import RayOptions, run_local
+from m2l_jax.corpus.run import Progress, run_local
 from m2l_jax.interface.errors import InputError
 from tests.corpus.fake_job import SETTINGS, FakeJob, ThreadCountingJob, plan, results
 from tests.waiting import HANG_SECONDS, wait_until
@@ -39,7 +39,7 @@ def run(cluster, folder, count, trouble=(), seconds=0.0):
     items, shards = plan(count, trouble)
     ledger, progress = Ledger(folder), Progress(shards)
     ledger.claim(SETTINGS, items)
-    options = RayOptions(cluster.address, cpus=1)
+    options = RunOptions(ray=cluster.address, ray_cpus=1)
     try:
         run_ray(FakeJob(str(folder), seconds), shards, ledger, progress, options)
     finally:
@@ -120,7 +120,7 @@ def test_an_actor_keeps_to_its_cores(cluster, tmp_path):
         shards,
         ledger,
         progress,
-        RayOptions(cluster.address, cpus=1),
+        RunOptions(ray=cluster.address, ray_cpus=1),
     )
     (counts,) = {path.read_text() for path in tmp_path.glob('out.threads.*')}
     assert counts == '1'
@@ -151,7 +151,7 @@ def test_more_cores_than_a_node_has_are_refused(cluster, tmp_path):
             shards,
             Ledger(tmp_path),
             Progress(shards),
-            RayOptions(cluster.address, cpus=4),
+            RunOptions(ray=cluster.address, ray_cpus=4),
         )
 
 
@@ -166,7 +166,7 @@ def test_more_cores_than_a_node_has_are_refused(cluster, tmp_path):
 def test_an_address_without_a_cluster_is_refused(tmp_path, address, reason):
     _, shards = plan(3)
     with pytest.raises(InputError, match=rf'^--ray_address={address} cannot be .*{reason}.*\): '):
-        run_ray(FakeJob(''), shards, Ledger(tmp_path), Progress(shards), RayOptions(address))
+        run_ray(FakeJob(''), shards, Ledger(tmp_path), Progress(shards), RunOptions(ray=address))
 
 
 def test_without_ray_its_installation_is_named(tmp_path, monkeypatch):
@@ -180,7 +180,7 @@ def test_without_ray_its_installation_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, '__import__', refuse)
     _, shards = plan(3)
     with pytest.raises(InputError, match=r"no module ray\): pip install 'm2l_jax\[ray\]'"):
-        run_ray(FakeJob(''), shards, Ledger(tmp_path), Progress(shards), RayOptions())
+        run_ray(FakeJob(''), shards, Ledger(tmp_path), Progress(shards), RunOptions(ray='auto'))
 
 
 def test_a_node_whose_accelerator_jax_does_not_find_is_named():

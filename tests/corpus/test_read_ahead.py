@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from m2l_jax.corpus.reading import read_ahead
+from m2l_jax.corpus.inputs import read_ahead
 from m2l_jax.interface.errors import InputError
 from tests.waiting import HANG_SECONDS, wait_until
 
@@ -36,7 +36,7 @@ def assert_read(library, lengths):
 
 
 def reading_threads():
-    return [thread for thread in threading.enumerate() if 'work' in thread.name]
+    return [thread for thread in threading.enumerate() if 'read_ahead' in thread.name]
 
 
 @pytest.mark.parametrize('threads', [1, 3, 20])

@@ -95,7 +95,7 @@ def test_shards_are_counted_and_compared_with_the_dataset(tmp_path, shards):
     wrong = dataclasses.replace(first, records=2)
     assert verify(tmp_path, [wrong, second]) == [
         (first.name, 'holds 3 records, 2 were written'),
-        ('dataset_info.json', f'tells of 3 records in {first.name}, not 2'),
+        ('dataset_info.json', f'notes 3 records in {first.name}, not 2'),
     ]
     (tmp_path / INFO).unlink()
     assert verify(tmp_path, shards) == [

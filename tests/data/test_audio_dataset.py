@@ -82,10 +82,10 @@ def test_crops_longer_than_a_dataset_was_prepared_for_are_refused(prepared):
     open_for(8192, 44_100)
     open_for(4096, 22_050)
     message = r'prepared was prepared for crops of at most 8192 samples, and those of this training'
-    told = rf'{message} have {{}}, at 44100 Hz: prepare it with --crop_frames=14, or lower config'
-    with pytest.raises(InputError, match=told.format(8193)):
+    text = rf'{message} have {{}}, at 44100 Hz: prepare it with --crop_frames=14, or lower config'
+    with pytest.raises(InputError, match=text.format(8193)):
         open_for(8193, 44_100)
-    with pytest.raises(InputError, match=told.format(8194)):
+    with pytest.raises(InputError, match=text.format(8194)):
         open_for(4097, 22_050)
     assert SegmentConfig(44_100, 1.0, 14, 0.001, 128.0).crop_samples >= 8194
     (prepared / 'job.json').write_text('{')
@@ -95,13 +95,13 @@ def test_crops_longer_than_a_dataset_was_prepared_for_are_refused(prepared):
     (prepared / 'job.json').unlink()
     earlier = json.dumps({'settings': dataclasses.asdict(config), 'files': []})
     (prepared / 'preparation.json').write_text(earlier)  # as earlier versions did
-    with pytest.raises(InputError, match=told.format(8193)):
+    with pytest.raises(InputError, match=text.format(8193)):
         open_for(8193, 44_100)
     (prepared / 'preparation.json').unlink()
     open_for(8193, 44_100)
 
 
-def test_a_dataset_that_is_not_complete_is_told(prepared):
+def test_a_dataset_that_is_not_complete_is_refused(prepared):
     (prepared / 'dataset_info.json').unlink()
     with pytest.raises(InputError, match='prepared is no complete dataset: run `prepare` to its'):
         read_crops(prepared)
@@ -146,7 +146,7 @@ def test_short_records_are_named_and_redrawn(tmp_path, caplog):
     assert reason == f'{folder}[test][0] is shorter than a crop (8192 samples at 44100 Hz)'
 
 
-def test_what_is_no_audio_dataset_is_told(tmp_path, prepared):
+def test_what_is_no_audio_dataset_is_refused(tmp_path, prepared):
     labels = write_dataset(tmp_path / 'labels', {'label': np.int32}, [{'label': 1}])
     with pytest.raises(InputError, match="labels has no feature 'audio', only label"):
         read_crops(f'{labels}[test]')
@@ -171,7 +171,7 @@ def test_what_is_no_audio_dataset_is_told(tmp_path, prepared):
         read_crops(prepared)
     unknown = tfds.features.Audio(dtype=np.float32)
     folder = write_dataset(tmp_path / 'rateless', {'audio': unknown}, [{'audio': np.zeros(9)}])
-    with pytest.raises(InputError, match='rateless does not tell its sample rate'):
+    with pytest.raises(InputError, match='rateless states no sample rate'):
         read_crops(f'{folder}[test]')
 
 

@@ -38,6 +38,6 @@ def test_a_path_is_a_mix_of_one():
         ({'path': '', 'mix': (('a', '/a', 0.5), ('a', '/b', 0.5))}, "two .* of the name 'a'"),
     ],
 )
-def test_wrong_data_are_told(change, message):
+def test_wrong_data_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         dataclasses.replace(CONFIG, **change)

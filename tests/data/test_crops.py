@@ -113,7 +113,7 @@ def test_rejection_does_not_shift_the_other_rows(music_folder):
         np.testing.assert_array_equal(reader.read(0, row), expected)
 
 
-def test_a_useless_folder_is_told(tmp_path):
+def test_a_useless_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match=r'nowhere does not exist: check the path'):
         AudioFolder(str(tmp_path / 'nowhere'), 44_100, CROP)
     with pytest.raises(InputError, match='no audio files in'):
@@ -155,11 +155,11 @@ def test_crops_that_are_too_loud_are_warned_of_and_absurd_ones_left_out(tmp_path
     assert all(8 < np.abs(crop).max() < 2**16 for crop in crops)
     assert list(reader.reported) == [str(absurd)]
     assert reader.reported[str(absurd)].startswith(f'{absurd} is too loud: peak ')
-    told = [line for line in caplog.messages if line.startswith(f'{loud}: too loud: peak')]
-    assert len(told) == 1
+    warnings = [line for line in caplog.messages if line.startswith(f'{loud}: too loud: peak')]
+    assert len(warnings) == 1
 
 
-def test_a_silent_corpus_is_told(tmp_path):
+def test_a_silent_corpus_is_refused(tmp_path):
     soundfile.write(tmp_path / 'silent.wav', np.zeros(100_000), 44_100)
     with pytest.raises(InputError, match=r'2000 crops drawn in a row from .* cannot be used'):
         open_reader(tmp_path).read(0, 0)
@@ -205,7 +205,7 @@ def test_rejection_keeps_the_weights(tmp_path):
     assert levels.count(0.1) / 600 == pytest.approx(0.75, abs=0.05)
 
 
-def test_a_collection_of_no_use_is_told_by_name(tmp_path):
+def test_a_collection_of_no_use_is_refused_by_name(tmp_path):
     mix = make_mix(tmp_path, {0.75: 1, 0.25: 1})
     soundfile.write(tmp_path / '2' / 'a.wav', np.zeros(44_100), 44_100)
     reader = CropReader(open_collections(mix, 44_100, CROP), 0, 0.001)

@@ -63,7 +63,7 @@ def test_neither_workers_nor_hosts_nor_the_start_change_a_batch(music_folder):
     np.testing.assert_array_equal(whole, np.concatenate(hosts, axis=1))
 
 
-def test_a_corpus_that_runs_dry_is_told(tmp_path):
+def test_a_corpus_that_runs_dry_is_refused(tmp_path):
     soundfile.write(tmp_path / 'silent.wav', np.zeros(100_000), 44_100)
     with pytest.raises(InputError, match=r'crops drawn in a row from .* cannot be used'):
         read(tmp_path, range(1), range(4))

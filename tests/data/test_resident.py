@@ -118,7 +118,7 @@ def test_a_file_of_which_16_bits_would_keep_the_signs_only_is_named_and_left_out
     assert np.abs(cut(corpus, mesh)).max() < 0.99
 
 
-def test_a_collection_without_a_crop_is_told(music_folder, tmp_path):
+def test_a_collection_without_a_crop_is_refused(music_folder, tmp_path):
     silent = tmp_path / 'quiet'
     silent.mkdir()
     soundfile.write(silent / 'silent.wav', np.zeros(50_000), 44_100)
@@ -127,7 +127,7 @@ def test_a_collection_without_a_crop_is_told(music_folder, tmp_path):
         load(mix)
 
 
-def test_a_corpus_larger_than_memory_is_told(music_folder, monkeypatch):
+def test_a_corpus_larger_than_memory_is_refused(music_folder, monkeypatch):
     monkeypatch.setattr(resident, '_free_memory', lambda mesh: 100_000)
     with pytest.raises(
         InputError, match=r'takes 0\.000\d+ GiB on each of 1 devices, which have 9\.31e-05'
@@ -135,7 +135,7 @@ def test_a_corpus_larger_than_memory_is_told(music_folder, monkeypatch):
         load([Collection('', str(music_folder), 1.0)])
 
 
-def test_a_corpus_that_leaves_no_room_for_the_state_is_told(music_folder, monkeypatch):
+def test_a_corpus_that_leaves_no_room_for_the_state_is_refused(music_folder, monkeypatch):
     mix = [Collection('', str(music_folder), 1.0)]
     size = load(mix)[1].blocks.nbytes
     monkeypatch.setattr(resident, '_free_memory', lambda mesh: size + 1000)

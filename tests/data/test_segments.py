@@ -43,6 +43,6 @@ def test_every_crop_lies_in_exactly_one_segment(samples):
         ({'shard_megabytes': 0.0}, '--shard_megabytes=0.0 must be a number above 0'),
     ],
 )
-def test_wrong_settings_are_told(change, message):
+def test_wrong_settings_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         dataclasses.replace(CONFIG, **change)

@@ -98,7 +98,7 @@ def test_without_its_metadata_it_does_not_load(tmp_path):
         tfds.builder_from_directory(tmp_path)
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     with (
         pytest.raises(InputError, match='shard cannot be written'),
         replaced_file(tmp_path / 'shard') as partial,

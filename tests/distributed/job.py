@@ -64,7 +64,7 @@ def start_two(folder, workdir, *flags, victim=None):
 
 
 def run_two_workers(folder, output):
-    """What each of two processes of two devices tells of its batches and its training there."""
+    """Hashes of the batches of two processes of two devices, and how their training ends."""
     address = free_address()
     workers = [
         subprocess.Popen(

@@ -110,10 +110,10 @@ def test_where_a_process_is_killed_the_other_ends_and_the_job_goes_on(
     processes = start_two(music, tmp_path, victim=victim)
     code, errors = finish(processes[1 - victim])
     assert code == 75, errors
-    told = [line for line in errors.splitlines() if line.startswith('error: ')]
-    assert len(told) == 1
-    assert told[0].startswith('error: another process of this job was lost (')
-    assert told[0].endswith('and it goes on from what is saved')
+    lines = [line for line in errors.splitlines() if line.startswith('error: ')]
+    assert len(lines) == 1
+    assert lines[0].startswith('error: another process of this job was lost (')
+    assert lines[0].endswith('and it goes on from what is saved')
     assert 'Traceback' not in errors
     assert finish(processes[victim])[0] == -signal.SIGKILL
 

@@ -20,7 +20,7 @@ from m2l_jax.audio import files
 from m2l_jax.codec.chunks import bucket
 from m2l_jax.codec.compile_cache import use_compile_cache
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.interface.json_files import to_json
+from m2l_jax.interface.paths import to_json
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.torch_weights.reference import random_tensors, reference_network

@@ -23,7 +23,7 @@ from m2l_jax.codec.chunks import Chunk, Chunking
 from m2l_jax.codec.compile_cache import use_compile_cache
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.pictures import draw_comparison, save_picture
-from m2l_jax.interface.json_files import to_json
+from m2l_jax.interface.paths import to_json
 from m2l_jax.model.autoencoder import Music2Latent
 from tests.drills import joins
 

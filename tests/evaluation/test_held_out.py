@@ -113,7 +113,7 @@ def test_a_perfect_codec_has_perfect_figures(held_out, params, monkeypatch):
     np.testing.assert_array_equal(evaluation.media[0].reconstruction, held_out.clips[0].waveform)
 
 
-def test_a_diverged_model_is_told(held_out, params):
+def test_a_diverged_model_is_refused(held_out, params):
     with pytest.raises(InputError, match='the model gives NaN'):
         held_out.evaluate(jax.tree.map(lambda leaf: leaf * np.nan, params))
 
@@ -167,7 +167,7 @@ def test_what_is_not_read_or_too_loud_is_named(tmp_path, caplog):
 
 
 @pytest.mark.parametrize('content', [None, 'not audio'])
-def test_nothing_to_evaluate_is_told(tmp_path, content):
+def test_nothing_to_evaluate_is_refused(tmp_path, content):
     if content:
         (tmp_path / 'a.wav').write_text(content)
     reason = 'a.wav cannot be read' if content else 'there are no audio files'

@@ -115,7 +115,7 @@ def test_average_power_spectrum_of_white_noise_is_flat():
     np.testing.assert_allclose(np.mean(spectrum, axis=1) / np.sum(window**2), [1, 9], rtol=0.01)
 
 
-def test_signals_of_other_lengths_are_told():
+def test_signals_of_other_lengths_are_refused():
     with pytest.raises(InputError, match='cannot be compared'):
         si_sdr(np.zeros((1, 4096)), np.zeros((1, 4095)))
     with pytest.raises(InputError, match='with at least 2048 samples'):

@@ -46,7 +46,7 @@ def test_formats_that_are_not_read_are_counted(tmp_path):
     assert (len(clips), left_out.names) == (2, [f'{tmp_path}/b.m4a'])
 
 
-def test_files_without_a_clip_are_told_and_the_others_taken(tmp_path):
+def test_files_without_a_clip_are_reported_and_the_others_taken(tmp_path):
     soundfile.write(tmp_path / 'good.wav', make_music(0.5).T, 44_100)
     soundfile.write(tmp_path / 'brief.wav', make_music(0.2).T, 44_100)
     soundfile.write(tmp_path / 'loud.wav', make_music(0.5).T * 40_000, 44_100, subtype='FLOAT')
@@ -60,7 +60,7 @@ def test_files_without_a_clip_are_told_and_the_others_taken(tmp_path):
     assert 'loud.wav is too loud: peak ' in reasons['loud.wav']
 
 
-def test_files_of_the_same_name_are_told_apart(tmp_path):
+def test_files_of_the_same_name_are_distinguished(tmp_path):
     for name in ('a.wav', 'a.flac'):
         soundfile.write(tmp_path / name, make_music(0.3).T, 44_100)
     names = [clip.name for clip in cut_clips(str(tmp_path), 44_100, 0.25)[0]]
@@ -77,7 +77,7 @@ def test_files_of_the_same_name_are_told_apart(tmp_path):
         (np.ones(44_100), 0.0, r'pieces of 0\.0 s are too short to measure: 0\.046 at least'),
     ],
 )
-def test_what_cannot_be_measured_is_told(tmp_path, waveform, seconds, message):
+def test_what_cannot_be_measured_is_refused(tmp_path, waveform, seconds, message):
     soundfile.write(tmp_path / 'a.wav', waveform, 44_100, subtype='FLOAT')
     with pytest.raises(InputError, match=message):
         cut_clips(str(tmp_path / 'a.wav'), 44_100, seconds)

@@ -62,15 +62,15 @@ def test_audio_that_is_too_loud_is_blamed_and_not_the_model(codec, tmp_path, cap
     soundfile.write(path, make_music(0.5).T * 1e38, 44_100, subtype='FLOAT')
     with pytest.raises(
         InputError, match=r'a\.wav is too loud: peak .*e\+3\d of full scale'
-    ) as told:
+    ) as raised:
         reconstruct_file(codec, path, tmp_path / 'out')
-    assert 'the model' not in str(told.value)
+    assert 'the model' not in str(raised.value)
     assert caplog.messages[0].startswith(f'{path}: too loud: peak ')
     with pytest.raises(InputError, match=r'a\.wav cannot be encoded, it is too loud: peak'):
         codec.encode(path)
 
 
-def test_a_diverged_model_is_told(codec, tmp_path):
+def test_a_diverged_model_is_refused(codec, tmp_path):
     path = tmp_path / 'a.wav'
     soundfile.write(path, make_music(0.5).T, 44_100)
     broken = codec.with_params(jax.tree.map(lambda leaf: leaf * np.nan, codec.params))

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.json_files import write_json
+from m2l_jax.interface.paths import write_json
 
 
 def test_numbers_that_are_not_finite_are_null(tmp_path):

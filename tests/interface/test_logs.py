@@ -1,17 +1,14 @@
-import sys
 import types
 
-from m2l_jax.interface.logs import hush_closed_loops
+from m2l_jax.interface.command import show_unraisable
 
 
-def test_what_is_raised_into_a_closed_event_loop_is_dropped_and_all_else_shown(monkeypatch):
+def test_what_is_raised_into_a_closed_event_loop_is_dropped_and_all_else_shown():
     shown = []
-    monkeypatch.setattr(sys, 'unraisablehook', shown.append)
-    hush_closed_loops()
     closed, other = (
         types.SimpleNamespace(exc_value=RuntimeError(message))
         for message in ('Event loop is closed', 'another')
     )
-    sys.unraisablehook(closed)
-    sys.unraisablehook(other)
+    show_unraisable(shown.append, closed)
+    show_unraisable(shown.append, other)
     assert shown == [other]

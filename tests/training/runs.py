@@ -32,7 +32,7 @@ def watched(after_step=lambda step: None):
 
 @contextlib.contextmanager
 def killed_after(last):
-    """Expects that training is killed once so many steps are done; gives their metrics."""
+    """Kills the training within the block after step `last`; yields the metrics of its steps."""
 
     def kill(step):
         if step == last:
@@ -47,7 +47,7 @@ def first_state(config, workdir, monkeypatch):
     states = []
 
     def go_on(run, state):
-        states.append(run.trees(state))
+        states.append(run.setup.to_stored(state))
         return state
 
     monkeypatch.setattr(loop._Run, 'go_on', go_on)

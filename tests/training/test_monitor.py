@@ -19,7 +19,7 @@ RATE = 8000
 
 
 def make_evaluation(gain: float, seconds: float = 0.0) -> Evaluation:
-    """Of a mono, a stereo and a three-channel clip."""
+    """An evaluation of a mono, a stereo and a three-channel clip."""
     media = [
         ClipMedia(
             f'{channels}_clip',
@@ -134,7 +134,7 @@ def test_a_full_disk_ends_the_curves_and_not_the_training(tmp_path, caplog):
         monitor.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    told = [message for message in caplog.messages if 'curves' in message]
-    assert told == [
+    warnings = [message for message in caplog.messages if 'curves' in message]
+    assert warnings == [
         f'curves for TensorBoard end here: {tmp_path} cannot be written (File too large)'
     ]
