@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 _LEAST_PARTS = 32  # of fewer, XLA stores what it sums up in float32
+_FEW = 512  # points, of which a pass more costs little
 _SUM = 4096  # terms that XLA sums up in one kernel; it takes two for more
 _EPSILON = 1e-5
 Activation = Callable[[jax.Array], jax.Array]
@@ -68,7 +69,7 @@ def _backward(activation, groups, saved, gradient):
         return _masked(slope * gradient, mask)
 
     terms = of_scaled(x, gradient)
-    plain, weighted = _sum_space(terms, terms * x)
+    plain, weighted = _sum_space(terms, terms * x, least=_LEAST_PARTS)
     weighted = weighted * factor + plain * offset  # by x normalised
     points = _points(x, mask)
     mean, slope = (_pool(groups, value * scale32 / points) for value in (plain, weighted))
@@ -133,11 +134,14 @@ def _points(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     return jnp.maximum(counted, 1) * (space / math.prod(mask.shape[1:]))
 
 
-def _sum_space(*terms: jax.Array) -> tuple[jax.Array, ...]:
+def _sum_space(*terms: jax.Array, least: int = 1) -> tuple[jax.Array, ...]:
     """Sums of arrays `[B, F, ..., C]` over space, `[B, C]`: first of its parts, then of those."""
     batch, bins, *space, channels = terms[0].shape
-    wanted = max(_LEAST_PARTS, math.prod((bins, *space)) // _SUM)
+    points = math.prod((bins, *space))
+    wanted = max(-(-points // _SUM), least if points > _FEW else 1)
     parts = math.gcd(bins, 1 << (wanted - 1).bit_length())
+    if parts == 1:
+        return _sum([term.reshape(batch, -1, channels) for term in terms], (1,))
     sums = _sum([term.reshape(batch, parts, -1, channels) for term in terms], (2,))
     return _sum(sums, (1,))
 

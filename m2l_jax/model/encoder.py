@@ -48,4 +48,4 @@ class Encoder(Part):
         x = self.bottleneck_in(self.features(spectrogram, lengths))
         for block in self.bottleneck:
             x = block(x, lengths=lengths)
-        return self.to_latents(self.conv_out(nn.silu(self.norm_out(x, lengths))))
+        return self.to_latents(self.conv_out(self.norm_out(x, lengths, nn.silu)))

@@ -85,10 +85,16 @@ class Conv(Layer):
 class GroupNorm(Layer):
     """Group normalisation over space and each group's channels, see `ops.group_affine`."""
 
-    def __call__(self, x: jax.Array, lengths: ops.Lengths = None) -> jax.Array:
-        """`[B, ..., T, C]` to the same, with zeros past `lengths`."""
+    def __call__(
+        self,
+        x: jax.Array,
+        lengths: ops.Lengths = None,
+        activation: ops.Activation | None = None,
+    ) -> jax.Array:
+        """`[B, ..., T, C]` to the same, activated, with zeros past `lengths`."""
         norm = self.norm(x.shape[-1])
-        return ops.normalise(x, norm, lengths=lengths, kernels=self.kernels).astype(self.dtype)
+        x = ops.normalise(x, norm, activation, lengths, kernels=self.kernels)
+        return x.astype(self.dtype)
 
     @nn.compact
     def norm(self, channels: int) -> ops.Norm:

@@ -11,10 +11,12 @@ import functools
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from m2l_jax.cpu_kernels import convolution as cpu_convolution
 from m2l_jax.cpu_kernels.convolution import convolve_prepared
 from m2l_jax.cpu_kernels.statistics import sum_over_space
 from m2l_jax.cpu_kernels.subpixel import convolve_repeated
@@ -72,14 +74,20 @@ def convolve(
         affine = None if norm is None else group_affine(x, *norm, lengths, kernels)
         prepare = functools.partial(scale_and_activate, activation)
         if repeats:
-            return convolve_repeated(prepare(x, affine, lengths), kernel, repeats)
+            x = prepare(x, affine, lengths)
+            return convolve_repeated(cpu_convolution.convolve, x, kernel, repeats)
         return convolve_prepared(prepare, (affine, lengths), x, kernel, strides, pads)
     x = normalise(x, norm, activation, lengths, shift, kernels)
+    if kernels == 'gpu' and repeats:
+        return convolve_repeated(_convolve, x, kernel, repeats)
     for axis, times in enumerate(repeats or (), start=1):
         x = jnp.repeat(x, times, axis) if times > 1 else x
-    return jax.lax.conv_general_dilated(
-        x, kernel, strides, pads, dimension_numbers=_LAYOUTS[x.ndim]
-    )
+    return _convolve(x, kernel, strides, pads)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, strides: Any, pads: Any) -> jax.Array:
+    layout = _LAYOUTS[x.ndim]
+    return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=layout)
 
 
 def normalise(
