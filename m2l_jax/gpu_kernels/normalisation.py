@@ -13,9 +13,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-_LEAST_PARTS = 32  # of fewer, XLA stores what it sums up in float32
-_FEW = 512  # points, of which a pass more costs little
+_PARTS = 32  # of fewer, XLA stores the terms of a gradient's sums, in float32
 _SUM = 4096  # terms that XLA sums up in one kernel; it takes two for more
+_FEW = 512  # terms that cost less to store than another kernel
 _EPSILON = 1e-5
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -69,7 +69,7 @@ def _backward(activation, groups, saved, gradient):
         return _masked(slope * gradient, mask)
 
     terms = of_scaled(x, gradient)
-    plain, weighted = _sum_space(terms, terms * x, least=_LEAST_PARTS)
+    plain, weighted = _sum_space(_FEW, terms, terms * x)
     weighted = weighted * factor + plain * offset  # by x normalised
     points = _points(x, mask)
     mean, slope = (_pool(groups, value * scale32 / points) for value in (plain, weighted))
@@ -106,7 +106,7 @@ def _statistics(
     if x.dtype == jnp.float32:
         pivot = x.reshape(x.shape[0], -1)[:, :1]
     less = _masked(x.astype(jnp.float32) - _row(pivot, x), mask)
-    sums, squares = _sum_space(less, less**2)
+    sums, squares = _sum_space(_SUM, less, less**2)
     points = _points(x, mask)
     if shift is None:
         shift = jnp.zeros_like(sums)
@@ -134,16 +134,12 @@ def _points(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     return jnp.maximum(counted, 1) * (space / math.prod(mask.shape[1:]))
 
 
-def _sum_space(*terms: jax.Array, least: int = 1) -> tuple[jax.Array, ...]:
-    """Sums of arrays `[B, F, ..., C]` over space, `[B, C]`: first of its parts, then of those."""
+def _sum_space(most: int, *terms: jax.Array) -> tuple[jax.Array, ...]:
+    """Sums of arrays `[B, F, ..., C]` over space, `[B, C]`; of more than `most` terms, in parts."""
     batch, bins, *space, channels = terms[0].shape
-    points = math.prod((bins, *space))
-    wanted = max(-(-points // _SUM), least if points > _FEW else 1)
-    parts = math.gcd(bins, 1 << (wanted - 1).bit_length())
-    if parts == 1:
-        return _sum([term.reshape(batch, -1, channels) for term in terms], (1,))
+    parts = math.gcd(bins, _PARTS) if math.prod((bins, *space)) > most else 1
     sums = _sum([term.reshape(batch, parts, -1, channels) for term in terms], (2,))
-    return _sum(sums, (1,))
+    return _sum(sums, (1,)) if parts > 1 else tuple(part[:, 0] for part in sums)
 
 
 def _pool(groups: int, values: jax.Array) -> jax.Array:
