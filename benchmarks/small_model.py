@@ -13,7 +13,7 @@ CONFIG = ModelConfig(
     base_channels=4,
     channel_multipliers=(1, 2, 2),
     downsampling=((4, 1), (2, 2)),
-    attention=(False, True, True),
+    attention=(False, False, True),
     attention_heads=2,
     encoder_blocks=1,
     decoder_blocks=1,
@@ -25,10 +25,10 @@ CONFIG = ModelConfig(
 )
 
 
-def random_params() -> Params:
+def random_params(config: ModelConfig = CONFIG) -> Params:
     """Its parameters, of which none is zero."""
     random = np.random.default_rng(0)
-    shapes = jax.eval_shape(Music2Latent(CONFIG).init_params, jax.random.key(0))
+    shapes = jax.eval_shape(Music2Latent(config).init_params, jax.random.key(0))
     return jax.tree.map(lambda leaf: 0.1 * random.standard_normal(leaf.shape, np.float32), shapes)
 
 

@@ -19,21 +19,29 @@ CACHE = pathlib.Path(__file__).parents[1] / 'build' / 'test-cache'
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE)
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 
+import jax
 import numpy as np
 import pytest
 import soundfile
 
 from m2l_jax.cpu_kernels import statistics, strided, winograd
+from m2l_jax.interface.devices import compute_once
+from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
 
 # They come first: one that began last would run on alone where files are tested side by side.
 LONGEST = (
     'distributed/test_job.py',
+    'training/test_step.py',
+    'commands/test_commands.py',
     'training/test_loop.py',
     'codec/test_encoder_decoder.py',
-    'training/test_step.py',
+    'parity/test_training.py',
+    'parity/test_model.py',
+    'benchmarks/test_benchmarks.py',
+    'tools/test_carry.py',
     'model/test_autoencoder.py',
-    'commands/test_commands.py',
+    'evaluation/test_quality.py',
 )
 
 
@@ -47,7 +55,9 @@ def tiny_config() -> ModelConfig:
     """Every part of the architecture at a size that compiles and runs in seconds."""
     return ModelConfig(
         base_channels=4,
-        channel_multipliers=(1, 2, 2, 2, 2),
+        channel_multipliers=(1, 2, 2, 2),
+        downsampling=((4, 1), (2, 2), (2, 4)),
+        attention=(False, False, False, True),
         attention_heads=2,
         unet_blocks=1,
         bottleneck_channels=16,
@@ -55,6 +65,12 @@ def tiny_config() -> ModelConfig:
         latent_channels=8,
         embedding_channels=16,
     )
+
+
+@pytest.fixture(scope='session')
+def tiny_params(tiny_config):
+    """Its initial parameters."""
+    return compute_once(lambda: Music2Latent(tiny_config).init_params(jax.random.key(0)))
 
 
 def make_music(seconds: float, sample_rate: int = 44_100, channels: int = 1, seed: int = 0):

@@ -4,15 +4,14 @@ from configs import demo
 
 
 def make_config(path, resident=False):
-    """The demo config with two levels, one with attention, of few bins, for six steps."""
+    """The demo config with two levels of few bins and no attention, for six steps."""
     config = demo.get_config()
     config.init_from = ''
     config.model.update(
         base_channels=4,
         channel_multipliers=(1, 2),
         downsampling=((2, 2),),
-        attention=(False, True),
-        attention_heads=2,
+        attention=(False, False),
         unet_blocks=1,
         bottleneck_channels=8,
         bottleneck_blocks=1,

@@ -17,7 +17,6 @@ from m2l_jax.codec.chunks import Chunk, Chunking
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.rows import decoding_noise, waveform_samples
 from m2l_jax.compilation.collectives import find_collectives
-from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from tests.conftest import make_music
@@ -29,11 +28,13 @@ def snr(actual, expected):
 
 
 @pytest.fixture(scope='module')
-def codec(tiny_config):
-    model = Music2Latent(tiny_config)
-    return EncoderDecoder.from_params(
-        model, compute_once(lambda: model.init_params(jax.random.key(0)))
-    )
+def codec(tiny_config, tiny_params):
+    return EncoderDecoder.from_params(Music2Latent(tiny_config), tiny_params)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def apply_alone(model, params, spectrogram, method):
+    return model.apply({'params': params}, spectrogram, method=method)
 
 
 def test_latents_are_the_models_scaled_and_channel_major(codec):
@@ -41,9 +42,7 @@ def test_latents_are_the_models_scaled_and_channel_major(codec):
     latents = codec.encode(music)
     assert latents.shape == (2, 8, (22_050 - 1536) // 4096)
     spectrogram = to_spectrogram(jnp.asarray(music), codec.config.spectrogram)[:, :, :40]
-    expected = Music2Latent(codec.config).apply(
-        {'params': codec.params}, spectrogram, method='encode'
-    )
+    expected = apply_alone(Music2Latent(codec.config), codec.params, spectrogram, 'encode')
     np.testing.assert_allclose(latents * 0.06, expected.swapaxes(1, 2), atol=1e-5)
 
 
@@ -85,9 +84,7 @@ def test_features_are_those_of_the_model(codec):
     features = codec.encode(music, extract_features=True)
     assert features.shape == (1, codec.config.feature_channels, 5)
     spectrogram = to_spectrogram(jnp.asarray(music), codec.config.spectrogram)[:, :, :40]
-    expected = Music2Latent(codec.config).apply(
-        {'params': codec.params}, spectrogram, method='features'
-    )
+    expected = apply_alone(Music2Latent(codec.config), codec.params, spectrogram, 'features')
     np.testing.assert_allclose(features, expected.swapaxes(1, 2), atol=1e-4)
 
 
@@ -197,10 +194,9 @@ def test_the_fingerprint_is_of_sizes_and_parameters_and_not_of_the_dtype(codec):
 
 def test_the_fingerprint_is_not_of_what_only_memory_and_precision_depend_on():
     def fingerprint(**fields):
-        config = dataclasses.replace(small_model.CONFIG, **fields)
-        return EncoderDecoder.from_params(
-            Music2Latent(config), small_model.random_params()
-        ).model_id
+        config = dataclasses.replace(small_model.CONFIG, attention=(False, True, True), **fields)
+        params = small_model.random_params(config.defining)
+        return EncoderDecoder.from_params(Music2Latent(config), params).model_id
 
     assert fingerprint() == '443856e58467eb77'  # as it ever was
     assert fingerprint(remat=True, param_dtype='bfloat16') == fingerprint()
@@ -231,14 +227,9 @@ def test_audio_of_any_lengths_shares_batches_and_programs(lively):
     for audio, latents, later in zip(cuts, together, again[::-1], strict=True):
         frames = latents.shape[2] * lively.config.time_downsampling
         spectrogram = to_spectrogram(jnp.asarray(audio), lively.config.spectrogram)[:, :, :frames]
-        alone = [encode_alone(model, lively.params, row[None])[0] for row in spectrogram]
+        alone = [apply_alone(model, lively.params, row[None], 'encode')[0] for row in spectrogram]
         assert snr(latents * 0.06, np.swapaxes(alone, 1, 2)) >= 95
         assert snr(later, latents) >= 95
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def encode_alone(model, params, spectrogram):
-    return model.apply({'params': params}, spectrogram, method='encode')
 
 
 def test_a_piece_is_decoded_in_a_longer_batch_as_alone(lively):

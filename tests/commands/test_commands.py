@@ -14,7 +14,7 @@ from m2l_jax.corpus.store import read_latents
 from m2l_jax.torch_weights.conversion import save_torch_model
 from tests.commands import tiny
 from tests.conftest import make_music, on_one_device
-from tests.torch_weights.test_conversion import UNEVEN, random_params
+from tests.torch_weights.test_conversion import random_params
 from tests.waiting import HANG_SECONDS
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -164,7 +164,7 @@ def test_reconstruct_tells_a_missing_checkpoint_in_a_line(tmp_path):
 def converted(tmp_path_factory):
     """A small model as .safetensors, and the same converted to a folder by the command."""
     folder = tmp_path_factory.mktemp('converted')
-    save_torch_model(folder / 'model.safetensors', UNEVEN, random_params(UNEVEN))
+    save_torch_model(folder / 'model.safetensors', tiny.MODEL, random_params(tiny.MODEL))
     result = run('convert', f'--from={folder / "model.safetensors"}', f'--to={folder / "orbax"}')
     assert result.returncode == 0, result.stderr
     assert 'parameters' in result.stdout
@@ -172,7 +172,7 @@ def converted(tmp_path_factory):
 
 
 def test_evaluate_reports_each_piece_and_the_untrained_model(tmp_path):
-    save_torch_model(tmp_path / 'model.safetensors', UNEVEN, random_params(UNEVEN))
+    save_torch_model(tmp_path / 'model.safetensors', tiny.MODEL, random_params(tiny.MODEL))
     soundfile.write(tmp_path / 'a.wav', make_music(0.9).T, 44_100)
     flags = (f'--checkpoint={tmp_path / "model.safetensors"}', f'--input={tmp_path / "a.wav"}')
     flags += ('--seconds=0.4', '--media=1', '--seed=3', f'--output={tmp_path / "out"}')
@@ -200,7 +200,7 @@ def test_evaluate_reports_each_piece_and_the_untrained_model(tmp_path):
 
 
 def test_evaluate_against_the_released_weights_tells_where_there_is_no_network(tmp_path):
-    save_torch_model(tmp_path / 'model.safetensors', UNEVEN, random_params(UNEVEN))
+    save_torch_model(tmp_path / 'model.safetensors', tiny.MODEL, random_params(tiny.MODEL))
     offline = {'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path), 'M2L_JAX_CACHE': str(tmp_path)}
     flags = ('--against=released', f'--output={tmp_path / "out"}')
     result = run('evaluate', f'--checkpoint={tmp_path / "model.safetensors"}', *flags, **offline)
@@ -210,8 +210,8 @@ def test_evaluate_against_the_released_weights_tells_where_there_is_no_network(t
 
 
 def test_evaluate_leaves_no_folder_of_a_diverged_model(tmp_path):
-    params = jax.tree.map(lambda leaf: leaf * np.nan, random_params(UNEVEN))
-    save_torch_model(tmp_path / 'model.safetensors', UNEVEN, params)
+    params = jax.tree.map(lambda leaf: leaf * np.nan, random_params(tiny.MODEL))
+    save_torch_model(tmp_path / 'model.safetensors', tiny.MODEL, params)
     soundfile.write(tmp_path / 'a.wav', make_music(0.4).T, 44_100)
     flags = (f'--checkpoint={tmp_path / "model.safetensors"}', f'--input={tmp_path / "a.wav"}')
     result = run('evaluate', *flags, '--seconds=0.4', f'--output={tmp_path / "deep" / "out"}')
@@ -246,7 +246,7 @@ def test_encode_and_decode_a_folder(converted, tmp_path, kind):
     assert result.stdout.endswith(' 1 failures (failures.csv)\n')
     stored = read_latents(tmp_path / 'out' / 'deep' / f'a.{kind}')
     assert (stored.samples, stored.sample_rate, stored.scale) == (22_050, 44_100, 0.06)
-    assert stored.latents.shape[:2] == (2, UNEVEN.latent_channels)
+    assert stored.latents.shape[:2] == (2, tiny.MODEL.latent_channels)
 
     result = run(
         'decode', f'--input={tmp_path / "out"}', *flags[:1], f'--output={tmp_path / "wav"}'
@@ -255,7 +255,7 @@ def test_encode_and_decode_a_folder(converted, tmp_path, kind):
     info = soundfile.info(tmp_path / 'wav' / 'deep' / 'a.wav')
     assert (info.frames, info.channels, info.samplerate) == (22_050, 2, 44_100)
 
-    save_torch_model(tmp_path / 'other.safetensors', UNEVEN, random_params(UNEVEN, seed=1))
+    save_torch_model(tmp_path / 'other.safetensors', tiny.MODEL, random_params(tiny.MODEL, seed=1))
     flags = (f'--checkpoint={tmp_path / "other.safetensors"}', f'--output={tmp_path / "no"}')
     result = run('decode', f'--input={tmp_path / "out" / "deep" / f"b.{kind}"}', *flags)
     assert_told(result, 'pass the one that it was encoded with')
@@ -264,7 +264,7 @@ def test_encode_and_decode_a_folder(converted, tmp_path, kind):
 
 def test_decode_takes_bare_arrays(converted, tmp_path):
     (tmp_path / 'in').mkdir()
-    batch = np.random.default_rng(0).standard_normal((2, 1, UNEVEN.latent_channels, 4))
+    batch = np.random.default_rng(0).standard_normal((2, 1, tiny.MODEL.latent_channels, 4))
     np.save(tmp_path / 'in' / 'made.npy', batch)
     flags = (f'--checkpoint={converted / "model.safetensors"}', '--sample_rate=32000')
     wav = f'--output={tmp_path / "wav"}'

@@ -10,7 +10,7 @@ import soundfile
 from m2l_jax.torch_weights.conversion import save_torch_model
 from tests.commands import tiny
 from tests.conftest import make_music, on_one_device
-from tests.torch_weights.test_conversion import UNEVEN, random_params
+from tests.torch_weights.test_conversion import random_params
 from tests.waiting import HANG_SECONDS
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -32,7 +32,7 @@ finally:
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    save_torch_model(tmp_path / 'model.safetensors', UNEVEN, random_params(UNEVEN))
+    save_torch_model(tmp_path / 'model.safetensors', tiny.MODEL, random_params(tiny.MODEL))
     return tmp_path / 'model.safetensors'
 
 

@@ -13,7 +13,7 @@ from tests.small_training import make_config
 from tests.waiting import HANG_SECONDS
 
 ROOT = pathlib.Path(__file__).parents[2]
-FIELDS = {'steps': 20, 'log_every': 1, 'checkpoint_every': 5}  # of config.train
+FIELDS = {'steps': 10, 'log_every': 1, 'checkpoint_every': 5}  # of config.train
 JOIN = f'--join_timeout={HANG_SECONDS}'
 # Processes that meet the same error wait for each other, but not for long.
 PATIENT = f"""\

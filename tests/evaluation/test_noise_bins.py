@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,6 @@ from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.loss import add_noise
 from m2l_jax.consistency.noise import NoiseLevels
 from m2l_jax.evaluation.noise_bins import BINS, bin_indices, make_measure, name_figures
-from m2l_jax.interface.devices import compute_once
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.unet import preconditioning
 from tests.conftest import make_music
@@ -21,8 +22,8 @@ def model(tiny_config):
 
 
 @pytest.fixture(scope='module')
-def params(model):
-    return compute_once(lambda: model.init_params(jax.random.key(0)))
+def params(tiny_params):
+    return tiny_params
 
 
 @pytest.fixture(scope='module')
@@ -102,11 +103,12 @@ def test_errors_with_other_latents_are_those_of_a_denoiser_given_them(model, par
         ]
     )
     noisy = add_noise(crops, noise, sigma)
-    latents = np.asarray(model.apply({'params': params}, crops, method='encode'))
+    apply = jax.jit(functools.partial(model.apply, {'params': params}), static_argnames='method')
+    latents = np.asarray(apply(crops, method='encode'))
 
     def measured(latents):
-        pyramid = model.apply({'params': params}, latents, method='pyramid')
-        output = model.apply({'params': params}, noisy, sigma, pyramid, method='denoise')
+        pyramid = apply(latents, method='pyramid')
+        output = apply(noisy, sigma, pyramid, method='denoise')
         magnitudes = np.linalg.norm(output, axis=-1) - np.linalg.norm(crops, axis=-1)
         return np.sqrt(np.mean((output - crops) ** 2)), np.sqrt(np.mean(magnitudes**2))
 

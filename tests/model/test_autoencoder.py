@@ -8,7 +8,6 @@ import pytest
 
 from m2l_jax.audio.spectrogram import SpectrogramConfig, to_spectrogram
 from m2l_jax.consistency.noise import NoiseLevels
-from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
@@ -25,8 +24,8 @@ def model(tiny_config):
 
 
 @pytest.fixture(scope='module')
-def params(model):
-    return perturbed(compute_once(lambda: model.init_params(jax.random.key(0))), 0.1)
+def params(tiny_params):
+    return perturbed(tiny_params, 0.1)
 
 
 @pytest.fixture(scope='module')
@@ -38,6 +37,11 @@ def spectrogram(model):
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def apply(model, params, method, *inputs):
     return model.apply({'params': params}, *inputs, method=method)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def apply_and_capture(model, params, method, *inputs):
+    return model.apply({'params': params}, *inputs, method=method, capture_intermediates=True)
 
 
 def test_full_size_has_the_released_models_parameters():
@@ -119,10 +123,8 @@ def test_batch_rows_are_independent(model, params, spectrogram):
 
 def test_features_are_channel_major(model, params, spectrogram):
     """Index c·F + f, of the last normalisation's output."""
-    features, captured = model.apply(
-        {'params': params}, spectrogram, method='features', capture_intermediates=True
-    )
-    deepest = captured['intermediates']['encoder']['norms_4']['__call__'][0]  # [B, F, T, C]
+    features, captured = apply_and_capture(model, params, 'features', spectrogram)
+    deepest = captured['intermediates']['encoder']['norms_3']['__call__'][0]  # [B, F, T, C]
     bins = model.config.deepest_bins
     assert features.shape == (2, FRAMES // 8, model.config.feature_channels)
     for channel, bin in ((0, 1), (1, 0), (5, 17)):
@@ -131,13 +133,10 @@ def test_features_are_channel_major(model, params, spectrogram):
         )
 
 
-def test_decoder_unflattens_frequency_major(model):
+def test_decoder_unflattens_frequency_major(model, tiny_params):
     """Index f·C + c; at initialisation the block after it is the identity."""
-    params = compute_once(lambda: model.init_params(jax.random.key(0)))
     latents = jax.random.normal(jax.random.key(1), (1, 2, 8))
-    pyramid, captured = model.apply(
-        {'params': params}, latents, method='pyramid', capture_intermediates=True
-    )
+    pyramid, captured = apply_and_capture(model, tiny_params, 'pyramid', latents)
     flat = captured['intermediates']['decoder']['bottleneck_out']['__call__'][0]
     channels = model.config.widths[-1]
     for bin, channel in ((0, 1), (1, 0), (17, 5)):

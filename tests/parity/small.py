@@ -1,5 +1,7 @@
 """A small model with every part of the big one, and two blocks a level."""
 
+import dataclasses
+
 import pytest
 
 from m2l_jax.audio.spectrogram import SpectrogramConfig
@@ -16,6 +18,14 @@ CONFIG = ModelConfig(
     latent_channels=8,
     embedding_channels=32,
     spectrogram=SpectrogramConfig(window=256, hop=64),
+)
+# For what both compute many times over, PyTorch one layer at a time.
+SMALLER = dataclasses.replace(
+    CONFIG,
+    attention=(False, False, True),
+    unet_blocks=1,
+    bottleneck_blocks=1,
+    spectrogram=SpectrogramConfig(window=128, hop=32),
 )
 
 

@@ -1,6 +1,6 @@
 """What a GPU's numbers are compared with, here on a CPU."""
 
-from tests.parity.small import CONFIG, require_reference
+from tests.parity.small import SMALLER, require_reference
 
 require_reference()
 
@@ -8,7 +8,7 @@ from benchmarks.numbers import Numbers
 
 
 def test_float32_passes_and_bfloat16_is_told():
-    numbers = Numbers(CONFIG, seconds=0.15).compare()
+    numbers = Numbers(SMALLER, seconds=0.15).compare()
     stages = numbers['float32_against_the_package']
     assert [name for name, stage in stages.items() if not stage['passed']] == []
     assert stages['latents']['snr'] >= stages['latents']['at_least'] == 95

@@ -13,14 +13,15 @@ import numpy as np
 import optax
 import pytest
 
-from tests.parity.small import CONFIG, require_reference
+from tests.parity.small import CONFIG, SMALLER, require_reference
 
 require_reference()
 
 import torch
 
-from m2l_jax.audio.spectrogram import SpectrogramConfig, to_spectrogram
+from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.consistency.noise import IndexDensity, StepSchedule
+from m2l_jax.interface.devices import compute_once
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.torch_weights.names import name_table
 from m2l_jax.torch_weights.reference import random_tensors, reference_network, state_dict_of
@@ -40,13 +41,6 @@ OPTIMIZER = OptimizerConfig(
     b2=0.999,
     ema_decay=0.9,
     clip_norm=0.0,
-)
-# For fifty steps, which PyTorch takes one layer at a time.
-SMALLER = dataclasses.replace(
-    CONFIG,
-    unet_blocks=1,
-    bottleneck_blocks=1,
-    spectrogram=SpectrogramConfig(window=128, hop=32),
 )
 
 
@@ -201,9 +195,11 @@ def test_the_losses_of_fifty_steps_stay_together():
 def test_initialisation_has_the_packages_statistics():
     """Mean and standard deviation of each kind of layer, over all layers of that kind."""
     model = Music2Latent(CONFIG)
+    keys = jnp.stack([jax.random.key(seed) for seed in range(4)])
+    drawn = compute_once(lambda: jax.vmap(model.init_params)(keys))
     ours, reference = {}, {}
     for seed in range(4):
-        params = jax.jit(model.init_params)(jax.random.key(seed))
+        params = jax.tree.map(lambda leaf, seed=seed: leaf[seed], drawn)
         with reference_network(CONFIG, seed=seed) as network:
             tensors = state_dict_of(network)
         for entry in name_table(CONFIG):

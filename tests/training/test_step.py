@@ -173,7 +173,8 @@ def test_spectrograms_and_waveforms_train_alike(model, state, waveforms, on_one_
 
 def test_latent_metrics_are_those_of_the_latents(model, state, waveforms, on_one_device):
     spectrogram = to_spectrogram(jnp.asarray(waveforms), model.config.spectrogram)
-    latents = model.apply({'params': state.params}, spectrogram, method='encode')
+    encode = jax.jit(functools.partial(model.apply, method='encode'))
+    latents = encode({'params': state.params}, spectrogram)
     metrics = on_one_device[1]
     np.testing.assert_allclose(metrics['latent_std'], np.std(latents), rtol=1e-3)
     np.testing.assert_allclose(metrics['latents_saturated'], np.mean(np.abs(latents) > 0.99))
