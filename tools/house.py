@@ -28,6 +28,7 @@ _TARGETS = {
     'torch_weights': 780,
     'model': 850,
     'cpu_kernels': 900,
+    'gpu_kernels': 200,
     'consistency': 260,
     'audio': 800,
     'interface': 650,

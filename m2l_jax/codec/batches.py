@@ -64,12 +64,12 @@ class RowCodec:
     ) -> None:
         self.config, self._devices, self._lock = config, devices, threading.Lock()
         self._mesh = None if devices is None else Mesh(np.asarray(devices), ('data',))
-        platform = jax.default_backend() if devices is None else devices[0].platform
-        self.model = Music2Latent(config, kernels_for(platform))
+        device = (devices or jax.devices())[0]
+        self.model = Music2Latent(config, kernels_for(device))
 
         def compiled(function: Callable, option: str) -> Callable:
             shared = on_each_device(functools.partial(function, self.model), self._mesh)
-            options = inference_options(platform)
+            options = inference_options(device.platform)
             return jax.jit(shared, static_argnames=option, compiler_options=options)
 
         self._encode_program = compiled(encode_waveforms, 'method')

@@ -30,16 +30,18 @@ def compile_config(
     topology_name: str,
     what: str = 'train',
     seconds: float = 60.0,
+    chunks: int = 1,
     effort: float = -1.0,
 ) -> Report:
     """Compiles a program of a config for chips that need not be there.
 
     Args:
       config: as for training; `data.path` may be empty.
-      topology_name: e.g. 'v4-32' or 'v4:2x2x4'.
+      topology_name: e.g. 'v4-32', 'v4:2x2x4' or 'h100:8'.
       what: 'train', 'encode' or 'decode'.
       seconds: of audio in a chunk, for the codec.
-      effort: of the compiler, from -1 to 1.
+      chunks: that a chip encodes or decodes together.
+      effort: of the compiler for TPUs, from -1 to 1.
 
     Raises:
       InputError: for unknown chips, a batch that they cannot share, or a program that does not fit
@@ -48,7 +50,9 @@ def compile_config(
     topology = open_topology(topology_name)
     settings = build(TrainingConfig, _with_data(config))
     mesh = meshes.make_mesh(topology.devices)
-    options = {'exec_time_optimization_effort': float(effort)}
+    options: dict[str, float] = {'exec_time_optimization_effort': float(effort)}
+    if topology.chip.platform == 'cuda':
+        options = {'xla_gpu_autotune_level': 0}  # without a GPU, nothing can be timed
     if what == 'train':
         return _compile_train(settings, topology, mesh, options)
     multiple = settings.model.time_downsampling
@@ -56,11 +60,14 @@ def compile_config(
     frames = round(seconds * spectrogram.sample_rate / spectrogram.hop) // multiple * multiple
     if frames < multiple:
         raise InputError(f'--seconds={seconds} is too short for a latent vector')
-    report, used, limit = _try(codec_program(what, settings, mesh, frames), topology, options)
+    program = codec_program(what, settings, mesh, frames, chunks)
+    report, used, limit = _try(program, topology, options)
     if report is None:
+        size = f'a chunk of {seconds:g} s does' if chunks == 1 else f'{chunks} of {seconds:g} s do'
+        lower = 'lower --seconds' if chunks == 1 else 'lower --chunks or --seconds'
         raise InputError(
-            f'a chunk of {seconds:g} s does not fit: {what} needs {used / 1e9:.2f} GB of a '
-            f"chip's {limit / 1e9:.2f} GB on {topology.name}: lower --seconds"
+            f'{size} not fit: {what} needs {used / 1e9:.2f} GB of a '
+            f"chip's {limit / 1e9:.2f} GB on {topology.name}: {lower}"
         )
     return report
 
@@ -110,7 +117,10 @@ def _try(program: Program, topology: Topology, options: dict) -> tuple[Report | 
       InputError: if the compiler fails for another reason than memory.
     """
     try:
-        return compile_program(program, topology, options), 0, 0
+        report = compile_program(program, topology, options)
+        if report.needed > report.memory:  # the compiler for GPUs does not look
+            return None, report.needed, report.memory
+        return report, 0, 0
     except jax.errors.JaxRuntimeError as error:
         for pattern, has_arguments in _EXCEEDED:
             if match := pattern.search(str(error)):

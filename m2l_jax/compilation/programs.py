@@ -49,27 +49,30 @@ def train_program(settings: TrainingConfig, mesh: Mesh) -> Program:
     return Program('train', setup.make_step(), arguments, rows // mesh.size, tuple(notes))
 
 
-def codec_program(name: str, settings: TrainingConfig, mesh: Mesh, frames: int) -> Program:
-    """Encoding or decoding of one chunk a chip, with a denoising step, as the codec does it.
+def codec_program(
+    name: str, settings: TrainingConfig, mesh: Mesh, frames: int, chunks: int = 1
+) -> Program:
+    """Encoding or decoding with one denoising step, as the codec does it.
 
     Args:
       name: 'encode' or 'decode'.
       settings: of which the model counts.
       mesh: chunks are shared out over it.
       frames: spectrogram frames of a chunk.
+      chunks: of a chip.
     """
     config = settings.model
-    model = Music2Latent(config, kernels_for(meshes.platform(mesh)))
+    model = Music2Latent(config, kernels_for(mesh.devices.flat[0]))
     params = jax.tree.map(
         lambda leaf: _placed(leaf, meshes.replicated(mesh)),
         jax.eval_shape(model.init_params, random_key(0)),
     )
-    rows, latents = mesh.size, frames // config.time_downsampling
+    rows, latents = chunks * mesh.size, frames // config.time_downsampling
     counts = _rows((rows,), jnp.int32, mesh)
     if name == 'encode':
         waveforms = _rows((rows, waveform_samples(config, latents)), jnp.float32, mesh)
         function = on_each_device(functools.partial(encode_waveforms, model), mesh)
-        return Program(name, jax.jit(function), (params, waveforms, counts, counts), 1)
+        return Program(name, jax.jit(function), (params, waveforms, counts, counts), chunks)
     keys = jax.eval_shape(lambda: jax.random.split(random_key(0), rows))
     arguments = (
         params,
@@ -80,7 +83,7 @@ def codec_program(name: str, settings: TrainingConfig, mesh: Mesh, frames: int) 
         counts,
     )
     function = on_each_device(functools.partial(decode_waveforms, model, steps=1), mesh)
-    return Program(name, jax.jit(function), arguments, 1)
+    return Program(name, jax.jit(function), arguments, chunks)
 
 
 def _placed(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:

@@ -1,4 +1,4 @@
-"""Chips to compile for without having one: their rates, and the names of TPU slices."""
+"""Chips to compile for without having one: their rates, and the names of TPU slices and GPUs."""
 
 import dataclasses
 import importlib.util
@@ -17,16 +17,16 @@ _GIB = 1 << 30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One chip, from its maker's documentation (TPUs: cloud.google.com/tpu/docs).
+    """One chip, from its maker's documentation (cloud.google.com/tpu/docs; NVIDIA's datasheets).
 
     Attributes:
-      memory: HBM, bytes.
+      memory: bytes that a program can have; of a GPU's, JAX takes 75 % unless told otherwise.
       flops: peak rate of bfloat16 multiplications and additions, 1/s.
       bandwidth: of HBM, bytes/s.
-      interconnect: of all its links to other chips together, bytes/s.
-      axes: of the torus that its slices are cut from.
+      interconnect: of all its links to other chips together, one way, bytes/s.
+      axes: of the torus that its slices are cut from; 0 for a GPU.
       named_units: of a chip in a slice's name, which counts cores or chips (`v4-8` has 4 chips).
-      options: of the compiler's description of a slice.
+      options: of the compiler's description of the chips.
       platform: JAX's name of it.
     """
 
@@ -34,19 +34,106 @@ class Chip:
     flops: float
     bandwidth: float
     interconnect: float
-    axes: int
-    named_units: int
+    axes: int = 0
+    named_units: int = 1
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     platform: str = 'tpu'
 
 
+def _gpu(
+    name: str,
+    *,
+    memory: int,
+    flops: float,
+    bandwidth: float,
+    interconnect: float,
+    capability: int,
+    cores: int,
+    units: int,
+    clock: float,
+    shared: int,
+    cache: int,
+) -> Chip:
+    """A GPU, with the description that XLA needs to compile for it (`GpuTargetConfigProto`).
+
+    Args:
+      name: as its driver calls it.
+      memory: all of it, bytes.
+      flops, bandwidth, interconnect: as in `Chip`.
+      capability: the major CUDA compute capability.
+      cores: streaming multiprocessors.
+      units: float32 units of a core.
+      clock: GHz.
+      shared: memory of a core that its threads share, bytes.
+      cache: second level, bytes.
+    """
+    extension = 'ACCELERATED_FEATURES' if capability >= 9 else 'NONE'
+    target = f"""
+        gpu_device_info {{
+          threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
+          block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+          thread_dim_limit_x: 1024 thread_dim_limit_y: 1024 thread_dim_limit_z: 64
+          registers_per_core_limit: 65536 registers_per_block_limit: 65536
+          shared_memory_per_block: 49152 shared_memory_per_core: {shared}
+          shared_memory_per_block_optin: {shared - 1024}
+          core_count: {cores} fpus_per_core: {units} clock_rate_ghz: {clock}
+          memory_bandwidth: {bandwidth:.0f} l2_cache_size: {cache} device_memory_size: {memory}
+          cuda_compute_capability {{ major: {capability} feature_extension: {extension} }}
+          device_vendor: "NVIDIA Corporation" name: "{name}" device_address_bits: 64
+          runtime_version: "13.0.0" driver_version: "13.0.0" dnn_version: "9.12.0"
+          compile_time_toolkit_version: "13.0.0"
+        }}
+        platform_name: "CUDA"
+        dnn_version_info {{ major: 9 minor: 12 patch: 0 }}
+        device_description_str: "{name}"
+    """
+    usable = int(0.75 * memory)
+    options = {'target_config': target}
+    return Chip(usable, flops, bandwidth, interconnect, options=options, platform='cuda')
+
+
 # To JAX, the two cores of a v4 are one device.
 _V4 = {'chip_config_name': 'megacore', 'chips_per_host_bounds': (2, 2, 1), 'num_slices': 1}
+_HOPPER = {
+    'flops': 989e12,
+    'interconnect': 450e9,
+    'capability': 9,
+    'cores': 132,
+    'units': 128,
+    'clock': 1.98,
+    'shared': 228 << 10,
+    'cache': 50 << 20,
+}
 CHIPS = {
     'v4': Chip(32 * _GIB, 275e12, 1200e9, 300e9, 3, 2, _V4),
     'v5e': Chip(16 * _GIB, 197e12, 819e9, 200e9, 2, 1),
     'v5p': Chip(95 * _GIB, 459e12, 2765e9, 600e9, 3, 2),
     'v6e': Chip(32 * _GIB, 918e12, 1640e9, 400e9, 2, 1),
+    'a100': _gpu(
+        'NVIDIA A100-SXM4-80GB',
+        memory=85_100_068_864,
+        flops=312e12,
+        bandwidth=2039e9,
+        interconnect=300e9,
+        capability=8,
+        cores=108,
+        units=64,
+        clock=1.41,
+        shared=164 << 10,
+        cache=40 << 20,
+    ),
+    'h100': _gpu(
+        'NVIDIA H100 80GB HBM3',
+        memory=84_942_979_072,
+        bandwidth=3352e9,
+        **_HOPPER,
+    ),
+    'h200': _gpu(
+        'NVIDIA H200 141GB HBM3e',
+        memory=151_397_597_184,
+        bandwidth=4800e9,
+        **_HOPPER,
+    ),
 }
 
 # By axes and chips: the bounds of a slice that is asked for by its name.
@@ -63,7 +150,7 @@ _BOUNDS = {
 class Topology:
     """Chips of one kind, as devices that programs can be compiled for but not run on."""
 
-    name: str  # e.g. v4:2x2x4
+    name: str  # e.g. v4:2x2x4 or h100:1x8, machines and GPUs of each
     chip: Chip
     devices: list[jax.Device]
 
@@ -74,21 +161,27 @@ class Topology:
 
 
 def open_topology(name: str) -> Topology:
-    """The chips of a name: a TPU slice by its bounds, `v4:2x2x4`, or as it is sold, `v4-32`.
+    """The chips of a name.
+
+    Args:
+      name: a TPU slice by its bounds, `v4:2x2x4`, or as it is sold, `v4-32`; or GPUs, `h100`,
+        `h100:8` (on one machine), `h100:2x8` (on two).
 
     Raises:
-      InputError: for a name that is not known, or if the TPU's compiler is not installed.
+      InputError: for a name that is not known, or if the chips' compiler is not installed.
     """
-    generation, bounds = _parse(name)
-    chip, full_name = CHIPS[generation], f'{generation}:{bounds}'
+    kind, bounds = _parse(name)
+    chip, full_name = CHIPS[kind], f'{kind}:{bounds}'
+    _check_compiler(chip.platform)
     if chip.platform == 'tpu':
         _prepare_for_tpus()
+        options = {'topology_name': full_name, **chip.options}
+    else:
+        options = {'topology_name': '', 'topology': f'1x{bounds}', **chip.options}
     from jax.experimental import topologies
 
     try:
-        description = topologies.get_topology_desc(
-            platform=chip.platform, topology_name=full_name, **chip.options
-        )
+        description = topologies.get_topology_desc(platform=chip.platform, **options)
     except jax.errors.JaxRuntimeError as error:
         reason = first_line(error).partition(': ')[2]
         raise InputError(
@@ -107,30 +200,46 @@ def count_chips(name: str, generation: str) -> int:
 
 
 def _parse(name: str) -> tuple[str, str]:
-    """The generation and bounds of a slice."""
-    generation, separator, rest = name.partition(':' if ':' in name else '-')
-    generation = {'v5litepod': 'v5e'}.get(generation, generation)
-    chip = CHIPS.get(generation)
-    if chip and separator == ':' and re.fullmatch(r'\d+(x\d+)' + f'{{{chip.axes - 1}}}', rest):
-        return generation, rest
-    if chip and (bounds := _BOUNDS[chip.axes].get(count_chips(name, generation))):
-        return generation, bounds
+    """The kind of the chips and their bounds: of a slice's torus, or machines and GPUs of each."""
+    kind, separator, rest = name.partition(':' if ':' in name else '-')
+    kind = {'v5litepod': 'v5e'}.get(kind, kind)
+    chip = CHIPS.get(kind)
+    if chip and chip.platform == 'cuda':
+        if match := re.fullmatch(r'(?::(?:([1-9]\d{0,3})x)?([1-9]\d?))?', name[len(kind) :]):
+            return kind, f'{match[1] or 1}x{match[2] or 1}'
+    elif chip and separator == ':' and re.fullmatch(r'\d+(x\d+)' + f'{{{chip.axes - 1}}}', rest):
+        return kind, rest
+    elif chip and (bounds := _BOUNDS[chip.axes].get(count_chips(name, kind))):
+        return kind, bounds
     raise InputError(f'--topology={name} is not known: {_known()}')
 
 
 def _known() -> str:
-    slices = []
-    for generation, chip in CHIPS.items():
+    slices, gpus = [], []
+    for kind, chip in CHIPS.items():
+        if chip.platform == 'cuda':
+            gpus.append(kind)
+            continue
         bounds = _BOUNDS[chip.axes]
         smallest, largest = (size * chip.named_units for size in (min(bounds), max(bounds)))
-        slices.append(f'{generation}-{smallest} to {generation}-{largest}')
-    return f'use one of {", ".join(slices)}, or bounds, e.g. v4:2x2x4 or v5e:4x4'
+        slices.append(f'{kind}-{smallest} to {kind}-{largest}')
+    return (
+        f'use one of {", ".join(slices)}, or bounds, e.g. v4:2x2x4 or v5e:4x4; '
+        f'or GPUs, {", ".join(gpus)}, h100:8, h100:2x8'
+    )
+
+
+def _check_compiler(platform: str) -> None:
+    module, chip, extra = {
+        'tpu': ('libtpu', 'TPU', 'tpu'),
+        'cuda': ('jax_cuda13_plugin', 'GPU', 'cuda'),
+    }[platform]
+    if importlib.util.find_spec(module) is None:
+        raise InputError(f"the {chip}'s compiler is not installed: pip install -e '.[{extra}]'")
 
 
 def _prepare_for_tpus() -> None:
     """Lets the compiler start on a machine without a TPU, beside another, and without noise."""
-    if importlib.util.find_spec('libtpu') is None:
-        raise InputError("the TPU's compiler is not installed: pip install -e '.[tpu]'")
     for name, value in (
         ('TPU_SKIP_MDS_QUERY', '1'),
         ('TPU_ACCELERATOR_TYPE', 'v4-8'),

@@ -1,13 +1,15 @@
-"""Nearest-neighbour repetition and the convolution after it, as one convolution for CPUs."""
+"""Nearest-neighbour repetition and the convolution after it as one, for CPUs and GPUs."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from m2l_jax.cpu_kernels.convolution import convolve
 
-
-def convolve_repeated(x: jax.Array, kernel: jax.Array, factors: tuple[int, int]) -> jax.Array:
+def convolve_repeated(
+    convolve: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, factors: tuple[int, int]
+) -> jax.Array:
     """Convolution of `x` with each entry repeated, without the repetition.
 
     Shi et al. 2016 ("sub-pixel convolution"). Of s + 1 neighbours in a repeated signal only two
@@ -16,6 +18,7 @@ def convolve_repeated(x: jax.Array, kernel: jax.Array, factors: tuple[int, int])
     limit is its memory, moving the outputs to their places costs more than that saves.
 
     Args:
+      convolve: (x, kernel, strides, pads) to `[B, F', T', K]`.
       x: `[B, F, T, C]`.
       kernel: `[f + 1, t + 1, C, K]`, or 1 entry along an axis that is not repeated.
       factors: (f, t), each 1 or even.

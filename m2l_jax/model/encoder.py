@@ -37,7 +37,7 @@ class Encoder(Part):
                 x = block(x, lengths=frames[level])
             norm = self.norms[level]
             if level < len(self.downs):
-                x = self.downs[level](x, norm.affine(x, frames[level]), frames[level])
+                x = self.downs[level](x, norm.norm(x.shape[-1]), frames[level])
             else:
                 x = norm(x, frames[level])
         x = x.transpose(0, 2, 3, 1)  # [B, T/8, C, F/32]
@@ -48,4 +48,4 @@ class Encoder(Part):
         x = self.bottleneck_in(self.features(spectrogram, lengths))
         for block in self.bottleneck:
             x = block(x, lengths=lengths)
-        return self.to_latents(self.conv_out(nn.silu(self.norm_out(x, lengths))))
+        return self.to_latents(self.conv_out(self.norm_out(x, lengths, nn.silu)))

@@ -120,4 +120,4 @@ class ConsistencyUNet(Part):
             if level > 0:
                 x = self.ups[level - 1](x, lengths=frames[level])
         x = (x + self.cross_out(pyramid[0])) / math.sqrt(2)
-        return self.conv_out(nn.silu(self.norm_out(x, frames[0])) * self.scale_out(embedding))
+        return self.conv_out(self.norm_out(x, frames[0], nn.silu) * self.scale_out(embedding))

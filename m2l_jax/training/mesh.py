@@ -35,11 +35,6 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return Mesh(sorted(chosen, key=lambda device: (device.process_index, device.id)), (AXIS,))
 
 
-def platform(mesh: Mesh) -> str:
-    """The platform of a mesh's devices, such as 'cpu'."""
-    return mesh.devices.flat[0].platform
-
-
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, REPLICATED)

@@ -41,7 +41,7 @@ class Setup:
     def __init__(self, settings: TrainingConfig, mesh: Mesh):
         meshes.check_batch(settings.data.batch_size, settings.train.accumulate, mesh)
         self.settings, self.mesh = settings, mesh
-        self.model = Music2Latent(settings.model, kernels_for(meshes.platform(mesh)))
+        self.model = Music2Latent(settings.model, kernels_for(mesh.devices.flat[0]))
         self.steps = np.int32(settings.train.steps)
         self.optimizer = make_optimizer(settings.optimizer, settings.train.steps)
         self.params = param_shapes(self.model)

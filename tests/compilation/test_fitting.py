@@ -1,15 +1,23 @@
+import dataclasses
 import importlib.util
 
 import jax
 import pytest
 
+from benchmarks import operations
 from m2l_jax.compilation import fitting
+from m2l_jax.compilation.report import Report
 from m2l_jax.compilation.topologies import CHIPS, Topology
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
 from tests.small_training import make_config
+
+FITS = Report(
+    *('train', 'v5e:2x2', 4, 1, 2, 2, 16 << 30, 1, 1, 1, 3, 1.0, 1.0, None, [], 1.0, None),
+    *(1.0, 0.0, 0.0, ()),
+)
 
 
 @pytest.fixture
@@ -30,7 +38,7 @@ def run_out_of_memory_above(rows, monkeypatch):
                 'RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory '
                 f'space hbm. Used {1 + 2 * program.rows_per_chip}.00G of 15.75G hbm. Exceeded'
             )
-        return program
+        return FITS
 
     monkeypatch.setattr(fitting, 'compile_program', compile_program)
     return compiled
@@ -97,6 +105,25 @@ def test_chips_that_share_chunks_send_each_other_nothing(four_chips, what):
     assert (report.chips, report.rows_per_chip, report.collectives) == (4, 1, [])
 
 
+def test_a_program_larger_than_a_gpu_is_refused_though_it_compiles(monkeypatch):
+    topology = Topology('h100:1x4', CHIPS['h100'], jax.devices())
+    monkeypatch.setattr(fitting, 'open_topology', lambda name: topology)
+    gigabyte, options = 10**9, []
+
+    def compile_program(program, topology, compiler_options):
+        options.append(compiler_options)
+        needed = (1 + 10 * program.rows_per_chip) * gigabyte
+        return dataclasses.replace(FITS, memory=topology.chip.memory, needed=needed)
+
+    monkeypatch.setattr(fitting, 'compile_program', compile_program)
+    config = make_config('').unlock()
+    config.data.batch_size = 32
+    expected = r'8 crops a chip need 81\.00 GB of 63\.71 GB; 6 fit, config\.data\.batch_size=24'
+    with pytest.raises(InputError, match=expected):
+        fitting.compile_config(config, 'h100:4')
+    assert options[0] == {'xla_gpu_autotune_level': 0}
+
+
 def test_other_failures_of_the_compiler_are_told(four_chips, monkeypatch):
     def fail(*arguments):
         raise jax.errors.JaxRuntimeError('INTERNAL: of some kind\nand more')
@@ -125,3 +152,22 @@ def test_a_training_compiles_for_a_tpu():
     assert report.arguments > 4 * 4 * parameters
     assert report.temporaries < report.needed < report.memory == 32 << 30
     assert 0 < report.roofline_seconds < 1
+    assert report.kernels is None
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec('jax_cuda13_plugin') is None,
+    reason="the GPU's compiler is not installed: pip install -e '.[cuda]'",
+)
+def test_a_training_compiles_for_gpus():
+    config = make_config('')
+    report = fitting.compile_config(config, 'h100:2')
+    assert (report.chips, report.hosts, report.rows_per_chip) == (2, 1, 4)
+    assert report.kernels.counts['convolution'] > 50
+    assert report.accessed == sum(report.kernels.traffic.values()) > report.arguments
+    assert report.launch_seconds == 4e-6 * sum(report.kernels.counts.values())
+    assert sum(kind.count for kind in report.collectives) >= 1
+    model = build(ModelConfig, config.model)
+    crop = operations.training_step(model, config.data.crop_frames)
+    assert report.flops == pytest.approx(4 * crop, rel=0.03)
+    assert report.fitting_rows > 4

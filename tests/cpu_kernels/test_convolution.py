@@ -83,7 +83,7 @@ def test_sub_pixel_convolution_equals_repetition_and_convolution(factors):
         return plain(x, kernel, (1, 1), [(size // 2, size // 2) for size in sizes])
 
     assert_same_with_gradients(
-        lambda x, k: convolve_repeated(x, k, factors),
+        lambda x, k: convolve_repeated(convolve, x, k, factors),
         repeat_and_convolve,
         random(2, 6, 5, 4),
         random(*sizes, 4, 3, seed=1),

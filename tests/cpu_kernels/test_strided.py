@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from m2l_jax.cpu_kernels import strided
+from m2l_jax.cpu_kernels.convolution import convolve_prepared
 from m2l_jax.model import ops
 
 
@@ -16,6 +17,11 @@ def _random(seed, *shape):
 
 
 _convolve = functools.partial(ops.convolve, strides=(4, 1), kernels='cpu')
+
+
+def _convolve_scaled(x, kernel, affine, lengths):
+    prepare = functools.partial(ops.scale_and_activate, None)
+    return convolve_prepared(prepare, (affine, lengths), x, kernel, *_way(4))
 
 
 def _inputs(stride):
@@ -98,7 +104,7 @@ def test_of_what_is_normalised(in_strips, lengths):
         return _plain(normalised, kernel)
 
     def ours(x, gain, offset, kernel):
-        return _convolve(x, kernel, (gain, offset), None, lengths)
+        return _convolve_scaled(x, kernel, (gain, offset), lengths)
 
     x, kernel = _inputs(4)
     _assert_equal_with_gradients(
@@ -110,7 +116,7 @@ def test_what_lies_beyond_a_row_is_not_met(in_strips):
     x, kernel = _inputs(4)
     gain, offset, lengths = _random(2, 2, 1, 1, 5), _random(3, 2, 1, 1, 5), jnp.array([7, 3])
     ours, expected = (
-        _convolve(a, kernel, (gain, offset), None, lengths)
+        _convolve_scaled(a, kernel, (gain, offset), lengths)
         for a in (x.at[1, :, 3:].set(jnp.nan), x)
     )
     np.testing.assert_array_equal(ours, expected)

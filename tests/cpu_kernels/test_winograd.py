@@ -1,11 +1,14 @@
 """Winograd's convolution against the plain one."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from m2l_jax.cpu_kernels import winograd
+from m2l_jax.cpu_kernels.convolution import convolve_prepared
 from m2l_jax.model import ops
 
 _PADS = ((1, 1), (1, 1))
@@ -99,7 +102,9 @@ def test_is_for_one_way_of_convolving(way):
 
 
 def _convolve(x, gain, offset, kernel, lengths=None):
-    return ops.convolve(x, kernel, (gain, offset), jax.nn.silu, lengths, kernels='cpu')
+    prepare = functools.partial(ops.scale_and_activate, jax.nn.silu)
+    operands = (gain, offset), lengths
+    return convolve_prepared(prepare, operands, x, kernel, (1, 1), _PADS)
 
 
 def _normalised_inputs(outputs=6):

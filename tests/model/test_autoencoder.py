@@ -204,7 +204,7 @@ def test_a_wrong_config_is_told(field, value, message):
         dataclasses.replace(ModelConfig(), **{field: value})
 
 
-@pytest.mark.parametrize('kernels', ['xla', 'cpu', 'cpu in strips'])
+@pytest.mark.parametrize('kernels', ['xla', 'gpu', 'cpu', 'cpu in strips'])
 def test_a_row_of_a_batch_is_the_row_alone(model, params, spectrogram, kernels, request):
     """Whatever follows its own frames; one row has none, as where a batch is filled up."""
     if kernels == 'cpu in strips':

@@ -1,6 +1,7 @@
 """The layers' operation, by XLA alone and with kernels for CPUs."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model import ops
 from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.model.layers import attend
 from tests.model.test_layers import perturbed
 
 SIGMA = jnp.array([0.5, 20.0])
@@ -102,15 +104,24 @@ def test_programs_for_accelerators_have_no_loops(in_strips, model, params, platf
 
 
 @pytest.mark.parametrize(
-    ('platform', 'kernels'), [('cpu', 'cpu'), ('tpu', 'xla'), ('gpu', 'xla'), ('cuda', 'xla')]
+    ('platform', 'capability', 'kernels'),
+    [
+        ('cpu', None, 'cpu'),
+        ('tpu', None, 'xla'),
+        ('gpu', '9.0', 'gpu'),
+        ('gpu', '10.3', 'gpu'),
+        ('gpu', '7.5', 'xla'),
+        ('gpu', 'gfx942', 'xla'),
+    ],
 )
-def test_the_platform_chooses(platform, kernels):
-    assert ops.kernels_for(platform) == kernels
+def test_the_device_chooses(platform, capability, kernels):
+    device = types.SimpleNamespace(platform=platform, compute_capability=capability)
+    assert ops.kernels_for(device) == kernels
 
 
 def test_unknown_kernels_are_refused(tiny_config):
-    with pytest.raises(InputError, match="kernels='gpu' must be one of xla, cpu"):
-        Music2Latent(tiny_config, 'gpu').init_params(jax.random.key(0))
+    with pytest.raises(InputError, match="kernels='tpu' must be one of xla, cpu, gpu"):
+        Music2Latent(tiny_config, 'tpu').init_params(jax.random.key(0))
 
 
 def test_jvp_of_denoise_is_the_directional_derivative(model, params):
@@ -157,6 +168,7 @@ def test_denoise_can_be_linearised(model, params):
     np.testing.assert_allclose(product, derivative, atol=1e-4)
 
 
+@pytest.mark.parametrize('kernels', ['cpu', 'gpu'])
 @pytest.mark.parametrize('lengths', [None, [5, 2]])
 @pytest.mark.parametrize(
     ('shape', 'kernel', 'options'),
@@ -171,18 +183,84 @@ def test_denoise_can_be_linearised(model, params):
         ((2, 5, 8), (3, 8, 6), {}),
     ],
 )
-def test_both_kernels_give_the_same(in_strips, shape, kernel, options, lengths):
+def test_all_kernels_give_the_same(in_strips, shape, kernel, options, lengths, kernels):
     lengths = None if lengths is None else jnp.array(lengths)
     arrays = random(*shape), random(*kernel, seed=1), random(8, seed=2), random(8, seed=3)
+    arrays = *arrays, random(2, 8, seed=5)
 
-    def function(x, kernel, scale, bias, kernels):
-        affine = ops.group_affine(x, scale, bias, lengths, kernels)
-        return ops.convolve(x, kernel, affine, jax.nn.silu, lengths, **options, kernels=kernels)
+    def function(x, kernel, scale, bias, shift, kernels):
+        own = {**options, 'shift': shift, 'kernels': kernels}
+        return ops.convolve(x, kernel, (scale, bias), jax.nn.silu, lengths, **own)
 
     (value, pull_back), (expected, expected_pull_back) = (
-        jax.vjp(functools.partial(function, kernels=kernels), *arrays) for kernels in ('cpu', 'xla')
+        jax.vjp(functools.partial(function, kernels=kernels), *arrays)
+        for kernels in (kernels, 'xla')
     )
     np.testing.assert_allclose(value, expected, atol=1e-4)
     gradient = random(*value.shape, seed=4)
     for ours, theirs in zip(pull_back(gradient), expected_pull_back(gradient), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.max(np.abs(theirs)) + 1e-4)
+
+
+def normalised(x, kernels):
+    channels = x.shape[-1]
+    return ops.normalise(x, (jnp.ones(channels), jnp.zeros(channels)), kernels=kernels)
+
+
+@pytest.mark.parametrize('shape', [(2, 64, 8, 8), (2, 6, 8)])
+def test_gpu_statistics_of_large_means(shape):
+    """In one pass, the square of the mean takes no digits of the variance."""
+    x = random(*shape) + jnp.array([1e4, -1e4]).reshape(2, *[1] * (len(shape) - 1))
+    np.testing.assert_allclose(normalised(x, 'gpu'), normalised(x, 'xla'), atol=5e-3)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_gpu_statistics_of_a_constant_are_finite(dtype):
+    x = jnp.full((2, 32, 4, 8), 300, dtype)
+    value, pull_back = jax.vjp(lambda x: normalised(x, 'gpu'), x)
+    np.testing.assert_allclose(value.astype('f'), 0, atol=0.2)
+    assert np.all(np.isfinite(pull_back(jnp.ones_like(value))[0].astype('f')))
+
+
+def test_gpu_norms_have_the_gradients_of_the_model(model, params):
+    def loss(params, model):
+        lengths, spectrogram = jnp.array([2, 1]), random(2, 1024, 16, 2)
+        return jnp.sum(encode_and_denoise(model, params, spectrogram, SIGMA, lengths) ** 2)
+
+    ours, expected = (
+        jax.jit(jax.grad(functools.partial(loss, model=model.clone(kernels=kernels))))(params)
+        for kernels in ('gpu', 'xla')
+    )
+    for one, other in zip(*map(jax.tree.leaves, (ours, expected)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4 * np.max(np.abs(other)) + 1e-6)
+
+
+def attention_inputs(dtype):
+    return [random(4, 16, 2, 32, seed=seed).astype(dtype) for seed in range(3)]
+
+
+@pytest.mark.parametrize(('dtype', 'takes'), [('bfloat16', True), ('float32', False)])
+def test_cudnn_attends_in_16_bits(dtype, takes):
+    """In programs for GPUs; needs jax's CUDA plugin, which asks for cuDNN's version."""
+    function = jax.jit(functools.partial(attend, kernels='gpu'))
+    try:
+        traced = function.trace(*attention_inputs(dtype))
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert ('fmha' in traced.lower(lowering_platforms=('cuda',)).as_text()) == takes
+
+
+@pytest.mark.skipif(jax.default_backend() != 'gpu', reason='cuDNN needs a GPU')
+def test_cudnn_gives_the_values_of_the_plain_way():
+    def loss(*arrays, kernels):
+        return jnp.sum(attend(*arrays, kernels=kernels).astype('f') * random(4, 16, 2, 32, seed=7))
+
+    arrays = attention_inputs('bfloat16')
+    ours, expected = (
+        jax.value_and_grad(functools.partial(loss, kernels=kernels), (0, 1, 2))(*arrays)
+        for kernels in ('gpu', 'xla')
+    )
+    for one, other in zip(*map(jax.tree.leaves, (ours, expected)), strict=True):
+        np.testing.assert_allclose(
+            one.astype('f'), other.astype('f'), atol=0.02 * float(jnp.max(jnp.abs(other)))
+        )
