@@ -29,7 +29,6 @@ class Feed:
       batches: yields the step's second argument for each of the given steps.
       items: lists the files or records that a step's global batch comes from.
       reported: item -> why it, or part of it, was not used.
-      shapes: shapes and shardings of what `batches` yields.
       specs: partition specs of what `batches` yields.
       fetch: makes of it, in the step, each device's rows.
     """
@@ -38,7 +37,6 @@ class Feed:
     batches: Callable[[range], Iterator[Any]]
     items: Callable[[int], list[str]]
     reported: Mapping[str, str]
-    shapes: Any
     specs: Any = meshes.ROWS
     fetch: Fetch = as_given
 
@@ -95,7 +93,7 @@ def open_feed(settings: TrainingConfig, mesh: Mesh, state_bytes: int = 0) -> Fee
     def items(step: int) -> list[str]:
         return [reader.locate(step, row).item for row in range(data.batch_size)]
 
-    return Feed(fingerprint, batches, items, reader.reported, batch_shape(settings, mesh))
+    return Feed(fingerprint, batches, items, reader.reported)
 
 
 def _resident_feed(
@@ -115,11 +113,6 @@ def _resident_feed(
         batches=lambda steps: (corpus for _ in steps),
         items=lambda step: loader.items_of(corpus, key(step), size),
         reported=loader.reported,
-        shapes=jax.tree.map(_shape, corpus),
         specs=resident.ResidentCorpus.specs(meshes.AXIS),
         fetch=lambda corpus, step: resident.cut_crops(corpus, key(step), size, length, meshes.AXIS),
     )
-
-
-def _shape(array: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)

@@ -8,7 +8,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -31,7 +30,7 @@ from m2l_jax.training.monitor import Monitor, Profiler
 from m2l_jax.training.resume import check_newest, create_or_restore, read_initial
 from m2l_jax.training.setup import Setup
 from m2l_jax.training.state import TrainState, unravel
-from m2l_jax.training.step import CHECKED, Metrics, TrainStep, draw, step_key
+from m2l_jax.training.step import CHECKED, Metrics, draw, step_key
 
 _logger = logging.getLogger(__name__)
 
@@ -75,17 +74,13 @@ def train_and_evaluate(
     meshes.check_shared(folder)
     store = CheckpointStore(folder, loop.keep_checkpoints, _score(loop.best_metric))
     stop = meshes.StopAgreement(mesh, deadline)
-    with stop.watched(), _closed(store), ThreadPoolExecutor(1) as compiler:
+    with stop.watched(), _closed(store):
         newest = check_newest(settings, store, workdir, feed.fingerprint)
-        train_step = None
-        if newest is None or newest < loop.steps:
-            # Beside the programs of the first state and the first evaluation.
-            train_step = compiler.submit(_compile, setup, feed)
         state = create_or_restore(setup, store, newest, initial)
         first = int(state.step)
         monitor = Monitor(workdir, first, loop.steps, loop.log_every, settings.batch_seconds)
         profiler = Profiler(workdir, profile, first)
-        run = _Run(setup, train_step, feed, store, monitor, profiler, held_out, stop)
+        run = _Run(setup, feed, store, monitor, profiler, held_out, stop)
         with contextlib.closing(monitor), contextlib.closing(profiler):
             state = run.go_on(state)
     if feed.reported:
@@ -93,22 +88,11 @@ def train_and_evaluate(
     return setup.to_stored(state)
 
 
-def _compile(setup: Setup, feed: Feed) -> TrainStep:
-    """Compiles the training step."""
-    begin = time.monotonic()
-    _logger.info('compiling the training step')
-    step = setup.make_step(feed.specs, feed.fetch)
-    compiled = step.lower(setup.state, feed.shapes, setup.steps).compile()
-    _logger.info('compiled the training step in %.0f s', time.monotonic() - begin)
-    return compiled
-
-
 @dataclasses.dataclass
 class _Run:
     """The parts of a run."""
 
     setup: Setup
-    train_step: Future[TrainStep] | None  # of a finished run
     feed: Feed
     store: CheckpointStore
     monitor: Monitor
@@ -124,14 +108,12 @@ class _Run:
     def go_on(self, state: TrainState) -> TrainState:
         """Trains to the last step, with metrics, evaluations and checkpoints."""
         loop = self.settings.train
-        if self.train_step is None:
-            return state
+        train_step = self.setup.make_step(self.feed.specs, self.feed.fetch)
         steps = range(int(state.step), loop.steps)
         previous: Metrics | None = None
         is_due = False
         if not steps.start:
             self._evaluate(0, state, is_last=False)  # the first point of the curves
-        train_step = self.train_step.result()
         for step, data in zip(steps, self.feed.batches(steps), strict=True):
             self.profiler.before_step(step)
             state, metrics = train_step(state, data, self.setup.steps)
