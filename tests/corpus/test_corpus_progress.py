@@ -67,6 +67,7 @@ def test_what_was_done_before_counts_as_done_and_not_as_speed(clock, caplog):
         'times_real_time': 80.0,
         'latents': 100,
         'shards_before': 4,
+        'files_before': 0,
         'shards_missing': 4,
         'left_out': {'files': 0, 'suffixes': {}, 'names': []},
     }
