@@ -5,9 +5,9 @@ import math
 import re
 from collections.abc import Iterator
 
-_KINDS = 'all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute'
+KINDS = 'all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute'
 # `%all-reduce.1 = (f32[2]{0}, f32[3]{0}) all-reduce(…`; of an asynchronous one its start.
-_OPERATION = re.compile(rf'^\s+(?:ROOT )?\S+ = (.*?) ({_KINDS})(-start)?\((.*)')
+_OPERATION = re.compile(rf'^\s+(?:ROOT )?\S+ = (.*?) ({KINDS})(-start)?\((.*)')
 _ARRAY = re.compile(r'\b([a-z]+)(\d+)\w*\[([\d,]*)\]')
 _CHAIN = re.compile(r'chain_id="(\d+)"')
 

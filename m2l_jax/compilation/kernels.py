@@ -10,14 +10,14 @@ import math
 import re
 from collections.abc import Iterator
 
+from m2l_jax.compilation.collectives import KINDS
+
 # What starts no kernel: names of values, and the ends of asynchronous operations.
 _FREE = {
     *('parameter', 'constant', 'bitcast', 'tuple', 'get-tuple-element'),
     *('after-all', 'opt-barrier', 'partition-id', 'replica-id'),
 }
-_COLLECTIVE = re.compile(
-    r'(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?$'
-)
+_COLLECTIVE = re.compile(rf'({KINDS})(-start)?$')
 _LAYOUT = {
     *('parameter', 'constant', 'bitcast', 'tuple', 'copy', 'transpose', 'reshape', 'convert'),
     *('broadcast', 'slice', 'dynamic-slice', 'concatenate', 'pad'),

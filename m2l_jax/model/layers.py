@@ -109,7 +109,9 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, kernels: str = 'x
     Weights are normalised after they are summed up, on N·C numbers instead of N²: on a CPU, with
     the batched products, 3 times as fast forward as `jax.nn.dot_product_attention`.
     """
-    if kernels == 'gpu' and query.dtype.itemsize == 2:
+    length, _, width = query.shape[1:]
+    takes = query.dtype.itemsize == 2 and width % 8 == 0 and width <= 128 and length % 2 == 0
+    if kernels == 'gpu' and takes:  # cuDNN's conditions
         return jax.nn.dot_product_attention(query, key, value, implementation='cudnn')
     query, key, value = (array.swapaxes(1, 2) for array in (query, key, value))  # [B, heads, N, C]
     query = query / math.sqrt(query.shape[-1])

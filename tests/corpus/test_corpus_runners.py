@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.run import Progress, run_local
+from m2l_jax.corpus.plan import RunOptions
+from m2l_jax.corpus.run import Progress, run_job, run_local
 from m2l_jax.interface.errors import InputError, Interrupted
 from tests.corpus.fake_job import SETTINGS, FakeJob, plan, results
 from tests.corpus.killing import killed_at
@@ -74,8 +75,13 @@ def test_a_rerun_after_nothing_could_be_done_fails_again(tmp_path):
         _, _, report = run_here(tmp_path / 'out', 0, ['bad', 'worse/bad'])
         with pytest.raises(InputError, match=r'none of the files could be done: out/failures\.csv'):
             report.check_any_done('out')
-    _, _, report = run_here(tmp_path / 'other', 10, ['bad'])
-    report.check_any_done('other')
+    folder, (_, shards) = tmp_path / 'other', plan(10, ['bad'])
+    folder.mkdir()
+    for before in (0, 10):
+        options = RunOptions(threads=1)
+        report = run_job(FakeJob(str(folder)), shards, SETTINGS, folder, options)
+        assert (report.files, report.files_before) == (10 - before, before)
+        report.check_any_done('other')
 
 
 def test_what_was_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path, whole):

@@ -250,6 +250,12 @@ def test_cudnn_attends_in_16_bits(dtype, takes):
     assert ('fmha' in traced.lower(lowering_platforms=('cuda',)).as_text()) == takes
 
 
+@pytest.mark.parametrize('shape', [(4, 16, 2, 4), (4, 16, 2, 12), (4, 15, 2, 8), (4, 16, 1, 136)])
+def test_what_cudnn_does_not_take_is_computed_plainly(shape):
+    arrays = [random(*shape, seed=seed).astype('bfloat16') for seed in range(3)]
+    np.testing.assert_array_equal(attend(*arrays, kernels='gpu'), attend(*arrays))
+
+
 @pytest.mark.skipif(jax.default_backend() != 'gpu', reason='cuDNN needs a GPU')
 def test_cudnn_gives_the_values_of_the_plain_way():
     def loss(*arrays, kernels):
