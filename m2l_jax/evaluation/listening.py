@@ -36,6 +36,7 @@ _ASSETS = pathlib.Path(__file__).parents[1] / 'assets' / 'listening'
 # page, and 93 MB as FLAC.
 _VORBIS = {'format': 'OGG', 'subtype': 'VORBIS', 'compression_level': 0.2}
 _WRITE_BLOCK = 1 << 16  # libsndfile's Vorbis encoder overflows its stack on one very long write
+_LOWEST_RATE, _HIGHEST_RATE = 8000, 96_000  # that every browser decodes to
 
 # Of the spectrograms: a JPEG has an eighth of a PNG's bytes.
 _COLUMNS, _BINS_A_ROW = 600, 4
@@ -68,6 +69,11 @@ def write_page(
     """
     check_comparisons(clips)
     rate, models = clips[0].sample_rate, list(clips[0].reconstructions)
+    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+        raise InputError(
+            f'clips of {rate} Hz do not play in every browser: resample them to a rate from '
+            f'{_LOWEST_RATE} to {_HIGHEST_RATE} Hz'
+        )
     filters = anchor_filters(rate)
     figures = {model: {} for model in models} | dict(figures)  # a model has one colour everywhere
     data = {
@@ -168,14 +174,9 @@ def _places(clips: Sequence[Comparison]) -> Iterator[tuple[str, np.ndarray]]:
 def _encode(waveform: np.ndarray, sample_rate: int) -> str:
     """A file of Ogg Vorbis, in base64."""
     content = io.BytesIO()
-    try:
-        with soundfile.SoundFile(content, 'w', sample_rate, len(waveform), **_VORBIS) as file:
-            for begin in range(0, waveform.shape[1], _WRITE_BLOCK):
-                file.write(waveform[:, begin : begin + _WRITE_BLOCK].T)
-    except soundfile.LibsndfileError:
-        raise InputError(
-            f'clips of {sample_rate} Hz cannot be put on a page: resample them to 44100 Hz'
-        ) from None
+    with soundfile.SoundFile(content, 'w', sample_rate, len(waveform), **_VORBIS) as file:
+        for begin in range(0, waveform.shape[1], _WRITE_BLOCK):
+            file.write(waveform[:, begin : begin + _WRITE_BLOCK].T)
     return base64.b64encode(content.getvalue()).decode()
 
 
@@ -219,14 +220,14 @@ def _row(
     for name, metric in metrics.items():
         value = row.get(name, math.nan)
         mark = ' class="best"' if best and value == best[name] else ''
-        text = '–' if math.isnan(value) else _minus(f'{value:.{metric.digits}f}')
+        text = '–' if math.isnan(value) else _to_text(value, metric.digits)
         cells.append(f'<td{mark} data-value="{json.dumps(float(value))}">{text}</td>')
     names = f'<th scope="row">{html.escape(clip)}</th><td>{html.escape(model)}</td>'
     return f'<tr>{names}{"".join(cells)}</tr>'
 
 
-def _minus(number: str) -> str:
-    return number.replace('-', '−')
+def _to_text(value: float, digits: int) -> str:
+    return f'{value:.{digits}f}'.replace('-', '−')
 
 
 def _plot(figures: Figures, name: str, metric: Metric) -> str:
@@ -247,7 +248,7 @@ def _plot(figures: Figures, name: str, metric: Metric) -> str:
 
     parts = [
         f'<line class="grid" x1="{place(tick)}" x2="{place(tick)}" y1="0" y2="{height - _AXIS}"/>'
-        f'<text class="tick" x="{place(tick)}" y="{height - 8}">{_minus(f"{tick:g}")}</text>'
+        f'<text class="tick" x="{place(tick)}" y="{height - 8}">{tick:g}</text>'.replace('>-', '>−')
         for tick in ticks
     ]
     for number, (model, column) in enumerate(columns.items()):
@@ -275,7 +276,7 @@ def _strip(
     low, median, high = np.percentile(list(column.values()), [25, 50, 75])
     width = float(place(high)) - float(place(low))
     yield (
-        f'<g class="colour-{number % _COLOURS}"><title>median {median:.{digits}f}</title>'
+        f'<g class="colour-{number % _COLOURS}"><title>median {_to_text(median, digits)}</title>'
         f'<rect x="{place(low)}" y="{middle - 9}" width="{width:.1f}" height="18"/>'
         f'<line x1="{place(median)}" x2="{place(median)}" y1="{middle - 12}" y2="{middle + 12}"/>'
     )
@@ -283,6 +284,6 @@ def _strip(
         offset = 16 * (index * 0.618 % 1 - 0.5)  # so that equal figures do not hide each other
         yield (
             f'<circle cx="{place(value)}" cy="{middle + offset:.1f}" r="3">'
-            f'<title>{html.escape(clip)}: {value:.{digits}f}</title></circle>'
+            f'<title>{html.escape(clip)}: {_to_text(value, digits)}</title></circle>'
         )
     yield '</g>'
