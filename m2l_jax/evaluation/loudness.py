@@ -44,7 +44,7 @@ def integrated_loudness(waveform: np.ndarray, sample_rate: int) -> float:
 def k_weight(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """Filters `[channels, samples]` as BS.1770-4 weighs frequencies; float64."""
     samples = waveform.shape[-1]
-    size = samples + round(_PADDING_SECONDS * sample_rate)
+    size = 1 << (samples + round(_PADDING_SECONDS * sample_rate)).bit_length()
     response = k_response(np.fft.rfftfreq(size), sample_rate)
     return np.fft.irfft(np.fft.rfft(waveform, size) * response, size)[..., :samples]
 

@@ -109,7 +109,7 @@ def low_pass(hertz: float, stop_hertz: float, sample_rate: int) -> np.ndarray:
 def apply_filter(waveform: np.ndarray, taps: np.ndarray) -> np.ndarray:
     """Convolves `[channels, samples]` with an odd number of taps, without a delay; float32."""
     half, samples = len(taps) // 2, waveform.shape[1]
-    size = samples + len(taps)
+    size = 1 << (samples + len(taps)).bit_length()  # FFTs of other sizes may take ten times longer
     filtered = np.fft.irfft(np.fft.rfft(waveform, size) * np.fft.rfft(taps, size), size)
     return filtered[:, half : half + samples].astype(np.float32)
 
