@@ -165,6 +165,16 @@ def test_all_works_by_keyboard(page):
     assert page.input_value('#clip') == '0'
 
 
+def test_a_click_on_a_spectrogram_plays_it_from_there(page):
+    picture = page.locator('.picture').nth(1)
+    box = picture.bounding_box()
+    picture.click(position={'x': box['width'] / 2, 'y': 20})
+    heard = hear(page)
+    assert heard.shown >= SECONDS / 2
+    assert heard.pitch == pytest.approx(1500 + SWEEP * heard.shown, abs=0.4 * SWEEP)
+    assert page.text_content('#play') == 'Pause'
+
+
 def test_switching_leaves_no_gap(browser, tmp_path):
     """Of equal sounds, a switch changes nothing: the sine goes on, sample by sample."""
     time = np.arange(RATE * SECONDS) / RATE

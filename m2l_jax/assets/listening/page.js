@@ -152,6 +152,7 @@ function makePicture(source, number) {
   picture.onclick = ({ offsetX }) => {
     select(number);
     player.seek(offsetX / picture.clientWidth * player.duration);
+    if (!player.playing) toggle();
   };
   return picture;
 }
