@@ -4,14 +4,13 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from m2l_jax.cpu_kernels import strided, winograd
-from m2l_jax.cpu_kernels.strips import late_zero
+from m2l_jax.cpu_kernels import patches, strided, winograd
+from m2l_jax.cpu_kernels.strips import Prepare, late_zero
 
 _LAYOUTS = {3: ('NHC', 'HIO', 'NHC'), 4: ('NHWC', 'HWIO', 'NHWC')}
 Pads = tuple[tuple[int, int], ...]
@@ -24,6 +23,7 @@ def convolve_prepared(
     kernel: jax.Array,
     strides: tuple[int, ...],
     pads: Pads,
+    products: str = 'float32',
 ) -> jax.Array:
     """Convolution of `prepare(x, *operands)`, in strips of frequency where that is faster.
 
@@ -34,20 +34,33 @@ def convolve_prepared(
       kernel: `[..., C, K]`.
       strides: one for each spatial axis.
       pads: (before, after) for each spatial axis.
+      products: 'bfloat16' rounds the operands of products to it where that is faster; gradients
+        are as in 'float32'.
 
     Returns:
       `[B, ..., K]`.
     """
-    algorithms = (winograd, strided)
-    algorithm = next((a for a in algorithms if a.pays(x, kernel, strides, pads)), None)
+    algorithm = _algorithm(x, kernel, strides, pads, products)
     if algorithm is None:
         return convolve(prepare(x, *operands), kernel, strides, pads)
     return _convolve_in_strips(algorithm, prepare, strides, pads, x, kernel, operands)
 
 
+def _algorithm(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads, products: str
+) -> Callable[[jax.Array, jax.Array, Prepare], jax.Array] | None:
+    """The fastest convolution of `prepare(x)` in strips, given x, kernel and prepare."""
+    if winograd.pays(x, kernel, strides, pads):
+        return functools.partial(winograd.convolve, products=products)
+    if products == 'bfloat16':
+        takes = patches.pays(x, kernel, strides)
+        return functools.partial(patches.convolve, strides=strides, pads=pads) if takes else None
+    return strided.convolve if strided.pays(x, kernel, strides, pads) else None
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _convolve_in_strips(
-    algorithm: ModuleType,
+    algorithm: Callable[[jax.Array, jax.Array, Prepare], jax.Array],
     prepare: Callable[..., jax.Array],
     strides: tuple[int, ...],
     pads: Pads,
@@ -55,7 +68,7 @@ def _convolve_in_strips(
     kernel: jax.Array,
     operands: tuple[Any, ...],
 ) -> jax.Array:
-    return algorithm.convolve(x, kernel, lambda rows: prepare(rows, *operands))
+    return algorithm(x, kernel, lambda rows: prepare(rows, *operands))
 
 
 def _strips_forward(algorithm, prepare, strides, pads, *arrays):
@@ -65,7 +78,7 @@ def _strips_forward(algorithm, prepare, strides, pads, *arrays):
 def _strips_backward(algorithm, prepare, strides, pads, arrays, gradient):
     """Gradients for which everything between inputs and outputs is computed again."""
     x, kernel, operands = arrays
-    if algorithm is winograd:
+    if winograd.pays(x, kernel, strides, pads):
         of_prepared, of_kernel = winograd.pull_back(
             x, kernel, gradient, lambda rows: prepare(rows, *operands)
         )
