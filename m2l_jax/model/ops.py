@@ -111,9 +111,9 @@ def product_of(kernels: str) -> Callable[..., jax.Array]:
 
 
 def _rounded_product(x: jax.Array, y: jax.Array, *args: Any, **options: Any) -> jax.Array:
-    x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
     options['preferred_element_type'] = jnp.float32
-    return jax.lax.dot_general(x, y, *args, **options)
+    rounded = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
+    return jax.lax.dot_general(*rounded, *args, **options).astype(x.dtype)
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, strides: Any, pads: Any) -> jax.Array:
