@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from m2l_jax.cpu_kernels import patches, strided, winograd
-from m2l_jax.cpu_kernels.strips import Prepare, late_zero
+from m2l_jax.cpu_kernels.strips import Prepare, find_patches, late_zero
 
 _LAYOUTS = {3: ('NHC', 'HIO', 'NHC'), 4: ('NHWC', 'HWIO', 'NHWC')}
 Pads = tuple[tuple[int, int], ...]
@@ -196,33 +196,10 @@ def _kernel_gradient(
             (size - 1 - before, size - 1 - after)
             for size, (before, after) in zip(sides, pads, strict=True)
         ]
-        patches = _patches(gradient, zero, sides, strides, pads, x.shape[1:-1])
+        patches = find_patches(gradient, zero, sides, strides, pads, x.shape[1:-1])
         joined = jnp.concatenate(patches, axis=-1)  # [N, entries·K]
         product = jnp.matmul(x.reshape(-1, inputs).T, joined)
         return product.reshape(inputs, -1, outputs).swapaxes(0, 1)[::-1].reshape(shape)
-    patches = _patches(x, zero, sides, strides, pads, gradient.shape[1:-1])
+    patches = find_patches(x, zero, sides, strides, pads, gradient.shape[1:-1])
     flat = gradient.reshape(-1, outputs)
     return jnp.stack([jnp.matmul(patch.T, flat) for patch in patches]).reshape(shape)
-
-
-def _patches(
-    x: jax.Array,
-    zero: jax.Array,
-    sides: Sequence[int],
-    strides: Sequence[int],
-    pads: Sequence[tuple[int, int]],
-    outputs: Sequence[int],
-) -> list[jax.Array]:
-    """Inputs `[N, C]` that each entry of a kernel meets, one for each of N outputs."""
-    config = [(before, after, 0) for before, after in ((0, 0), *pads, (0, 0))]
-    padded = jax.lax.pad(x, zero.astype(x.dtype), config)
-
-    def patch(entry: Sequence[int]) -> jax.Array:
-        ends = [
-            start + (count - 1) * stride + 1
-            for start, count, stride in zip(entry, outputs, strides, strict=True)
-        ]
-        part = jax.lax.slice(padded, (0, *entry, 0), (len(x), *ends, x.shape[-1]), (1, *strides, 1))
-        return part.reshape(-1, x.shape[-1])
-
-    return [patch(entry) for entry in itertools.product(*map(range, sides))]

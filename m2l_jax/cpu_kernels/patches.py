@@ -1,13 +1,12 @@
 """Convolutions for CPUs as products of patches in bfloat16, strip by strip."""
 
-import itertools
 import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from m2l_jax.cpu_kernels.strips import Prepare, padded_rows
+from m2l_jax.cpu_kernels.strips import Prepare, find_patches, padded_rows
 
 # Of the patches of a strip.
 _STRIP_BYTES = 2e6
@@ -64,9 +63,11 @@ def convolve(
         start = jnp.minimum(index * size, bins - size)
         count = (size - 1) * strides[0] + kernel.shape[0]
         rows = _round(padded_rows(x, start * strides[0] - pads[0][0], count, prepare))
-        rows = jnp.pad(rows, ((0, 0), (0, 0), pads[1], (0, 0)))
-        patches = _patches(rows, kernel.shape[:2], (size, frames), strides)
-        strip = jnp.matmul(patches, weights, preferred_element_type=jnp.float32)
+        zero, sides = jnp.zeros((), rows.dtype), kernel.shape[:2]
+        found = find_patches(rows, zero, sides, strides, ((0, 0), pads[1]), (size, frames))
+        joined = jax.lax.bitcast_convert_type(jnp.concatenate(found, axis=-1), jnp.bfloat16)
+        strip = jnp.matmul(joined, weights, preferred_element_type=jnp.float32)
+        strip = strip.reshape(batch, size, frames, outputs)
         return jax.lax.dynamic_update_slice_in_dim(y, strip, start, axis=1)
 
     y = jnp.zeros_like(x, shape=(batch, bins, frames, outputs))
@@ -76,21 +77,3 @@ def convolve(
 def _round(x: jax.Array) -> jax.Array:
     """Bits of bfloat16: XLA would move bfloat16 as float32, converted back and forth."""
     return jax.lax.bitcast_convert_type(x.astype(jnp.bfloat16), jnp.uint16)
-
-
-def _patches(
-    rows: jax.Array, sides: Sequence[int], outputs: Sequence[int], strides: Sequence[int]
-) -> jax.Array:
-    """What each output meets, `[B, R', T', H·W·C]`, bfloat16, of bits `[B, R, T, C]`."""
-
-    def met(entry: Sequence[int]) -> jax.Array:
-        ends = [
-            first + (count - 1) * stride + 1
-            for first, count, stride in zip(entry, outputs, strides, strict=True)
-        ]
-        limits = (len(rows), *ends, rows.shape[-1])
-        return jax.lax.slice(rows, (0, *entry, 0), limits, (1, *strides, 1))
-
-    entries = itertools.product(*map(range, sides))
-    joined = jnp.concatenate([met(entry) for entry in entries], axis=-1)
-    return jax.lax.bitcast_convert_type(joined, jnp.bfloat16)
