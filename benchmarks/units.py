@@ -1,0 +1,142 @@
+"""Processes that get ready side by side: each starts, compiles, and waits for its turns."""
+
+import concurrent.futures
+import math
+import re
+import sys
+import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from benchmarks.remote import Failed, Remote
+from benchmarks.way import Way
+
+LATE = 'not ready in time'
+
+_OUT_OF_MEMORY = re.compile('out of memory|RESOURCE_EXHAUSTED|ALLOC_FAILED|[Aa]utotun')
+_SHARED = 0.9  # of a GPU's memory; processes that wait keep weights and a context each
+
+
+class Units:
+    """Ways that are ready to be timed; a context manager that ends their processes.
+
+    Args:
+      side_by_side: processes that get ready at once; on a GPU each may take its share of memory.
+      budget: seconds for each call, with compiling; None for no limit.
+      deadline: on the clock of `time.monotonic`; what is not ready then is given up.
+
+    Attributes:
+      failures: the reason why a way cannot run.
+      first_seconds: of each way's first run, which compiles.
+      latents: that each way's network gave in its first run; None where it gave none.
+    """
+
+    def __init__(
+        self, side_by_side: int = 1, budget: float | None = None, deadline: float = math.inf
+    ):
+        self.side_by_side, self._budget, self._deadline = side_by_side, budget, deadline
+        self.failures: dict[Way, str] = {}
+        self.first_seconds: dict[Way, float] = {}
+        self.latents: dict[Way, np.ndarray | None] = {}
+        self._remotes: dict[Any, Remote] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close_all()
+
+    def __contains__(self, way: Way) -> bool:
+        return way.process in self._remotes and way not in self.failures
+
+    def remote(self, way: Way) -> Remote:
+        """The process of a way that is ready."""
+        return self._remotes[way.process]
+
+    def prepare(self, ways: Iterable[Way], required: Collection[Way] = ()) -> None:
+        """Has ways run once that are not ready yet and have not failed.
+
+        Ways that differ in the arguments of `run` alone share a process. One that lacks memory
+        gets a second chance when no other gets ready.
+
+        Args:
+          ways: in this order; those that come first are ready first.
+          required: their processes have no budget.
+
+        Raises:
+          InputError: if a process raises one.
+        """
+        groups: dict[Any, list[Way]] = {}
+        for way in ways:
+            if way not in self and way not in self.failures:
+                groups.setdefault(way.process, []).append(way)
+        unlimited = {way.process for way in required}
+
+        def prepare(ways: Sequence[Way], share: float = 1.0) -> None:
+            self._prepare(ways, None if ways[0].process in unlimited else self._budget, share)
+
+        share = _SHARED / self.side_by_side if self.side_by_side > 1 else 1.0
+        with concurrent.futures.ThreadPoolExecutor(self.side_by_side) as pool:
+            for _ in pool.map(lambda group: prepare(group, share), groups.values()):
+                pass
+        for group in groups.values() if self.side_by_side > 1 else ():
+            lacking = [way for way in group if _OUT_OF_MEMORY.search(self.failures.get(way, ''))]
+            if lacking:
+                for way in lacking:
+                    del self.failures[way]
+                self._end([group[0].process])
+                prepare([way for way in group if way not in self.failures])
+
+    def fail(self, way: Way, reason: str) -> None:
+        """Notes that a way cannot run."""
+        self.failures[way] = reason
+        print(f'{way.name}: {reason}', file=sys.stderr, flush=True)
+
+    def close(self, ways: Iterable[Way], but: Iterable[Way] = ()) -> None:
+        """Ends the processes of ways, but not of some."""
+        self._end({way.process for way in ways} - {way.process for way in but})
+
+    def close_all(self) -> None:
+        """Ends all processes."""
+        self._end(list(self._remotes))
+
+    def _end(self, processes: Iterable[Any]) -> None:
+        for process in processes:
+            if process in self._remotes:
+                self._remotes.pop(process).close()
+
+    def _prepare(self, ways: Sequence[Way], budget: float | None, share: float) -> None:
+        """Runs the ways of a process, and starts it again where one has failed."""
+        remaining = list(ways)
+        while remaining:
+            remote, begun = None, remaining
+            try:
+                remote = remaining[0].start(self._left(budget))
+                remote.call('limit_memory', share)
+                for way in remaining:
+                    begun = [way]
+                    remote.budget = self._left(budget)
+                    self.first_seconds[way] = way.run(remote)
+                    self.latents[way] = remote.call('latents')
+                remote.call('limit_memory', 1.0)
+            except Failed as failure:
+                if remote is not None:
+                    remote.close()
+                late = time.monotonic() >= self._deadline
+                for way in begun:
+                    self.fail(way, LATE if late else str(failure))
+                remaining = [way for way in remaining if way not in begun]
+            else:
+                remote.budget = budget
+                self._remotes[ways[0].process] = remote
+                return
+
+    def _left(self, budget: float | None) -> float | None:
+        """Seconds for a call that begins now; None for no limit."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise Failed(LATE)
+        seconds = min(left, math.inf if budget is None else budget)
+        return None if seconds == math.inf else seconds
