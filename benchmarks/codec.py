@@ -27,7 +27,7 @@ from absl import flags
 from benchmarks import contest, options, report, timing
 from benchmarks.contest import Match
 from benchmarks.remote import Remote, use_device
-from benchmarks.way import Way
+from benchmarks.units import Way
 from benchmarks.workload import Workload
 from m2l_jax.evaluation.parity import measure
 from m2l_jax.interface import command
@@ -175,9 +175,8 @@ def _match(
 def _rows(cases: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """The table: a line for each entrant of each case."""
     rows = [('', 'way', 's', 'x real time', 'GB', 'latents dB', 'over default', 'over best')]
-    for case, dtype, match in (
-        (case, *precision) for case in cases for precision in case['precisions'].items()
-    ):
+    precisions = [(case, *precision) for case in cases for precision in case['precisions'].items()]
+    for case, dtype, match in precisions:
         rows.append((f'{_name(case)}, {dtype}', *[''] * 7))
         for name, seconds in match['seconds'].items():
             way = match['ways'][name]

@@ -3,14 +3,12 @@
 import dataclasses
 import functools
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks import timing
 from benchmarks.remote import Failed
-from benchmarks.units import Units
-from benchmarks.way import Way
+from benchmarks.units import Units, Way, note
 from m2l_jax.evaluation.parity import measure
 
 OURS = 'ours'
@@ -61,9 +59,9 @@ class Match:
 
         Returns:
           Figures for JSON: `tried` has seconds or a failure by way; `ways`, median `seconds`,
-          `seconds_by_round` and `facts` are by `OURS`, `DEFAULT` or `BEST`; `times_as_fast` has ours
-          over both of the package's. Who cannot run is not among them; `failed` says so of ours and
-          the default.
+          `seconds_by_round` and `facts` are by `OURS`, `DEFAULT` and `BEST`, where they can run;
+          `times_as_fast` has ours over both of the package's; `failed` says why ours or the
+          default cannot run.
         """
         trials: dict[Way, float] = {}
         for ways in self.sides:
@@ -125,8 +123,8 @@ def hold(matches: Mapping[str, Match], turns: int, units: Units) -> dict[str, Fi
         figures[name] = match.hold(units, turns)
         units.close(match.ways)
     for name, match in matches.items():
-        if ratios := _latents_snr(match, matches.get('float32', match), units):
-            figures[name]['latents_snr'] = ratios
+        if name != 'float32' and 'float32' in matches:
+            figures[name]['latents_snr'] = _latents_snr(match, matches['float32'], units)
     return figures
 
 
@@ -137,9 +135,10 @@ def _latents_snr(match: Match, reference: Match, units: Units) -> dict[str, floa
         expected = next((latents for latents in known if latents is not None), None)
         for way in ways:
             latents = units.latents.get(way)
-            if match is not reference and expected is not None and latents is not None:
+            if expected is not None and latents is not None:
                 snr = measure('latents', latents, expected, 'bfloat16').snr
                 ratios[way.name] = timing.rounded(snr)
+                note(f'latents of {way.name}: {snr:.1f} dB against float32')
     return ratios
 
 
@@ -161,12 +160,6 @@ def failures(precisions: Mapping[str, Figures]) -> Iterator[str]:
             yield f'{name}: {figures["failed"]}'
 
 
-def snr_rows(precisions: Mapping[str, Figures]) -> list[tuple[Any, ...]]:
-    """A table of the latents' signal-to-noise ratios; empty where there are none."""
-    ratios = [row for each in precisions.values() for row in each.get('latents_snr', {}).items()]
-    return [('latents against float32 of the same side', 'dB'), *ratios] if ratios else []
-
-
 def try_out(ways: Iterable[Way], units: Units) -> dict[Way, float]:
     """Warm seconds of each way that is ready and does not fail."""
     trials = {}
@@ -178,7 +171,7 @@ def try_out(ways: Iterable[Way], units: Units) -> dict[Way, float]:
         except Failed as failure:
             units.fail(way, str(failure))
         else:
-            print(f'tried {way.name}: {trials[way]:.4g} s', file=sys.stderr, flush=True)
+            note(f'tried {way.name}: {trials[way]:.4g} s')
     return trials
 
 
@@ -200,7 +193,7 @@ def _reasons(ways: Sequence[Way], units: Units) -> str:
 def compete(
     entrants: Mapping[str, Way], turns: int, units: Units
 ) -> tuple[dict[str, list[float]], dict[str, Figures]]:
-    """Seconds by turn, and facts of the last turn, of each entrant; one that enters twice runs once.
+    """Seconds by turn, and facts of the last, of each entrant; one that enters twice runs once.
 
     All entrants stay in memory; if they do not fit, as on a small GPU, each turn has its own
     process. One that fails in its own process too is left out.
@@ -232,7 +225,7 @@ def compete(
     try:
         seconds = alternate(run_ready)
     except Failed as failure:
-        print(f'not side by side: {failure}', file=sys.stderr, flush=True)
+        note(f'not side by side: {failure}')
         units.close_all()
         seconds = alternate(run_alone)
     present = {name: way for name, way in entrants.items() if way not in units.failures}

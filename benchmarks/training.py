@@ -26,7 +26,7 @@ from absl import flags
 from benchmarks import contest, operations, options, report, timing
 from benchmarks.contest import Match
 from benchmarks.remote import Remote, use_device
-from benchmarks.way import Way
+from benchmarks.units import Way
 from m2l_jax.interface import command
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig

@@ -1,6 +1,7 @@
-"""Processes that get ready side by side: each starts, compiles, and waits for its turns."""
+"""Ways of doing the same, in processes that start and compile side by side, then wait for turns."""
 
 import concurrent.futures
+import dataclasses
 import math
 import re
 import sys
@@ -10,13 +11,57 @@ from typing import Any, Self
 
 import numpy as np
 
+from benchmarks import timing
 from benchmarks.remote import Failed, Remote
-from benchmarks.way import Way
 
 LATE = 'not ready in time'
 
 _OUT_OF_MEMORY = re.compile('out of memory|RESOURCE_EXHAUSTED|ALLOC_FAILED|[Aa]utotun')
 _SHARED = 0.9  # of a GPU's memory; processes that wait keep weights and a context each
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way of doing something: an object in its own process.
+
+    The object has these methods:
+
+      run(*arguments): the seconds that it took.
+      latents(): those of the first run, `[rows, channels, frames]`; None where it gave none.
+      limit_memory(share): frees what is cached on a GPU, and takes no more than a share of it.
+      forget_peak(): restarts the peak of memory, before each turn.
+      facts(): further figures after a turn, such as the peak of memory.
+
+    Attributes:
+      name: in tables and JSON.
+      make: see `Remote`.
+      options: arguments of the object, by name.
+      arguments: of `run`.
+    """
+
+    name: str
+    make: str
+    options: tuple[tuple[str, Any], ...]
+    arguments: tuple[Any, ...]
+
+    @property
+    def process(self) -> tuple[Any, ...]:
+        """What ways have in common that can share a process."""
+        return self.make, self.options
+
+    def start(self, budget: float | None = None) -> Remote:
+        """Makes the object; see `Remote`."""
+        return Remote(self.make, dict(self.options), budget)
+
+    def run(self, remote: Remote) -> float:
+        """Runs once and returns the seconds."""
+        return remote.call('run', *self.arguments)
+
+    def turn(self, remote: Remote) -> tuple[float, dict[str, Any]]:
+        """Runs for at least a second; returns the mean seconds, and the facts."""
+        remote.call('forget_peak')
+        seconds = timing.lasting(lambda: self.run(remote))
+        return seconds, remote.call('facts')
 
 
 class Units:
@@ -92,7 +137,7 @@ class Units:
     def fail(self, way: Way, reason: str) -> None:
         """Notes that a way cannot run."""
         self.failures[way] = reason
-        print(f'{way.name}: {reason}', file=sys.stderr, flush=True)
+        note(f'{way.name}: {reason}')
 
     def close(self, ways: Iterable[Way], but: Iterable[Way] = ()) -> None:
         """Ends the processes of ways, but not of some."""
@@ -140,3 +185,8 @@ class Units:
             raise Failed(LATE)
         seconds = min(left, math.inf if budget is None else budget)
         return None if seconds == math.inf else seconds
+
+
+def note(text: str) -> None:
+    """Tells the user how far it is."""
+    print(text, file=sys.stderr, flush=True)
