@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks import timing
-from benchmarks.remote import Failed
+from benchmarks.remote import Failed, Remote
 from benchmarks.units import Units, Way, note
 from m2l_jax.evaluation.parity import measure
 
@@ -70,7 +70,7 @@ class Match:
         ours, package = self.sides
         entrants = {
             OURS: _fastest(ours, trials, units),
-            DEFAULT: self.default if self.default in units else None,
+            DEFAULT: _fastest([self.default], trials, units),
             BEST: _fastest(package, trials, units),
         }
         entrants = {name: way for name, way in entrants.items() if way}
@@ -167,7 +167,7 @@ def try_out(ways: Iterable[Way], units: Units) -> dict[Way, float]:
         if way not in units:
             continue
         try:
-            trials[way] = _shortest_run(way, units)
+            trials[way] = _shortest_run(way, units.remote(way))
         except Failed as failure:
             units.fail(way, str(failure))
         else:
@@ -175,15 +175,19 @@ def try_out(ways: Iterable[Way], units: Units) -> dict[Way, float]:
     return trials
 
 
-def _shortest_run(way: Way, units: Units) -> float:
-    remote = units.remote(way)
+def _shortest_run(way: Way, remote: Remote) -> float:
     seconds = way.run(remote)
-    return seconds if seconds >= _SLOW else min(seconds, way.run(remote))
+    if seconds < _SLOW:
+        seconds = min(seconds, way.run(remote))
+    remote.call('limit_memory', 1.0)  # leaves room for the next
+    return seconds
 
 
 def _fastest(ways: Sequence[Way], trials: Mapping[Way, float], units: Units) -> Way | None:
+    """The fastest of those that are ready; else the first that may run alone; None if none may."""
     ready = [way for way in ways if way in units]
-    return min(ready, key=lambda way: trials.get(way, 0.0), default=None)
+    alone = (way for way in ways if units.lacks_memory(way))
+    return min(ready, key=lambda way: trials.get(way, 0.0), default=next(alone, None))
 
 
 def _reasons(ways: Sequence[Way], units: Units) -> str:
@@ -227,6 +231,8 @@ def compete(
     except Failed as failure:
         note(f'not side by side: {failure}')
         units.close_all()
+        for way in entrants.values():
+            units.failures.pop(way, None)
         seconds = alternate(run_alone)
     present = {name: way for name, way in entrants.items() if way not in units.failures}
     return (

@@ -97,8 +97,18 @@ class Units:
         return way.process in self._remotes and way not in self.failures
 
     def remote(self, way: Way) -> Remote:
-        """The process of a way that is ready."""
+        """The process of a way.
+
+        Raises:
+          Failed: if it is not ready.
+        """
+        if way not in self:
+            raise Failed(self.failures.get(way, 'not ready'))
         return self._remotes[way.process]
+
+    def lacks_memory(self, way: Way) -> bool:
+        """True of a way that might run if no other did."""
+        return bool(_OUT_OF_MEMORY.search(self.failures.get(way, '')))
 
     def prepare(self, ways: Iterable[Way], required: Collection[Way] = ()) -> None:
         """Has ways run once that are not ready yet and have not failed.
@@ -127,11 +137,11 @@ class Units:
             for _ in pool.map(lambda group: prepare(group, share), groups.values()):
                 pass
         for group in groups.values() if self.side_by_side > 1 else ():
-            lacking = [way for way in group if _OUT_OF_MEMORY.search(self.failures.get(way, ''))]
+            lacking = [way for way in group if self.lacks_memory(way)]
+            for way in lacking:
+                del self.failures[way]
             if lacking:
-                for way in lacking:
-                    del self.failures[way]
-                self._end([group[0].process])
+                self.close(lacking)
                 prepare([way for way in group if way not in self.failures])
 
     def fail(self, way: Way, reason: str) -> None:
