@@ -4,7 +4,7 @@
     MINUTES=9 launch/train_for.sh --config=configs/small.py:20000 --config.data.path=MUSIC …
 
 13,014,210 parameters, 26 MB in float16: half the recipe's channels, and half of its bottleneck, in
-width and in blocks. 0.248 TFLOP a crop and step; an H100 took 19.4 steps a second. The schedules
+width and in blocks. 0.248 TFLOP a crop and step; an H200 takes 27 steps a second. The schedules
 stretch over the steps there are: measure the steps a second first.
 
 The recipe is one for short trainings; docs/small.md has its curves and the reasons. In thousands of

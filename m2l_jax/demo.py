@@ -75,7 +75,7 @@ def run_demo(config, output: pathlib.Path) -> dict:
     _print_table('Reconstruction', reconstructed)
     print(
         'An untrained model has about 30 dB of log-spectral distance on the piece; 0 is the best.\n'
-        'SI-SDR compares waveforms: it stays low as long as phases are made up.',
+        'SI-SDR compares waveforms: at 0 dB half of the energy is not the original.',
         flush=True,
     )
     before = reconstructed[piece.name] | measure_gains(codec)

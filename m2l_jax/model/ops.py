@@ -79,7 +79,7 @@ def convolve(
         return convolve_prepared(prepare, (affine, lengths), x, kernel, strides, pads)
     x = normalise(x, norm, activation, lengths, shift, kernels)
     if kernels == 'gpu' and repeats:
-        return convolve_repeated(_convolve, x, kernel, repeats)
+        return convolve_repeated(_convolve_padded, x, kernel, repeats)
     for axis, times in enumerate(repeats or (), start=1):
         x = jnp.repeat(x, times, axis) if times > 1 else x
     return _convolve(x, kernel, strides, pads)
@@ -88,6 +88,16 @@ def convolve(
 def _convolve(x: jax.Array, kernel: jax.Array, strides: Any, pads: Any) -> jax.Array:
     layout = _LAYOUTS[x.ndim]
     return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=layout)
+
+
+def _convolve_padded(x: jax.Array, kernel: jax.Array, strides: Any, pads: Any) -> jax.Array:
+    """As `_convolve`, with the zeros written first.
+
+    Otherwise XLA computes the gradient of a kernel of 2 × 2 entries as a convolution with a window
+    as large as the input, which cuDNN does slowly.
+    """
+    x = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), *pads, (0, 0))))
+    return _convolve(x, kernel, strides, ((0, 0),) * len(pads))
 
 
 def normalise(

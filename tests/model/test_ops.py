@@ -1,13 +1,17 @@
 """The layers' operation, by XLA alone and with kernels for CPUs."""
 
 import functools
+import importlib.util
+import re
 import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import SingleDeviceSharding
 
+from m2l_jax.compilation.topologies import open_topology
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model import ops
 from m2l_jax.model.autoencoder import Music2Latent
@@ -200,6 +204,27 @@ def test_all_kernels_give_the_same(in_strips, shape, kernel, options, lengths, k
     gradient = random(*value.shape, seed=4)
     for ours, theirs in zip(pull_back(gradient), expected_pull_back(gradient), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.max(np.abs(theirs)) + 1e-4)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec('jax_cuda13_plugin') is None,
+    reason="the GPU's compiler is not installed: pip install -e '.[cuda]'",
+)
+def test_gradients_on_gpus_have_no_windows_as_large_as_the_input():
+    """XLA takes some gradients of kernels for forward convolutions, which cuDNN computes slowly."""
+    device = SingleDeviceSharding(open_topology('h100').devices[0])
+    x, kernel = (
+        jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=device)
+        for shape in [(2, 64, 16, 32), (3, 3, 32, 16)]
+    )
+
+    def loss(x, kernel):
+        return jnp.sum(ops.convolve(x, kernel, repeats=(2, 2), kernels='gpu').astype('float32'))
+
+    text = jax.jit(jax.grad(loss, (0, 1))).lower(x, kernel).compile().as_text()
+    windows = re.findall(r'custom-call\(.*window={size=(\d+)x(\d+).*__cudnn', text)
+    assert windows
+    assert max(int(size) for window in windows for size in window) == 2
 
 
 def normalised(x, kernels):
