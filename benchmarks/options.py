@@ -184,5 +184,8 @@ def chosen_styles(names: Sequence[str] | None, device: str) -> list[Style]:
 
 
 def styles_of(styles: Sequence[Style], dtype: str) -> list[Style]:
-    """Those that compare with a dtype of ours."""
-    return [style for style in styles if style.autocast == (dtype == 'bfloat16')]
+    """Those that compare with a dtype of ours, and its default style, which comes first."""
+    default = default_style(dtype)
+    return list(
+        dict.fromkeys([default, *(each for each in styles if each.autocast == default.autocast)])
+    )
