@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks import timing
-from benchmarks.remote import Failed, Remote
+from benchmarks.remote import Remote
 from benchmarks.units import Units, Way, note
 from m2l_jax.evaluation.parity import measure
+from m2l_jax.interface.errors import InputError
 
 OURS = 'ours'
 DEFAULT = 'package default'
@@ -168,7 +169,7 @@ def try_out(ways: Iterable[Way], units: Units) -> dict[Way, float]:
             continue
         try:
             trials[way] = _shortest_run(way, units.remote(way))
-        except Failed as failure:
+        except InputError as failure:
             units.fail(way, str(failure))
         else:
             note(f'tried {way.name}: {trials[way]:.4g} s')
@@ -218,7 +219,7 @@ def compete(
                     first = way.run(remote)  # compiles
                     turn = way.turn(remote)
                 return keep(way, turn, first_turn_seconds=first, alone=True)
-        except Failed as failure:
+        except InputError as failure:
             units.fail(way, str(failure))
         return math.nan
 
@@ -228,7 +229,7 @@ def compete(
 
     try:
         seconds = alternate(run_ready)
-    except Failed as failure:
+    except InputError as failure:
         note(f'not side by side: {failure}')
         units.close_all()
         for way in entrants.values():

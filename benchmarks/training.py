@@ -12,7 +12,8 @@ either framework, on a CPU in the same precision, on a GPU in bfloat16. Ratios a
 each of one round. Peaks of memory are those of a turn: on a CPU of the process, on a GPU of its
 arrays, ours since the start. On a GPU our float32 is JAX's default, TensorFloat-32 in all layers;
 the package's is so in convolutions, when tuned in products too. The latents of each 16-bit way are
-compared with the same side's float32, if both are in --dtypes.
+compared with the same side's float32, if both are in --dtypes. Seconds to compile are those
+beside others, with --side_by_side.
 """
 
 import functools

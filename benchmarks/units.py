@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks import timing
 from benchmarks.remote import Failed, Remote
+from m2l_jax.interface.errors import InputError
 
 LATE = 'not ready in time'
 
@@ -119,9 +120,6 @@ class Units:
         Args:
           ways: in this order; those that come first are ready first.
           required: their processes have no budget.
-
-        Raises:
-          InputError: if a process raises one.
         """
         groups: dict[Any, list[Way]] = {}
         for way in ways:
@@ -129,19 +127,22 @@ class Units:
                 groups.setdefault(way.process, []).append(way)
         unlimited = {way.process for way in required}
 
-        def prepare(ways: Sequence[Way], share: float = 1.0) -> None:
-            self._prepare(ways, None if ways[0].process in unlimited else self._budget, share)
+        def prepare(group: Sequence[Way], share: float = 1.0) -> None:
+            self._prepare(group, None if group[0].process in unlimited else self._budget, share)
 
-        share = _SHARED / self.side_by_side if self.side_by_side > 1 else 1.0
+        if self.side_by_side == 1:
+            for group in groups.values():
+                prepare(group)
+            return
+        share = _SHARED / self.side_by_side
         with concurrent.futures.ThreadPoolExecutor(self.side_by_side) as pool:
-            for _ in pool.map(lambda group: prepare(group, share), groups.values()):
-                pass
-        for group in groups.values() if self.side_by_side > 1 else ():
+            list(pool.map(lambda group: prepare(group, share), groups.values()))
+        for group in groups.values():
             lacking = [way for way in group if self.lacks_memory(way)]
+            self.close(lacking)
             for way in lacking:
                 del self.failures[way]
             if lacking:
-                self.close(lacking)
                 prepare([way for way in group if way not in self.failures])
 
     def fail(self, way: Way, reason: str) -> None:
@@ -176,7 +177,7 @@ class Units:
                     self.first_seconds[way] = way.run(remote)
                     self.latents[way] = remote.call('latents')
                 remote.call('limit_memory', 1.0)
-            except Failed as failure:
+            except InputError as failure:
                 if remote is not None:
                     remote.close()
                 late = time.monotonic() >= self._deadline
@@ -186,6 +187,7 @@ class Units:
             else:
                 remote.budget = budget
                 self._remotes[ways[0].process] = remote
+                note(f'ready: {", ".join(way.name for way in remaining)}')
                 return
 
     def _left(self, budget: float | None) -> float | None:

@@ -166,11 +166,9 @@ def test_turns_of_those_that_do_not_fit_together(capfd):
 
 def test_ours_and_the_default_must_run_and_the_rest_is_timed():
     broken, fast = sleeper('broken', 1.0, OSError('no memory')), sleeper('fast', 1.0)
-    other = sleeper('other', 2.0, OSError('none at all'))
+    other = sleeper('other', 2.0, InputError('none at all'))
     figures = hold(contest.Match([broken, other], [fast], fast), 1)
-    assert figures['failed'] == (
-        'ours cannot run (broken: OSError: no memory; other: OSError: none at all)'
-    )
+    assert figures['failed'] == ('ours cannot run (broken: OSError: no memory; other: none at all)')
     assert figures['seconds'] == {'package default': 1.0, 'package best': 1.0}
     figures = hold(contest.Match([fast], [broken], broken), 1)
     assert figures['failed'] == 'package default cannot run (broken: OSError: no memory)'
