@@ -136,10 +136,10 @@ class PackageCodec(_Package):
         return time.perf_counter() - begin
 
     def latents(self) -> np.ndarray | None:
-        """What it encoded last, `[rows, 64, frames]`; in float32 without TensorFloat-32."""
+        """What it encoded last, `[rows, 64, frames]`; in the plain style without TensorFloat-32."""
         if self._encoded is None:
             return None
-        if self._device == 'cuda' and not self._style.autocast:
+        if self._device == 'cuda' and self._style == Style():
             with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 self.run('encode', 1)
         return self._encoded.float().numpy()

@@ -120,6 +120,19 @@ def test_training(tmp_path):
     assert 'utilisation' in printed
 
 
+def test_without_time_all_is_named_and_nothing_runs(tmp_path):
+    require_reference()
+    output = tmp_path / 'training.json'
+    flags = ('--model=small', '--dtypes=float32', '--styles=eager', '--minutes=0.001')
+    run('training', *flags, f'--output={output}', exit_code=1)
+    match = json.loads(output.read_text())['precisions']['float32']
+    assert match['failed'] == (
+        'ours cannot run (ours float32: not ready in time); '
+        'package default cannot run (package eager: not ready in time)'
+    )
+    assert match['ways'] == match['seconds'] == match['steps'] == {}
+
+
 def test_input(tmp_path):
     output = tmp_path / 'input.json'
     run('input', '--batches=10', '--batch_size=2', f'--output={output}')
