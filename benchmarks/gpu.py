@@ -30,6 +30,7 @@ from benchmarks import options, report
 from benchmarks.remote import Remote, use_device
 from m2l_jax.interface import command
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.tables import format_table
 
 _DEVICE = flags.DEFINE_enum('device', 'cuda', ['cpu', 'cuda'], "'cpu' tries the command out.")
 _MODEL = options.define_size()
@@ -84,12 +85,12 @@ def _print_numbers(numbers: dict[str, Any]) -> None:
     rows = [('float32 against the package', 'SNR dB', 'at least')]
     for name, stage in numbers['float32_against_the_package'].items():
         rows.append((name, stage['snr'], stage['at_least']))
-    print(report.table(rows))
+    print(format_table(rows))
     halved = numbers['bfloat16_against_float32']
     names = list(next(iter(halved.values())))
     rows = [('bfloat16 against float32, dB', *names)]
     rows += [(weights, *(ratios[name] for name in names)) for weights, ratios in halved.items()]
-    print(report.table(rows), flush=True)
+    print(format_table(rows), flush=True)
 
 
 def _benchmark(part: str, more: list[str]) -> dict[str, Any]:
