@@ -2,14 +2,17 @@
 
     python -m benchmarks.codec --output=codec.json
     python -m benchmarks.codec --directions=encode --seconds=10 --channels=1 --pieces=1
-    python -m benchmarks.codec --device=cuda --dtypes=float32,bfloat16 --batches=1,4,16
+    python -m benchmarks.codec --device=cuda --batches=1,4,16 --minutes=5
 
-For 10 and 60 s, mono and stereo, one piece and several: tries every way of either side once, in
-each batch size; then this project's fastest, the package as it comes, and the package's fastest
-take turns, warm. Weights are random in all layers. Stops before timing if the latents of both
-differ. Ratios are times as fast, each of one round. On a GPU our float32 is full precision; the
-package's convolutions are in TensorFloat-32, when tuned its products too; with autocast, as it
-comes, both are in float16.
+For 10 and 60 s, mono and stereo, one piece and several, and for either precision: gets every way of
+either side ready in each batch size, and tries it; then this project's fastest, the package's plain
+way, and the package's fastest take turns, warm. Our bfloat16 is compared with the package's
+autocast (to bfloat16 on a CPU; to float16 on a GPU, as it comes), our float32 with its float32. On
+a GPU our float32 is full precision; the package's convolutions are in TensorFloat-32, when tuned
+its products too. Weights are random in all layers. Stops before timing if the float32 latents of
+both differ. Ratios are times as fast, each of one round. Where encoding, the latents of each 16-bit
+way are compared with the same side's float32, if both are in --dtypes. Peaks of memory are those of
+a turn; ours on a GPU since the start.
 """
 
 import dataclasses
@@ -22,8 +25,9 @@ from typing import Any
 from absl import flags
 
 from benchmarks import contest, options, report, timing
-from benchmarks.contest import Contest, Way
+from benchmarks.contest import Match
 from benchmarks.remote import Remote, use_device
+from benchmarks.units import Way
 from benchmarks.workload import Workload
 from m2l_jax.evaluation.parity import measure
 from m2l_jax.interface import command
@@ -40,7 +44,7 @@ _BATCHES = flags.DEFINE_list('batches', ['1', '2', '4'], 'Rows at once, to be tr
 _DTYPES = options.define_dtypes()
 _STYLES = options.define_styles()
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Turns of each.', lower_bound=1)
-_BUDGET = options.define_budget()
+_LIMITS = options.Limits()
 _OUTPUT = report.define_output()
 
 # Between latents in float32. A GPU's libraries choose algorithms, some of which round more.
@@ -68,19 +72,23 @@ def main() -> None:
             'cases': [],
         }
         report.write(figures, _OUTPUT.value)
-        for direction, workload in itertools.product(directions, workloads):
+        cases = list(itertools.product(directions, workloads))
+        for number, (direction, workload) in enumerate(cases):
+            matches = {
+                dtype: _match(makers, direction, workload, batches, styles, dtype)
+                for dtype in _DTYPES.value
+            }
+            with _LIMITS.units(_DEVICE.value, left=len(cases) - number) as units:
+                precisions = contest.hold(matches, _ROUNDS.value, units)
             case = {'direction': direction, **dataclasses.asdict(workload)}
-            try:
-                case |= _contest(makers, direction, workload, batches, styles).hold(
-                    _ROUNDS.value, _BUDGET.value
-                )
-            except InputError as error:  # the other cases still run
-                case['failed'] = str(error)
-            figures['cases'].append(case)
+            figures['cases'].append({**case, 'precisions': precisions})
             report.write(figures, _OUTPUT.value)
-    ended = [case for case in figures['cases'] if 'failed' not in case]
-    report.publish(figures, _rows(ended), _OUTPUT.value)
-    failed = [f'{_name(case)}: {case["failed"]}' for case in figures['cases'] if 'failed' in case]
+    report.publish(figures, _rows(figures['cases']), _OUTPUT.value)
+    failed = [
+        f'{_name(case)}: {failure}'
+        for case in figures['cases']
+        for failure in contest.failures(case['precisions'])
+    ]
     if failed:
         raise InputError(f'not measured: {"; ".join(failed)}')
 
@@ -122,63 +130,60 @@ class _Makers:
         return Way(name, f'benchmarks.{make}', tuple(given.items()), tuple(arguments))
 
 
-def _check(makers: _Makers) -> dict[str, float]:
-    """Signal-to-noise ratio of our latents in dB by dtype, against the package's in float32.
+def _check(makers: _Makers) -> float:
+    """Signal-to-noise ratio of our latents in dB against the package's, both in float32.
 
     Raises:
-      InputError: if those in float32 differ by more than rounding.
+      InputError: if they differ by more than rounding.
     """
-    least = _DECIBELS[_DEVICE.value]
     workload = Workload(pieces=1, channels=2, seconds_of_a_piece=2.0)
-    with makers.package(workload, options.Style()).start() as remote:
-        expected = remote.call('encode')
-    ratios = {}
-    for dtype in dict.fromkeys(['float32', *_DTYPES.value]):
-        with makers.ours(workload, dtype).start() as remote:
-            ratio = measure('latents', remote.call('encode'), expected, dtype).snr
-        if dtype == 'float32' and not ratio >= least:
-            raise InputError(
-                f'the latents of both are {ratio:.1f} dB apart, not {least}: nothing is timed '
-                'before they agree'
-            )
-        ratios[dtype] = timing.rounded(ratio)
-    return ratios
+    latents = []
+    for way in (makers.ours(workload, 'float32'), makers.package(workload, options.Style())):
+        with way.start() as remote:
+            remote.call('run', 'encode', 1)
+            latents.append(remote.call('latents'))
+    ratio, least = measure('latents', *latents, 'float32').snr, _DECIBELS[_DEVICE.value]
+    if not ratio >= least:
+        raise InputError(
+            f'the latents of both are {ratio:.1f} dB apart, not {least}: nothing is timed before '
+            'they agree'
+        )
+    return timing.rounded(ratio)
 
 
-def _contest(
+def _match(
     makers: _Makers,
     direction: str,
     workload: Workload,
     batches: Sequence[int],
     styles: Sequence[options.Style],
-) -> Contest:
-    """Each way with each batch size."""
+    dtype: str,
+) -> Match:
+    """Each way of a precision with each batch size."""
     batches = sorted({min(batch, workload.rows) for batch in batches})
-    default = options.default_style(_DEVICE.value)
-    return Contest(
-        ours={
-            f'ours {dtype}': [makers.ours(workload, dtype, direction, batch) for batch in batches]
-            for dtype in _DTYPES.value
-        },
+    return Match(
+        ours=[makers.ours(workload, dtype, direction, batch) for batch in batches],
         package=[
             makers.package(workload, style, direction, batch)
-            for style in styles
+            for style in options.styles_of(styles, dtype)
             for batch in batches
         ],
-        default=makers.package(workload, default, direction, 1),
+        default=makers.package(workload, options.default_style(dtype), direction, 1),
     )
 
 
 def _rows(cases: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """The table: a line for each entrant of each case."""
-    rows = [('', 'way', 's', 'x real time', 'GB', 'over default', 'over best')]
-    for case in cases:
-        rows.append((_name(case), '', '', '', '', '', ''))
-        for name, seconds in case['seconds'].items():
+    rows = [('', 'way', 's', 'x real time', 'GB', 'latents dB', 'over default', 'over best')]
+    precisions = [(case, *precision) for case in cases for precision in case['precisions'].items()]
+    for case, dtype, match in precisions:
+        rows.append((f'{_name(case)}, {dtype}', *[''] * 7))
+        for name, seconds in match['seconds'].items():
+            way = match['ways'][name]
             real_time = timing.rounded(case['pieces'] * case['seconds_of_a_piece'] / seconds)
-            memory = timing.rounded(case['facts'][name]['peak_memory_gb'])
-            ratios = contest.ratios(case, name)
-            rows.append((f'  {name}', case['ways'][name], seconds, real_time, memory, *ratios))
+            memory = timing.rounded(match['facts'][name]['peak_memory_gb'])
+            more = (memory, contest.snr(match, name), *contest.ratios(match, name))
+            rows.append((f'  {name}', way, seconds, real_time, *more))
     return rows
 
 

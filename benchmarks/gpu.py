@@ -1,13 +1,15 @@
 """Numbers, then speed, of everything on one GPU, in one command.
 
-    python -m benchmarks.gpu
-    python -m benchmarks.gpu --parts=codec --codec='--seconds=10 --styles="eager autocast"'
+    python -m benchmarks.gpu --minutes=4
+    python -m benchmarks.gpu --parts=codec --codec='--pieces=1,16 --styles="compiled tuned"'
 
 Compares the numbers with the PyTorch package's, stage by stage, and bfloat16 with float32; then
-runs `benchmarks.training` and `benchmarks.codec` in both precisions. Each finished part is written
-at once. A part that fails or exceeds `--minutes` is reported at the end; the others run. If all is
-killed, the codec's cases so far are in a file beside it that ends in `.part.json`. Most of the time
-goes into compiling the package's styles: pass fewer `--styles` with `--codec` and `--training`.
+runs `benchmarks.training` and `benchmarks.codec` in both precisions. Most of the time goes into
+compiling: it is done side by side before the first turn (`--side_by_side`). What is not ready after
+two thirds of a part's `--minutes` is left out and named, the rest is timed. Each finished part is
+written at once. A part that fails or exceeds its minutes is reported at the end; the others run. If
+all is killed, the codec's cases so far are in a file beside it that ends in `.part.json`. Of the
+package's styles three are tried: name others by `--styles` within `--codec` and `--training`.
 Needs jax, flax, optax, ml_collections, soundfile, soxr, orbax-checkpoint, torch and music2latent,
 but not TensorFlow.
 """
@@ -28,20 +30,21 @@ from benchmarks import options, report
 from benchmarks.remote import Remote, use_device
 from m2l_jax.interface import command
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.tables import format_table
 
 _DEVICE = flags.DEFINE_enum('device', 'cuda', ['cpu', 'cuda'], "'cpu' tries the command out.")
 _MODEL = options.define_size()
 _PARTS = flags.DEFINE_list('parts', ['numbers', 'training', 'codec'], 'Which, and in what order.')
 _SECONDS = flags.DEFINE_float('seconds', 3.0, 'Of the audio that the numbers are compared on.')
-_MINUTES = command.define_finite_float('minutes', None, 'That each part may take.')
+_MINUTES = options.define_minutes('each part')
+_SIDE_BY_SIDE = options.define_side_by_side()
 _CODEC = flags.DEFINE_string('codec', '', 'Flags for benchmarks.codec.')
 _TRAINING = flags.DEFINE_string('training', '', 'Flags for benchmarks.training.')
 _OUTPUT = report.define_output('build/gpu.json')
 
-_DTYPES = '--dtypes=float32,bfloat16'
 _FLAGS = {
-    'codec': [_DTYPES, '--channels=1', '--pieces=1,16', '--batches=1,4,16'],
-    'training': [_DTYPES, '--batch=16', '--steps=10'],
+    'codec': ['--seconds=10', '--channels=1', '--pieces=16', '--batches=16', '--rounds=3'],
+    'training': ['--batch=16', '--steps=10', '--rounds=3'],
 }
 
 
@@ -82,20 +85,22 @@ def _print_numbers(numbers: dict[str, Any]) -> None:
     rows = [('float32 against the package', 'SNR dB', 'at least')]
     for name, stage in numbers['float32_against_the_package'].items():
         rows.append((name, stage['snr'], stage['at_least']))
-    print(report.table(rows))
+    print(format_table(rows))
     halved = numbers['bfloat16_against_float32']
     names = list(next(iter(halved.values())))
     rows = [('bfloat16 against float32, dB', *names)]
     rows += [(weights, *(ratios[name] for name in names)) for weights, ratios in halved.items()]
-    print(report.table(rows), flush=True)
+    print(format_table(rows), flush=True)
 
 
 def _benchmark(part: str, more: list[str]) -> dict[str, Any]:
     """Runs a benchmark, and returns its figures, or `failed` with the reason."""
     output = pathlib.Path(_OUTPUT.value).with_suffix('.part.json')
     output.unlink(missing_ok=True)
-    own = [f'--device={_DEVICE.value}', f'--model={_MODEL.value}', f'--output={output}']
-    arguments = [sys.executable, '-m', f'benchmarks.{part}', *_FLAGS[part], *more, *own]
+    same = (_DEVICE, _MODEL, _MINUTES, _SIDE_BY_SIDE)
+    own = [f'--{flag.name}={flag.value}' for flag in same if flag.value is not None]
+    flags = [*_FLAGS[part], *more, *own, f'--output={output}']
+    arguments = [sys.executable, '-m', f'benchmarks.{part}', *flags]
     failed = _run(arguments)
     figures = json.loads(output.read_text()) if output.exists() else {}
     output.unlink(missing_ok=True)

@@ -71,6 +71,15 @@ class _Package:
         """Restores the package's own sizes."""
         self._while_it_runs.close()
 
+    def limit_memory(self, share: float) -> None:
+        """Frees what is cached on a GPU, and takes no more than a share of its memory.
+
+        Where cuDNN tries its algorithms, it tries those whose workspaces fit into that.
+        """
+        if self._device == 'cuda':
+            torch.cuda.empty_cache()
+            torch.cuda.set_per_process_memory_fraction(share)
+
     def forget_peak(self) -> None:
         """Restarts the peak of the GPU's memory, or of this process's."""
         if torch.cuda.is_initialized():
@@ -107,25 +116,33 @@ class PackageCodec(_Package):
     def __init__(
         self, config: ModelConfig, tensors: str, workload: Workload, device: str, style: Style
     ):
-        super().__init__(config, tensors, device, style, mixed=style.autocast)
+        super().__init__(config, tensors, device, style, mixed=style.autocast and device == 'cuda')
         if style.compiled:
             self.network.encoder.compile(dynamic=False)
             self.network.compile(dynamic=False)
         self._audio, self._latents = workload.audio(config), workload.latents(config)
+        self._encoded: torch.Tensor | None = None
 
     def run(self, direction: str, batch: int) -> float:
         """Seconds of 'encode' or 'decode', from arrays in memory to arrays in memory."""
         begin = time.perf_counter()
-        if direction == 'encode':
-            encode(self.network, self._audio, batch, self._device).cpu()
-        else:
-            decode(self.network, self._latents, batch, self._device).cpu()
+        # On a GPU the package mixes precisions itself.
+        mixed = self._style.autocast and self._device == 'cpu'
+        with torch.autocast('cpu', torch.bfloat16, enabled=mixed):
+            if direction == 'encode':
+                self._encoded = encode(self.network, self._audio, batch, self._device).cpu()
+            else:
+                decode(self.network, self._latents, batch, self._device).cpu()
         return time.perf_counter() - begin
 
-    def encode(self) -> np.ndarray:
-        """The latents of the audio, `[rows, 64, frames]`, without TensorFloat-32."""
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return encode(self.network, self._audio, 1, self._device).cpu().numpy()
+    def latents(self) -> np.ndarray | None:
+        """What it encoded last, `[rows, 64, frames]`; in the plain style without TensorFloat-32."""
+        if self._encoded is None:
+            return None
+        if self._device == 'cuda' and self._style == Style():
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                self.run('encode', 1)
+        return self._encoded.float().numpy()
 
 
 class PackageTraining(_Package):
@@ -170,7 +187,7 @@ class PackageTraining(_Package):
         self._warm_up = torch.optim.lr_scheduler.LambdaLR(
             self._optimizer, lambda step: min(1.0, step / optimizer.warmup_steps)
         )
-        self._steps = 0
+        self._steps, self._first_latents = 0, None
         random = np.random.default_rng(0)
         shape = (batch, 2, config.spectrogram.bins, frames)
         self._crops = torch.from_numpy(0.5 * random.standard_normal(shape, np.float32)).to(device)
@@ -187,6 +204,10 @@ class PackageTraining(_Package):
         _synchronise(self._device)
         return time.perf_counter() - begin
 
+    def latents(self) -> np.ndarray:
+        """Those of the crops in the first step, `[batch, 64, latent frames]`."""
+        return self._first_latents
+
     def mean_loss(
         self, clean: torch.Tensor, index: torch.Tensor, noise: torch.Tensor
     ) -> torch.Tensor:
@@ -200,6 +221,7 @@ class PackageTraining(_Package):
         high = utils.get_sigma_continuous(index)
         low = utils.get_sigma_continuous(torch.clamp(index - self._delta, min=0))
         latents = self.network.encoder(clean)
+        self._encoded = latents.detach()
         pyramid = self.network.decoder(latents)
         noisy = utils.add_noise(clean, noise, high)
         student = self.network(latents, noisy, high, pyramid)
@@ -216,6 +238,8 @@ class PackageTraining(_Package):
         noise = torch.randn_like(self._crops)
         with torch.autocast(self._device, torch.bfloat16, enabled=self._style.autocast):
             loss = self._loss(self._crops, index, noise)
+        if self._first_latents is None:
+            self._first_latents = self._encoded.float().cpu().numpy()
         loss.backward()
         self._optimizer.step()
         self._warm_up.step()

@@ -28,6 +28,7 @@ def use_device(device: str) -> None:
     """
     os.environ['JAX_PLATFORMS'] = 'cpu' if device == 'cpu' else f'{device},cpu'
     os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
+    os.environ.setdefault('PYTORCH_CUDA_ALLOC_CONF', 'expandable_segments:True')
     if device == 'cuda':
         Remote('benchmarks.package:Gpu', {}).close()
 
@@ -39,6 +40,9 @@ class Remote:
       make: 'module:class'.
       arguments: of the class, by name.
       budget: seconds for making it and for each call; None for no limit.
+
+    Attributes:
+      budget: seconds for each call from now on.
 
     Raises:
       Failed: if it cannot be made.
@@ -58,7 +62,7 @@ class Remote:
         except InputError:
             self.close()
             raise
-        self._budget = budget
+        self.budget = budget
 
     def __enter__(self) -> 'Remote':
         return self
@@ -76,7 +80,7 @@ class Remote:
             self._connection.send((method, arguments))
         except OSError:
             raise self._ended() from None
-        return self._answer(self._budget)
+        return self._answer(self.budget)
 
     def close(self, grace: float = _GRACE) -> None:
         """Lets the process end, and kills it after some seconds."""

@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 
 from m2l_jax.interface.paths import write_json
+from m2l_jax.interface.tables import format_table
 
 _REPOSITORY = pathlib.Path(__file__).parents[1]
 _PACKAGES = (
@@ -47,7 +48,7 @@ def define_output(default: str | None = None) -> flags.FlagHolder:
 
 def publish(figures: Mapping[str, Any], rows: Sequence[Sequence[Any]], path: str | None) -> None:
     """Prints the table and the machine, and writes the figures."""
-    print(table(rows))
+    print(format_table(rows))
     for name, value in describe_machine().items():
         print(f'{name}: {value}', flush=True)
     write(figures, path)
@@ -57,19 +58,6 @@ def write(figures: Mapping[str, Any], path: str | None) -> None:
     """Writes the machine and the figures to a JSON file, if there is a path."""
     if path:
         write_json(path, {**describe_machine(), **figures})
-
-
-def table(rows: Sequence[Sequence[Any]]) -> str:
-    """Rows as lines of columns; the first column is aligned left, the others right."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return '\n'.join(
-        '  '.join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    )
 
 
 def describe_machine() -> dict[str, str]:

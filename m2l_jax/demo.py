@@ -140,13 +140,15 @@ def _reconstruct(codec, clips: list, output: pathlib.Path) -> dict[str, dict[str
 def _print_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
     """Prints a row for each figure that the columns have."""
     from m2l_jax.evaluation.metrics import METRICS
+    from m2l_jax.interface.tables import format_table
 
     names = {name: metric.heading for name, metric in METRICS.items()} | _GAINS
-    print(f'\n{title:<38}', *(f'{name:>20}' for name in columns))
-    for figure, name in names.items():
-        if all(figure in values for values in columns.values()):
-            print(f'{name:<38}', *(f'{values[figure]:>20.3f}' for values in columns.values()))
-    print(flush=True)
+    rows = [
+        (name, *(f'{values[figure]:.3f}' for values in columns.values()))
+        for figure, name in names.items()
+        if all(figure in values for values in columns.values())
+    ]
+    print(f'\n{format_table([(title, *columns), *rows])}\n', flush=True)
 
 
 def main() -> None:

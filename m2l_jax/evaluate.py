@@ -1,16 +1,16 @@
-"""Measures how well a model reconstructs audio, compared with an untrained model and noise.
+"""Measures how well models reconstruct audio, beside an untrained model and noise.
 
     python -m m2l_jax.evaluate --checkpoint=DIR --output=out
     python -m m2l_jax.evaluate --checkpoint=DIR --input=/data/held_out --seconds=10 --output=out
-    python -m m2l_jax.evaluate --checkpoint=DIR --against=released --output=out
+    python -m m2l_jax.evaluate --checkpoint=DIR --against=released,small --seeds=3 --output=out
 
-Cuts each file of --input, the bundled held-out music if not given, into pieces of --seconds. Writes
-`report.json` with the metrics of each piece and their means, null where not finite, and the first
---media pieces as WAV, original and reconstruction, and as pictures. `untrained_mean` is of the same
-model untrained, `shaped_noise_mean` of noise with the average spectrum of each piece, the baseline:
-a useful model has a smaller mel distance. `by_noise_level` shows how much the latents are used:
-`latent_gain` is the error with another crop's latents over that with its own. `against` holds the
-same figures of another model.
+Cuts each file of --input, the bundled held-out music if not given, into pieces of --seconds. Prints
+a table of each model's means with their intervals of 95 % (bootstrap over pieces), and writes
+`report.json` with all figures, null where not finite, `clips.csv` with a row for each piece and
+model, and the first --media pieces as WAV, original and reconstruction, and as pictures.
+`untrained` is the same model untrained, `shaped noise` noise with the average spectrum of each
+piece, the baseline: a useful model has a smaller mel distance. `by_noise_level` shows how much the
+latents are used: `latent_gain` is the error with another crop's latents over that with its own.
 """
 
 import pathlib
@@ -26,16 +26,19 @@ _INPUT = flags.DEFINE_string(
     'Audio file or folder; several with commas between.',
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for report, audio and pictures.')
-_AGAINST = flags.DEFINE_string(
+_AGAINST = flags.DEFINE_list(
     'against',
-    None,
-    "Another model to measure: 'released' for the authors' weights (fetched once, CC BY-NC 4.0), "
+    [],
+    "Other models to measure: 'released' for the authors' weights (fetched once, CC BY-NC 4.0), "
     'or as --checkpoint.',
 )
 _SECONDS = command.define_finite_float('seconds', 4.0, 'Of each piece.')
 _MEDIA = flags.DEFINE_integer('media', 5, 'Pieces to write as audio and pictures.', lower_bound=0)
 _STEPS = flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)
 _SEED = command.define_seed('Of the decoding noise, and of the untrained model.')
+_SEEDS = flags.DEFINE_integer(
+    'seeds', 1, 'Decodings of each piece, each from other noise.', lower_bound=1
+)
 flags.mark_flags_as_required(['checkpoint', 'output'])
 
 
@@ -54,6 +57,7 @@ def main() -> None:
         media=_MEDIA.value,
         denoising_steps=_STEPS.value,
         seed=_SEED.value,
+        seeds=_SEEDS.value,
     )
     print(describe_report(report))
 

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from m2l_jax.cpu_kernels import statistics, strided, winograd
+from m2l_jax.cpu_kernels import patches, statistics, strided, winograd
 from m2l_jax.interface.devices import compute_once
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
@@ -100,12 +100,14 @@ def is_part_of(crop, waveform, tolerance):
 @pytest.fixture
 def in_strips(monkeypatch):
     """Kernels for CPUs compute small layers as they do large ones, in as many strips as can be."""
-    for module in (winograd, strided, statistics):
+    for module in (winograd, strided, patches, statistics):
         monkeypatch.setattr(module, '_STRIP_BYTES', 0)
-    for module in (winograd, strided):
+    for module in (winograd, strided, patches):
         monkeypatch.setattr(module, '_LEAST_OPERATIONS', 0)
     monkeypatch.setattr(winograd, '_GRADIENT_STRIP_BYTES', 0)
     monkeypatch.setattr(winograd, '_LEAST_CHANNELS', 0)
+    monkeypatch.setattr(patches, '_LEAST_INPUTS', 0)
+    monkeypatch.setattr(patches, '_LEAST_OUTPUTS', 0)
     monkeypatch.setattr(statistics, '_LEAST_BYTES', 0)
 
 

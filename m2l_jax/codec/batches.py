@@ -18,7 +18,7 @@ from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.settings import differences
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.model.ops import kernels_for
+from m2l_jax.model.ops import for_inference
 
 Row = TypeVar('Row', 'AudioRow', 'LatentRow')
 
@@ -65,7 +65,7 @@ class RowCodec:
         self.config, self._devices, self._lock = config, devices, threading.Lock()
         self._mesh = None if devices is None else Mesh(np.asarray(devices), ('data',))
         device = (devices or jax.devices())[0]
-        self.model = Music2Latent(config, kernels_for(device))
+        self.model = Music2Latent(*for_inference(config, device))
 
         def compiled(function: Callable, option: str) -> Callable:
             shared = on_each_device(functools.partial(function, self.model), self._mesh)

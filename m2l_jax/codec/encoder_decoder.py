@@ -42,7 +42,8 @@ class EncoderDecoder(RowCodec):
       device: one of JAX's, or a name as PyTorch has it: 'cpu', 'cuda', 'cuda:1'; None for JAX's
         default one.
       dtype: of the computation, independent of training: 'float32', in full precision on
-        accelerators too, or 'bfloat16', much faster there.
+        accelerators too, or 'bfloat16', much faster there. A CPU computes 'bfloat16' in float32
+        but for some products, if it multiplies bfloat16 faster.
       devices: share the rows, in place of `device`.
       load_path_inference: the PyTorch package's name of `checkpoint`.
 

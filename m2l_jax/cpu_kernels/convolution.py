@@ -4,14 +4,13 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from m2l_jax.cpu_kernels import strided, winograd
-from m2l_jax.cpu_kernels.strips import late_zero
+from m2l_jax.cpu_kernels import patches, strided, winograd
+from m2l_jax.cpu_kernels.strips import Prepare, find_patches, late_zero
 
 _LAYOUTS = {3: ('NHC', 'HIO', 'NHC'), 4: ('NHWC', 'HWIO', 'NHWC')}
 Pads = tuple[tuple[int, int], ...]
@@ -24,6 +23,7 @@ def convolve_prepared(
     kernel: jax.Array,
     strides: tuple[int, ...],
     pads: Pads,
+    products: str = 'float32',
 ) -> jax.Array:
     """Convolution of `prepare(x, *operands)`, in strips of frequency where that is faster.
 
@@ -34,20 +34,33 @@ def convolve_prepared(
       kernel: `[..., C, K]`.
       strides: one for each spatial axis.
       pads: (before, after) for each spatial axis.
+      products: 'bfloat16' rounds the operands of products to it where that is faster; gradients
+        are as in 'float32'.
 
     Returns:
       `[B, ..., K]`.
     """
-    algorithms = (winograd, strided)
-    algorithm = next((a for a in algorithms if a.pays(x, kernel, strides, pads)), None)
+    algorithm = _algorithm(x, kernel, strides, pads, products)
     if algorithm is None:
         return convolve(prepare(x, *operands), kernel, strides, pads)
     return _convolve_in_strips(algorithm, prepare, strides, pads, x, kernel, operands)
 
 
+def _algorithm(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads, products: str
+) -> Callable[[jax.Array, jax.Array, Prepare], jax.Array] | None:
+    """The fastest convolution of `prepare(x)` in strips, given x, kernel and prepare."""
+    if winograd.pays(x, kernel, strides, pads):
+        return winograd.convolve  # in float32: its transforms lose the few digits of bfloat16
+    if products == 'bfloat16':
+        takes = patches.pays(x, kernel, strides)
+        return functools.partial(patches.convolve, strides=strides, pads=pads) if takes else None
+    return strided.convolve if strided.pays(x, kernel, strides, pads) else None
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _convolve_in_strips(
-    algorithm: ModuleType,
+    algorithm: Callable[[jax.Array, jax.Array, Prepare], jax.Array],
     prepare: Callable[..., jax.Array],
     strides: tuple[int, ...],
     pads: Pads,
@@ -55,7 +68,7 @@ def _convolve_in_strips(
     kernel: jax.Array,
     operands: tuple[Any, ...],
 ) -> jax.Array:
-    return algorithm.convolve(x, kernel, lambda rows: prepare(rows, *operands))
+    return algorithm(x, kernel, lambda rows: prepare(rows, *operands))
 
 
 def _strips_forward(algorithm, prepare, strides, pads, *arrays):
@@ -65,7 +78,7 @@ def _strips_forward(algorithm, prepare, strides, pads, *arrays):
 def _strips_backward(algorithm, prepare, strides, pads, arrays, gradient):
     """Gradients for which everything between inputs and outputs is computed again."""
     x, kernel, operands = arrays
-    if algorithm is winograd:
+    if algorithm is winograd.convolve:
         of_prepared, of_kernel = winograd.pull_back(
             x, kernel, gradient, lambda rows: prepare(rows, *operands)
         )
@@ -183,33 +196,10 @@ def _kernel_gradient(
             (size - 1 - before, size - 1 - after)
             for size, (before, after) in zip(sides, pads, strict=True)
         ]
-        patches = _patches(gradient, zero, sides, strides, pads, x.shape[1:-1])
+        patches = find_patches(gradient, zero, sides, strides, pads, x.shape[1:-1])
         joined = jnp.concatenate(patches, axis=-1)  # [N, entries·K]
         product = jnp.matmul(x.reshape(-1, inputs).T, joined)
         return product.reshape(inputs, -1, outputs).swapaxes(0, 1)[::-1].reshape(shape)
-    patches = _patches(x, zero, sides, strides, pads, gradient.shape[1:-1])
+    patches = find_patches(x, zero, sides, strides, pads, gradient.shape[1:-1])
     flat = gradient.reshape(-1, outputs)
     return jnp.stack([jnp.matmul(patch.T, flat) for patch in patches]).reshape(shape)
-
-
-def _patches(
-    x: jax.Array,
-    zero: jax.Array,
-    sides: Sequence[int],
-    strides: Sequence[int],
-    pads: Sequence[tuple[int, int]],
-    outputs: Sequence[int],
-) -> list[jax.Array]:
-    """Inputs `[N, C]` that each entry of a kernel meets, one for each of N outputs."""
-    config = [(before, after, 0) for before, after in ((0, 0), *pads, (0, 0))]
-    padded = jax.lax.pad(x, zero.astype(x.dtype), config)
-
-    def patch(entry: Sequence[int]) -> jax.Array:
-        ends = [
-            start + (count - 1) * stride + 1
-            for start, count, stride in zip(entry, outputs, strides, strict=True)
-        ]
-        part = jax.lax.slice(padded, (0, *entry, 0), (len(x), *ends, x.shape[-1]), (1, *strides, 1))
-        return part.reshape(-1, x.shape[-1])
-
-    return [patch(entry) for entry in itertools.product(*map(range, sides))]

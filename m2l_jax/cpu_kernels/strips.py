@@ -1,6 +1,7 @@
 """Parts that all kernels share which work strip by strip, in reach of the processor's cache."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -47,3 +48,26 @@ def late_zero(gradient: jax.Array) -> jax.Array:
     """
     first = gradient[(0,) * gradient.ndim]
     return jnp.where(jnp.isfinite(first), 0 * first, 0)
+
+
+def find_patches(
+    x: jax.Array,
+    zero: jax.Array,
+    sides: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    outputs: Sequence[int],
+) -> list[jax.Array]:
+    """Inputs `[N, C]` that each entry of a kernel meets, one for each of N outputs."""
+    config = [(before, after, 0) for before, after in ((0, 0), *pads, (0, 0))]
+    padded = jax.lax.pad(x, zero.astype(x.dtype), config)
+
+    def patch(entry: Sequence[int]) -> jax.Array:
+        ends = [
+            start + (count - 1) * stride + 1
+            for start, count, stride in zip(entry, outputs, strides, strict=True)
+        ]
+        part = jax.lax.slice(padded, (0, *entry, 0), (len(x), *ends, x.shape[-1]), (1, *strides, 1))
+        return part.reshape(-1, x.shape[-1])
+
+    return [patch(entry) for entry in itertools.product(*map(range, sides))]

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from m2l_jax.evaluation.metrics import HOP, METRICS, power_spectrogram_db
+from m2l_jax.evaluation.metrics import METRICS
+from m2l_jax.evaluation.spectra import HOP, power_spectrogram_db
 from m2l_jax.interface.paths import new_folder, replaced_file, write_json
 
 Curve = Mapping[int, float]

@@ -1,32 +1,43 @@
-"""Reports how well a model reconstructs audio, compared with another model and baselines."""
+"""Reports how well models reconstruct audio, beside each other and beside baselines."""
 
 import contextlib
+import csv
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.audio.suffixes import LeftOut
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.consistency.keys import random_key
-from m2l_jax.evaluation import metrics, noise_bins
+from m2l_jax.evaluation import metrics, noise_bins, statistics
+from m2l_jax.evaluation.baselines import shaped_noise
 from m2l_jax.evaluation.clips import Clip, cut_clips, cut_crops
-from m2l_jax.evaluation.reconstruction import reconstruct
+from m2l_jax.evaluation.reconstruction import Reconstruction, reconstruct
 from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import new_folder, write_json
+from m2l_jax.interface.paths import new_folder, replaced_file, write_json
 from m2l_jax.interface.progress import ProgressBar
+from m2l_jax.interface.tables import format_table
 
 RELEASED = 'released'
+UNTRAINED, SHAPED_NOISE = 'untrained', 'shaped noise'
 
 _CROP_FRAMES = 64  # of the paper's training crops
 _HUBER_SCALE, _DELTA = 0.00054, 1e-3  # c/√n, and the Δ at which the paper's schedule ends
-_LABELS = {
-    'mean': 'model',
-    'untrained_mean': 'untrained',
-    'shaped_noise_mean': 'shaped noise',
+_LATENT_BITS = 16  # of a number, for the bits a second
+_FURTHER = {
+    'latent_gain': 'latent gain (least from σ = 5 on; 1 if unused)',
+    'latent_gain_magnitude': 'of magnitudes',
+    'latent_std': 'spread of the latents',
+    'latents_saturated': 'part of the latents at -1 or 1',
+    'times_real_time': 'times real time',
+    'kilobits_a_second': 'kbit/s of a channel, latents in 16 bits',
 }
 
 _logger = logging.getLogger(__name__)
@@ -37,86 +48,105 @@ def evaluate(
     inputs: str,
     output: str | os.PathLike[str],
     *,
-    against: str | None = None,
+    against: Sequence[str] = (),
     seconds: float = 4.0,
     media: int = 5,
     denoising_steps: int = 1,
     seed: int = 0,
+    seeds: int = 1,
 ) -> dict[str, Any]:
-    """Writes `report.json`, and some pieces as WAV and PNG, into `output`; returns the report.
+    """Writes `report.json`, `clips.csv`, and some pieces as WAV and PNG, into `output`.
 
     Args:
       checkpoint: the model, as `EncoderDecoder` takes it.
       inputs: a file or folder; several with commas between.
       output: folder; made if missing.
-      against: another model to measure in the same way; `RELEASED` for the authors' weights.
+      against: other models to measure in the same way; `RELEASED` for the authors' weights.
       seconds: of each piece.
       media: pieces to write.
       denoising_steps: evaluations of the model in decoding.
       seed: of the decoding noise, and of the untrained model.
+      seeds: decodings of each piece, from noise of `seed`, `seed` + 1, …; figures are their means.
+
+    Returns:
+      The report. Its `systems` have, by name, `clips` with the figures of each piece, their `mean`,
+      the `interval` of 95 % of it, `counted`, the pieces whose figure is finite, and
+      `seed_spread`, the standard deviation of the mean over seeds.
 
     Raises:
       InputError: if a model or the audio cannot be read, or a model gives NaN.
     """
-    options = {'denoising_steps': denoising_steps, 'seed': seed}
-    codec = EncoderDecoder(checkpoint)
+    codecs = _open_models(checkpoint, against)
+    codec = codecs[checkpoint]
     rate = codec.config.spectrogram.sample_rate
-    other = None if against is None else _open_other(against, rate)
     clips, left_out, skipped = cut_clips(inputs, rate, seconds)
+    chosen = {name: metric for name, metric in metrics.ALL_METRICS.items() if metric.installed}
+    codecs[UNTRAINED] = codec.with_params(
+        compute_once(lambda: codec.model.init_params(random_key(seed)))
+    )
+    systems = {}
     with new_folder(output) as folder:
-        rows = _measure(codec, clips, 'the model', **options, folder=folder, media=media)
-        untrained = codec.with_params(
-            compute_once(lambda: codec.model.init_params(random_key(seed)))
-        )
+
+        def write(number: int, result: Reconstruction) -> None:
+            if number < media:
+                result.write(folder)
+
+        for name, each in codecs.items():
+            taken = write if name == checkpoint else _leave
+            options = denoising_steps, range(seed, seed + seeds), taken
+            systems[name] = _measure(each, clips, name, chosen, *options)
+            if name != UNTRAINED:
+                systems[name]['by_noise_level'] = measure_noise_levels(each, clips)
+        noise = [
+            metrics.measure(clip.waveform, shaped_noise(clip.waveform), rate, chosen)
+            for clip in clips
+        ]
+        systems[SHAPED_NOISE] = _summarise(clips, [noise])
         report = {
             'checkpoint': checkpoint,
-            'model': codec.model_id,
-            'config': codec.config.record(),
-            **options,
+            'denoising_steps': denoising_steps,
+            'seeds': list(range(seed, seed + seeds)),
             'seconds': seconds,
-            'mean': metrics.mean_figures(rows),
-            'untrained_mean': _mean(untrained, clips, 'the untrained model', **options),
-            'shaped_noise_mean': metrics.mean_figures(
-                [
-                    metrics.measure(clip.waveform, metrics.shaped_noise(clip.waveform), rate)
-                    for clip in clips
-                ]
-            ),
-            'by_noise_level': measure_noise_levels(codec, clips),
+            'systems': systems,
+            'metrics': {name: metric.heading for name, metric in chosen.items()},
+            'not_measured': {
+                metric.label: f"{metric.package} is missing: pip install 'm2l_jax[evaluate]'"
+                for name, metric in metrics.ALL_METRICS.items()
+                if name not in chosen
+            },
             'left_out': dataclasses.asdict(left_out),
             'skipped': skipped,
-            'clips': {clip.name: row for clip, row in zip(clips, rows, strict=True)},
         }
-        if other is not None:
-            report['against'] = {
-                'checkpoint': against,
-                'model': other.model_id,
-                'mean': _mean(other, clips, against, **options),
-                'by_noise_level': measure_noise_levels(other, clips),
-            }
         write_json(folder / 'report.json', report)
+        _write_csv(folder / 'clips.csv', systems, list(chosen))
     return report
 
 
 def describe_report(report: dict[str, Any]) -> str:
-    """The means and what was left out, in lines."""
-    lines = [f'{len(report["clips"])} pieces of {report["seconds"]:g} s, seed {report["seed"]}']
-    rows = {label: report[name] for name, label in _LABELS.items()}
-    latents = {'latents': report['by_noise_level']}
-    if against := report.get('against'):
-        name = against['checkpoint']
-        rows[name] = against['mean']
-        latents[f'{name}, latents'] = against['by_noise_level']
-    width = max(map(len, (*rows, *latents)))
-    lines += [f'{name:>{width}}: {metrics.describe(figures)}' for name, figures in rows.items()]
-    lines += [
-        f'{name:>{width}}: gain {figures["latent_gain"]:.3f}, of magnitudes '
-        f'{figures["latent_gain_magnitude"]:.3f} (the least from σ = 5 on; 1 if unused), '
-        f'spread {figures["latent_std"]:.3f}, {figures["latents_saturated"]:.1%} saturated'
-        for name, figures in latents.items()
-    ]
+    """A table of the means, with their intervals, and what was left out, in lines."""
+    systems = report['systems']
+    count = len(systems[report['checkpoint']]['clips'])
+    seeds = ', '.join(map(str, report['seeds']))
+    rows = [(f'{count} pieces of {report["seconds"]:g} s, seed {seeds}', *systems)]
+    for name, heading in report['metrics'].items():
+        rows.append((heading, *(_cell(system, name, count) for system in systems.values())))
+    for name, label in _FURTHER.items():
+        values = [
+            {**system, **system.get('by_noise_level', {})}.get(name) for system in systems.values()
+        ]
+        rows.append((label, *('' if value is None else f'{value:.4g}' for value in values)))
+    lines = [format_table(rows), 'In brackets: the interval of 95 % of the mean over pieces.']
+    lines += [f'not measured: {name}: {reason}' for name, reason in report['not_measured'].items()]
     lines += [f'skipped: {reason}' for reason in report['skipped'].values()]
     return '\n'.join(filter(None, (*lines, LeftOut(**report['left_out']).describe())))
+
+
+def _cell(system: Mapping[str, Any], name: str, count: int) -> str:
+    digits = metrics.ALL_METRICS[name].digits
+    low, high = system['interval'][name]
+    counted = system['counted'][name]
+    of = '' if counted == count else f' of {counted}'
+    return f'{system["mean"][name]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{of}'
 
 
 def measure_noise_levels(
@@ -142,32 +172,89 @@ def measure_noise_levels(
     return noise_bins.name_figures(figures, codec.config.noise)
 
 
-def _open_other(against: str, sample_rate: int) -> EncoderDecoder:
-    other = EncoderDecoder(None if against == RELEASED else against)
-    rate = other.config.spectrogram.sample_rate
-    if rate != sample_rate:
-        raise InputError(
-            f'--against={against} is a model of {rate} Hz, --checkpoint one of {sample_rate} Hz: '
-            'compare models of the same rate'
-        )
-    return other
+def _open_models(checkpoint: str, against: Sequence[str]) -> dict[str, EncoderDecoder]:
+    """The models by the names that they were given."""
+    codecs: dict[str, EncoderDecoder] = {}
+    for name in (checkpoint, *against):
+        if name in codecs or name in (UNTRAINED, SHAPED_NOISE):
+            raise InputError(f'--against={name}: that is measured already: name each model once')
+        codecs[name] = EncoderDecoder(None if name == RELEASED else name)
+        rate, first = (codecs[each].config.spectrogram.sample_rate for each in (name, checkpoint))
+        if rate != first:
+            raise InputError(
+                f'--against={name} is a model of {rate} Hz, --checkpoint one of {first} Hz: '
+                'compare models of the same rate'
+            )
+    return codecs
 
 
-def _measure(codec, clips, name, denoising_steps, seed, folder=None, media=0) -> list[dict]:
-    """The figures of each clip; writes the first `media` clips into the folder."""
-    rows = []
-    with _progress(len(clips), 'piece', f'{len(clips)} pieces with {name}') as advance:
-        for number, clip in enumerate(clips):
-            result = reconstruct(codec, clip, denoising_steps, seed)
-            rows.append(result.figures)
-            if number < media:
-                result.write(folder)
-            advance()
-    return rows
+def _measure(
+    codec: EncoderDecoder,
+    clips: Sequence[Clip],
+    name: str,
+    chosen: Mapping[str, metrics.Metric],
+    denoising_steps: int,
+    seeds: Sequence[int],
+    take: Callable[[int, Reconstruction], None],
+) -> dict[str, Any]:
+    """A model's part of the report; `take` gets each clip's number and reconstruction, once."""
+    config, figures, seconds = codec.config, [], []
+    rate, per_latent = config.spectrogram.sample_rate, config.samples_per_latent
+    with _progress(len(seeds) * len(clips), 'piece', f'{len(clips)} pieces with {name}') as advance:
+        for seed in seeds:
+            figures.append([])
+            for number, clip in enumerate(clips):
+                result = reconstruct(codec, clip, denoising_steps, seed, chosen)
+                figures[-1].append(result.figures)
+                seconds.append(result.seconds / clip.waveform.size)
+                if seed == seeds[0]:
+                    take(number, result)
+                advance()
+    return {
+        'model': codec.model_id,
+        'config': config.record(),
+        **_summarise(clips, figures),
+        # The median: the first piece waits for programs to compile.
+        'times_real_time': float(1 / (np.median(seconds) * rate)),
+        'kilobits_a_second': _LATENT_BITS * config.latent_channels * rate / per_latent / 1000,
+    }
 
 
-def _mean(*arguments, **options) -> dict[str, float]:
-    return metrics.mean_figures(_measure(*arguments, **options))
+def _leave(number: int, result: Reconstruction) -> None:
+    """Takes a reconstruction and writes nothing."""
+
+
+def _summarise(
+    clips: Sequence[Clip], figures: Sequence[Sequence[dict[str, float]]]
+) -> dict[str, Any]:
+    """Statistics of figures by seed and clip."""
+    names = list(figures[0][0])
+    values = {name: np.array([[row[name] for row in rows] for rows in figures]) for name in names}
+    means = {name: np.mean(each, axis=0) for name, each in values.items()}  # [clips]
+    return {
+        'mean': {name: statistics.mean(each) for name, each in means.items()},
+        'interval': {name: statistics.interval(each) for name, each in means.items()},
+        'counted': {name: int(np.sum(np.isfinite(each))) for name, each in means.items()},
+        'seed_spread': {
+            name: float(np.std([statistics.mean(rows) for rows in each]))
+            for name, each in values.items()
+        },
+        'clips': {
+            clip.name: {name: float(each[number]) for name, each in means.items()}
+            for number, clip in enumerate(clips)
+        },
+    }
+
+
+def _write_csv(path: pathlib.Path, systems: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Writes a row for each piece and system, empty where a figure is not finite."""
+    with replaced_file(path) as partial, open(partial, 'w', newline='', encoding='utf-8') as file:
+        rows = csv.writer(file)
+        rows.writerow(('clip', 'system', *names))
+        for system, measured in systems.items():
+            for clip, figures in measured['clips'].items():
+                values = (figures[name] for name in names)
+                rows.writerow((clip, system, *(v if np.isfinite(v) else '' for v in values)))
 
 
 @contextlib.contextmanager

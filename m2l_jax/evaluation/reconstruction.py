@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import time
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -50,9 +51,13 @@ class Reconstruction:
 
 
 def reconstruct(
-    codec: EncoderDecoder, clip: Clip, denoising_steps: int = 1, seed: int = 0
+    codec: EncoderDecoder,
+    clip: Clip,
+    denoising_steps: int = 1,
+    seed: int = 0,
+    chosen: Mapping[str, metrics.Metric] | None = None,
 ) -> Reconstruction:
-    """Encodes a clip, decodes it from the noise of `seed`, and measures it.
+    """Encodes a clip, decodes it from the noise of `seed`, and measures it by the chosen metrics.
 
     Raises:
       InputError: if the model gives NaN.
@@ -61,7 +66,7 @@ def reconstruct(
     begin = time.monotonic()
     waveform = codec.reconstruct(clip.waveform, denoising_steps, seed)
     seconds = time.monotonic() - begin
-    figures = metrics.measure(clip.waveform, waveform, rate)
+    figures = metrics.measure(clip.waveform, waveform, rate, chosen)
     return Reconstruction(clip, waveform, rate, figures, seconds)
 
 

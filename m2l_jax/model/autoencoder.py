@@ -26,7 +26,7 @@ class Music2Latent(nn.Module):
     rows as long as the array. Outputs within `lengths` don't depend on padding of finite numbers;
     beyond it they are undefined.
 
-    `kernels`, see `ops`, are 'xla' or, for programs that run on such devices alone, 'cpu' or 'gpu'.
+    `kernels`, see `ops`, are 'xla' or, for programs that run on such devices alone, one of others.
     The codec and the trainer choose them by their devices, whatever the model was made with.
     """
 

@@ -134,12 +134,13 @@ class FrequencyAttention(Layer):
         batch, bins, frames, channels = x.shape
         h = GroupNorm(**self.options, name='norm')(x, lengths).swapaxes(1, 2)  # [B, T, F, C]
         xavier = nn.initializers.xavier_uniform()
-        qkv = nn.Dense(3 * channels, **self.types, kernel_init=xavier, name='qkv')(h)
+        options = {**self.types, 'dot_general': ops.product_of(self.kernels)}
+        qkv = nn.Dense(3 * channels, **options, kernel_init=xavier, name='qkv')(h)
         qkv = qkv.reshape(batch * frames, bins, 3, self.heads, channels // self.heads)
         query, key, value = (qkv[:, :, part] for part in range(3))  # [B·T, F, heads, C/heads]
         h = attend(query, key, value, self.kernels)
         h = h.reshape(batch, frames, bins, channels)  # [B, T, F, C]
-        h = nn.Dense(channels, **self.types, kernel_init=nn.initializers.zeros, name='out')(h)
+        h = nn.Dense(channels, **options, kernel_init=nn.initializers.zeros, name='out')(h)
         return x + h.swapaxes(1, 2)  # [B, F, T, C]
 
 

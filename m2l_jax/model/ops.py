@@ -1,12 +1,14 @@
 """The operation that the model's layers are made of: normalise, activate and convolve.
 
 `kernels` chooses how it is computed. 'xla' allows every kind of differentiation. 'cpu' is faster
-there; 'gpu' takes less memory traffic and fewer kernels on NVIDIA's, from Ampere on. Both have
+there; 'cpu_bfloat16' also rounds the operands of large products of float32 to bfloat16, and sums in
+float32; 'gpu' takes less memory traffic and fewer kernels on NVIDIA's, from Ampere on. These have
 gradients only, no `jax.jvp`. All give the same values but for rounding.
 
 `lengths` `[B]` are the frames of each row that count, zeros taking the others' place; None for all.
 """
 
+import dataclasses
 import functools
 import math
 import re
@@ -16,13 +18,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from m2l_jax.cpu_kernels import convolution as cpu_convolution
 from m2l_jax.cpu_kernels.convolution import convolve_prepared
+from m2l_jax.cpu_kernels.processor import multiplies_bfloat16
 from m2l_jax.cpu_kernels.statistics import sum_over_space
 from m2l_jax.cpu_kernels.subpixel import convolve_repeated
 from m2l_jax.gpu_kernels import normalisation
+from m2l_jax.model.config import ModelConfig
 
-KERNELS = ('xla', 'cpu', 'gpu')
+KERNELS = ('xla', 'cpu', 'cpu_bfloat16', 'gpu')
+_CPU = {'cpu': 'float32', 'cpu_bfloat16': 'bfloat16'}  # type of the operands of products
 Activation = Callable[[jax.Array], jax.Array]
 Affine = tuple[jax.Array, jax.Array]  # gain and offset, float32 `[B, 1…, C]`
 Norm = tuple[jax.Array, jax.Array]  # scale and bias of a group normalisation, `[C]`
@@ -38,6 +42,20 @@ def kernels_for(device: jax.Device) -> str:
         return 'cpu'
     capability = str(getattr(device, 'compute_capability', ''))  # '9.0'; 'gfx942' of AMD's
     return 'gpu' if re.fullmatch(r'([89]|\d\d)\.\d', capability) else 'xla'
+
+
+def for_inference(config: ModelConfig, device: jax.Device) -> tuple[ModelConfig, str]:
+    """The config and kernels to encode and decode with on a device.
+
+    A CPU computes everything in float32, faster than in 16 bits; for bfloat16, with products of
+    bfloat16 where the processor multiplies these faster.
+    """
+    kernels = kernels_for(device)
+    if kernels != 'cpu':
+        return config, kernels
+    if config.dtype == 'bfloat16' and multiplies_bfloat16():
+        kernels = 'cpu_bfloat16'
+    return dataclasses.replace(config, dtype='float32'), kernels
 
 
 def convolve(
@@ -69,20 +87,33 @@ def convolve(
     """
     strides = strides or (1,) * (x.ndim - 2)
     pads = tuple((size // 2, size // 2) for size in kernel.shape[:-2])
-    if kernels == 'cpu':
+    if kernels in _CPU:
+        products = _CPU[kernels]
         x = _shifted(x, shift)
         affine = None if norm is None else group_affine(x, *norm, lengths, kernels)
         prepare = functools.partial(scale_and_activate, activation)
         if repeats:
             x = prepare(x, affine, lengths)
-            return convolve_repeated(cpu_convolution.convolve, x, kernel, repeats)
-        return convolve_prepared(prepare, (affine, lengths), x, kernel, strides, pads)
+            convolve = functools.partial(convolve_prepared, _identity, (), products=products)
+            return convolve_repeated(convolve, x, kernel, repeats)
+        return convolve_prepared(prepare, (affine, lengths), x, kernel, strides, pads, products)
     x = normalise(x, norm, activation, lengths, shift, kernels)
     if kernels == 'gpu' and repeats:
         return convolve_repeated(_convolve_padded, x, kernel, repeats)
     for axis, times in enumerate(repeats or (), start=1):
         x = jnp.repeat(x, times, axis) if times > 1 else x
     return _convolve(x, kernel, strides, pads)
+
+
+def product_of(kernels: str) -> Callable[..., jax.Array]:
+    """The `dot_general` of large linear layers."""
+    return _rounded_product if kernels == 'cpu_bfloat16' else jax.lax.dot_general
+
+
+def _rounded_product(x: jax.Array, y: jax.Array, *args: Any, **options: Any) -> jax.Array:
+    options['preferred_element_type'] = jnp.float32
+    rounded = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
+    return jax.lax.dot_general(*rounded, *args, **options).astype(x.dtype)
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, strides: Any, pads: Any) -> jax.Array:
@@ -189,7 +220,7 @@ def channel_means(
     def counted(x: jax.Array) -> jax.Array:
         return mask_time(terms(x), lengths)
 
-    total = sum_over_space(x, counted) if kernels == 'cpu' else jnp.sum(counted(x), axis=space)
+    total = sum_over_space(x, counted) if kernels in _CPU else jnp.sum(counted(x), axis=space)
     counts = jnp.maximum(lengths, 1) * math.prod(x.shape[1:-2])  # [B]
     return total / counts[:, None]
 

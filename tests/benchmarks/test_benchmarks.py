@@ -1,20 +1,15 @@
 """Each benchmark runs at the smallest size, and writes what is asked of it."""
 
 import json
-import math
 import os
-import socket
 import subprocess
 import sys
-import threading
 import types
-from multiprocessing.connection import Connection
 
 import pytest
 
-from benchmarks import contest, options, report, timing
+from benchmarks import options, report, timing
 from benchmarks.options import dtypes, numbers
-from benchmarks.remote import Failed, Remote
 from m2l_jax.interface.errors import InputError
 from tests.benchmarks.running import ROOT, run
 from tests.parity.small import require_reference
@@ -25,14 +20,15 @@ MACHINE = {'date', 'command', 'hardware', 'versions'}
 def test_codec_by_the_gpu_command_where_another_part_fails(tmp_path):
     require_reference()
     output = tmp_path / 'new' / 'gpu.json'
-    codec = '--seconds=0.5 --channels=2 --pieces=1 --batches=8 --directions=decode --rounds=2'
+    codec = '--seconds=0.5 --channels=2 --pieces=1 --batches=8 --directions=encode --rounds=2'
     printed = run(
         'gpu',
         '--device=cpu',
         '--model=small',
         '--parts=training,codec',
         '--training=--styles=quick',
-        f'--codec={codec} --styles=eager',
+        f'--codec={codec} --styles=eager,"eager autocast"',
+        '--side_by_side=2',
         f'--output={output}',
         exit_code=1,
     )
@@ -42,20 +38,26 @@ def test_codec_by_the_gpu_command_where_another_part_fails(tmp_path):
     figures = whole['codec']
     assert whole.keys() >= MACHINE
     assert figures.keys() >= MACHINE | {'device', 'model', 'rounds'}
-    assert figures['latents_agree_to_decibels']['float32'] >= 95
-    assert figures['latents_agree_to_decibels']['bfloat16'] > 15
+    assert figures['latents_agree_to_decibels'] >= 95
     (case,) = figures['cases']
-    assert case['direction'] == 'decode'
-    assert case['ways'] == {
-        'ours float32': 'ours float32, batch 2',  # no more rows at once than there are
-        'ours bfloat16': 'ours bfloat16, batch 2',
-        'package default': 'package eager, batch 1',
-        'package best': 'package eager, batch 2',
+    assert case['direction'] == 'encode'
+    assert case['precisions'].keys() == {'float32', 'bfloat16'}
+    for dtype, style in (('float32', 'eager'), ('bfloat16', 'eager autocast')):
+        match = case['precisions'][dtype]
+        assert match['ways'].keys() == match['seconds'].keys() == match['facts'].keys()
+        assert match['ways']['ours'] == f'ours {dtype}, batch 2'  # no more rows than there are
+        assert match['ways']['package default'] == f'package {style}, batch 1'
+        assert match['tried'].keys() == {f'package {style}, batch {batch}' for batch in (1, 2)}
+        assert all(seconds > 0 for seconds in match['seconds'].values())
+        assert len(match['times_as_fast']['over package best']['by_round']) == 2
+        assert all(facts['peak_memory_gb'] > 0.01 for facts in match['facts'].values())
+    decibels = case['precisions']['bfloat16']['latents_snr']
+    assert decibels.keys() == {
+        'ours bfloat16, batch 2',
+        'package eager autocast, batch 1',
+        'package eager autocast, batch 2',
     }
-    assert case['seconds'].keys() == case['facts'].keys() == case['ways'].keys()
-    assert all(seconds > 0 for seconds in case['seconds'].values())
-    assert len(case['times_as_fast']['ours float32 over package best']['by_round']) == 2
-    assert all(facts['peak_memory_gb'] > 0.01 for facts in case['facts'].values())
+    assert all(20 < value < 70 for value in decibels.values())
     assert 'over default' in printed
 
 
@@ -83,7 +85,8 @@ def test_a_case_that_fails_is_told_and_the_next_is_tried(tmp_path):
     cases = json.loads(output.read_text())['cases']
     assert [case['seconds_of_a_piece'] for case in cases] == [0.5, 1.0]
     for case in cases:
-        assert case['failed'].startswith('ours float32 cannot run (ours float32, batch 1: took')
+        failed = case['precisions']['float32']['failed']
+        assert failed.startswith('ours cannot run (ours float32, batch 1: took more than')
 
 
 def test_training(tmp_path):
@@ -99,19 +102,35 @@ def test_training(tmp_path):
         f'--output={output}',
     )
     figures = json.loads(output.read_text())
-    assert figures.keys() >= MACHINE | {'device', 'model', 'batch', 'tried'}
-    peak = max(figures['matrix_peak_tflop_a_second'].values())
-    for name, step in figures['steps'].items():
-        assert step['crops_a_second'] == pytest.approx(2 / step['seconds_a_step'], rel=1e-3)
-        used = step['crops_a_second'] * figures['tflop_a_crop'] / peak
-        assert step['model_flop_utilisation'] == pytest.approx(used, rel=1e-3)
-        assert figures['facts'][name]['peak_memory_gb'] > 0.01
-    assert figures['facts']['ours float32']['compiling_seconds'] > 0
-    assert set(figures['times_as_fast']) == {
-        'ours float32 over package default',
-        'ours float32 over package best',
-    }
+    assert figures.keys() >= MACHINE | {'device', 'model', 'batch', 'precisions'}
+    for dtype, style in (('float32', 'eager'), ('bfloat16', 'eager autocast')):
+        match = figures['precisions'][dtype]
+        for name, step in match['steps'].items():
+            assert step['crops_a_second'] == pytest.approx(2 / step['seconds_a_step'], rel=1e-3)
+            peak = figures['matrix_peak_tflop_a_second'][dtype]
+            used = step['crops_a_second'] * figures['tflop_a_crop'] / peak
+            assert step['model_flop_utilisation'] == pytest.approx(used, rel=2e-3)
+            assert match['facts'][name]['peak_memory_gb'] > 0.01
+        assert match['facts']['ours']['compiling_seconds'] > 0
+        assert set(match['times_as_fast']) == {'over package default', 'over package best'}
+        assert match['ways']['package best'] == f'package {style}'
+    decibels = figures['precisions']['bfloat16']['latents_snr']
+    assert decibels.keys() == {'ours bfloat16', 'package eager autocast'}
+    assert all(20 < value < 70 for value in decibels.values())
     assert 'utilisation' in printed
+
+
+def test_without_time_all_is_named_and_nothing_runs(tmp_path):
+    require_reference()
+    output = tmp_path / 'training.json'
+    flags = ('--model=small', '--dtypes=float32', '--styles=eager', '--minutes=0.001')
+    run('training', *flags, f'--output={output}', exit_code=1)
+    match = json.loads(output.read_text())['precisions']['float32']
+    assert match['failed'] == (
+        'ours cannot run (ours float32: not ready in time); '
+        'package default cannot run (package eager: not ready in time)'
+    )
+    assert match['ways'] == match['seconds'] == match['steps'] == {}
 
 
 def test_input(tmp_path):
@@ -156,112 +175,6 @@ def test_a_turn_lasts_a_second():
     runs = iter([0.25, 0.5, 0.75, 0.25])
     assert timing.lasting(lambda: next(runs)) == 0.5
     assert next(runs) == 0.25
-
-
-class Sleeper:
-    """Says that it took as long as it is told to, unless it fails or another holds its port.
-
-    Where it is told to take forever it does, and makes a file once it has begun.
-    """
-
-    def __init__(self, fails, port=None, file=None):
-        self._file = file
-        if fails:
-            raise fails
-        if port:
-            self._only_one = socket.create_server(('localhost', port))
-
-    def run(self, seconds):
-        if seconds < 0:
-            os._exit(3)
-        if seconds == math.inf:
-            self._file.touch()
-            threading.Event().wait()
-        return seconds
-
-    def forget_peak(self):
-        pass
-
-    def facts(self):
-        return {}
-
-
-MAKE = 'tests.benchmarks.test_benchmarks:Sleeper'
-
-
-def sleeper(name, seconds, fails=None, file=None):
-    return contest.Way(name, MAKE, (('fails', fails), ('file', file)), (seconds,))
-
-
-@pytest.fixture
-def endless(tmp_path, monkeypatch):
-    """One that never ends; and nobody's time is over but its own, once it has begun."""
-    begun, poll = tmp_path / 'begun', Connection.poll
-
-    def wait(connection, seconds):
-        while not poll(connection, 0.05):
-            if begun.exists():
-                begun.unlink()
-                return False
-        return True
-
-    monkeypatch.setattr(Connection, 'poll', wait)
-    return sleeper('endless', math.inf, file=begun)
-
-
-def test_what_fails_or_takes_too_long_is_told_and_the_fastest_runs(endless):
-    broken = sleeper('broken', 1.0, OSError('no compiler\nand more'))
-    fast, slow = sleeper('fast', 1.0), sleeper('slow', 4.0)
-    result = contest.Contest({'ours': [fast, slow]}, [broken, slow, endless], slow).hold(2, 1.0)
-    assert result['tried'] == {
-        'broken': 'OSError: no compiler',
-        'slow': 4.0,
-        'endless': 'took more than 1 s',
-        'fast': 1.0,
-    }
-    assert result['ways'] == {'ours': 'fast', 'package default': 'slow', 'package best': 'slow'}
-    assert result['times_as_fast']['ours over package best']['by_round'] == [4.0, 4.0]
-    # Without a compiler the package's best is its default.
-    result = contest.Contest({'ours': [fast]}, [broken], slow).hold(1, 1.0)
-    assert result['tried'] == {'broken': 'OSError: no compiler'}
-    assert result['ways'] == {'ours': 'fast', 'package default': 'slow', 'package best': 'slow'}
-
-
-def test_turns_of_those_that_do_not_fit_together(capfd):
-    with socket.create_server(('localhost', 0)) as free:
-        port = free.getsockname()[1]
-    ours, theirs = (
-        contest.Way(name, MAKE, (('fails', None), ('port', port)), (seconds,))
-        for name, seconds in (('ours', 1.0), ('theirs', 3.0))
-    )
-    result = contest.Contest({'ours': [ours]}, [theirs], theirs).hold(2, None)
-    assert result['seconds_by_round']['ours'] == [1.0, 1.0]
-    assert result['times_as_fast']['ours over package best']['by_round'] == [3.0, 3.0]
-    assert result['facts']['ours'] == {'first_turn_seconds': 1.0, 'alone': True}
-    assert 'not side by side: OSError' in capfd.readouterr().err
-
-
-def test_ours_and_the_default_must_run():
-    broken, fast = sleeper('broken', 1.0, OSError('no memory')), sleeper('fast', 1.0)
-    other = sleeper('other', 2.0, OSError('none at all'))
-    with pytest.raises(InputError, match=r'ours cannot run .broken: .*memory; other: .*at all.'):
-        contest.Contest({'ours': [broken, other]}, [fast], fast).hold(1, None)
-    with pytest.raises(InputError, match='of fast, broken, one cannot run: OSError: no memory'):
-        contest.Contest({'ours': [fast]}, [broken], broken).hold(1, None)
-
-
-def test_a_mistake_over_there_is_one_here():
-    with pytest.raises(InputError, match='of the user'):
-        Remote(MAKE, {'fails': InputError('of the user')})
-    with pytest.raises(Failed, match='ZeroDivisionError'):
-        Remote(MAKE, {'fails': ZeroDivisionError()})
-
-
-def test_a_process_that_ends_fails_this_call_and_the_next():
-    with Remote(MAKE, {'fails': None}) as remote:
-        for _ in range(2):
-            with pytest.raises(Failed, match='its process ended with code 3'):
-                remote.call('run', -1)
 
 
 # The time of a part is over once it has written something.
@@ -310,10 +223,32 @@ def test_the_command_that_is_kept(monkeypatch):
 def test_unknown_style():
     with pytest.raises(InputError, match="'quick': on cpu there are eager, "):
         options.chosen_styles(['eager', 'quick'], 'cpu')
-    names = [style.name for style in options.chosen_styles(None, 'cuda')]
-    assert len(names) == 9
-    assert names[0] == options.default_style('cuda').name == 'eager autocast'
-    assert 'compiled channels last autocast tuned' in names
+    with pytest.raises(InputError, match="'eager tuned': on cpu there are eager, "):
+        options.chosen_styles(['eager tuned'], 'cpu')
+
+
+def test_styles_that_are_tried():
+    on_a_cpu = options.chosen_styles(None, 'cpu')
+    assert [style.name for style in options.styles_of(on_a_cpu, 'bfloat16')] == [
+        'eager autocast',
+        'eager channels last autocast',
+        'compiled autocast',
+        'compiled channels last autocast',
+    ]
+    assert [style.name for style in options.styles_of(on_a_cpu, 'float32')] == [
+        'eager',
+        'eager channels last',
+        'compiled',
+        'compiled channels last',
+    ]
+    on_a_gpu = options.chosen_styles(None, 'cuda')
+    assert [style.name for style in options.styles_of(on_a_gpu, 'bfloat16')] == [
+        'eager autocast',
+        'compiled autocast tuned',
+        'compiled channels last autocast tuned',
+    ]
+    # The default is always there.
+    assert [style.name for style in options.styles_of(on_a_gpu, 'float32')] == ['eager']
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.codec.batches import LatentRow
 from m2l_jax.codec.chunks import Chunk, Chunking
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.codec.rows import decoding_noise, waveform_samples
+from m2l_jax.codec.rows import decoding_noise, encode_waveforms, waveform_samples
 from m2l_jax.compilation.collectives import find_collectives
 from m2l_jax.interface.errors import InputError
+from m2l_jax.model import ops
 from m2l_jax.model.autoencoder import Music2Latent
 from tests.conftest import make_music
 from tests.model.test_layers import perturbed
@@ -88,21 +89,35 @@ def test_features_are_those_of_the_model(codec):
     np.testing.assert_allclose(features, expected.swapaxes(1, 2), atol=1e-4)
 
 
-def test_bfloat16_stays_near_float32(codec):
-    half = EncoderDecoder.from_params(Music2Latent(codec.config), codec.params, dtype='bfloat16')
+def test_bfloat16_stays_near_float32(in_strips, monkeypatch, codec):
+    """With all products rounded, of a processor that multiplies bfloat16."""
+    monkeypatch.setattr(ops, 'multiplies_bfloat16', lambda: True)
+    model = Music2Latent(codec.config)
+    half = EncoderDecoder.from_params(model, codec.params, dtype='bfloat16')
     music = make_music(0.5)
-    exact, rounded = codec.encode(music), half.encode(music)
+    exact = EncoderDecoder.from_params(model, codec.params).encode(music)
+    rounded = half.encode(music)
+    assert half.config.dtype == 'bfloat16'
     assert rounded.dtype == np.float32
     relative = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
     assert 1e-4 < relative <= 10 ** (-35 / 20)
 
 
+def test_bfloat16_is_float32_where_the_processor_does_not_multiply_it(monkeypatch, codec):
+    monkeypatch.setattr(ops, 'multiplies_bfloat16', lambda: False)
+    half = EncoderDecoder.from_params(Music2Latent(codec.config), codec.params, dtype='bfloat16')
+    music = make_music(0.5)
+    latents = half.encode(music)
+    np.testing.assert_array_equal(latents, codec.encode(music))
+    np.testing.assert_array_equal(half.decode(latents), codec.decode(latents))
+
+
 def test_float32_is_multiplied_in_full_on_every_device(codec):
     for dtype, asked in (('float32', True), ('bfloat16', False)):
-        other = EncoderDecoder.from_params(Music2Latent(codec.config), codec.params, dtype=dtype)
-        waveforms = jnp.zeros((1, waveform_samples(other.config, 1)))
-        program = other._encode_program
-        lowered = program.lower(other.params, waveforms, jnp.ones(1), jnp.ones(1)).as_text()
+        model = Music2Latent(dataclasses.replace(codec.config, dtype=dtype))
+        waveforms = jnp.zeros((1, waveform_samples(model.config, 1)))
+        program = jax.jit(functools.partial(encode_waveforms, model))
+        lowered = program.lower(codec.params, waveforms, jnp.ones(1), jnp.ones(1)).as_text()
         assert ('precision = [HIGHEST, HIGHEST]' in lowered) == asked
 
 

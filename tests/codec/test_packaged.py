@@ -3,6 +3,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import soundfile
 
 from configs import small
 from m2l_jax.codec import weights
@@ -10,6 +11,7 @@ from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.weights import locate_weights, open_weights
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build
+from m2l_jax.model import ops
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.torch_weights.conversion import save_torch_model
 from tests.torch_weights.test_conversion import UNEVEN, random_params
@@ -71,3 +73,14 @@ def test_the_shipped_model_gives_the_same_on_every_machine():
     expected = [-0.0961058, -0.0901114, -0.0837699, -0.0768833, -0.0693633, -0.0613191]
     np.testing.assert_allclose(waveform[0, 4000:4006], expected, atol=1e-4)
     np.testing.assert_allclose(np.sqrt(np.mean(waveform**2)), 0.1322174, atol=1e-4)
+
+
+def test_trained_latents_keep_40_decibels_with_products_in_bfloat16(in_strips, monkeypatch):
+    monkeypatch.setattr(ops, 'multiplies_bfloat16', lambda: True)
+    music, rate = soundfile.read(weights._FOLDER / 'heldout' / 'greensleeves.ogg', dtype='float32')
+    exact, rounded = (
+        EncoderDecoder('small', dtype=dtype).encode(music.T[:1, rate : rate + rate // 4])
+        for dtype in ('float32', 'bfloat16')
+    )
+    error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    assert 40 <= -20 * np.log10(error) < 70

@@ -179,22 +179,27 @@ def test_evaluate_reports_each_piece_and_the_untrained_model(tmp_path):
     result = run('evaluate', *flags)
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / 'out' / 'report.json').read_text())
-    assert list(report['clips']) == ['00_a_00', '00_a_01']
-    distances = [row['lsd'] for row in report['clips'].values()]
-    assert report['mean']['lsd'] == pytest.approx(sum(distances) / 2)
-    assert report['untrained_mean']['lsd'] != report['mean']['lsd']
-    figures = [row['mel'] for row in report['clips'].values()]
-    assert report['mean']['mel'] == pytest.approx(sum(figures) / 2)
-    assert report['shaped_noise_mean'].keys() == report['mean'].keys()
-    assert 0.1 < report['shaped_noise_mean']['mel'] < report['untrained_mean']['mel']
-    assert report['by_noise_level']['latent_gain'] > 0
-    lines = {line.split(':')[0].strip(): line for line in result.stdout.splitlines()}
-    assert f'mel distance {report["shaped_noise_mean"]["mel"]:.3f}' in lines['shaped noise']
-    assert f'gain {report["by_noise_level"]["latent_gain"]:.3f}' in lines['latents']
-    assert report['seed'] == 3
+    model, untrained, noise = report['systems'].values()
+    assert list(report['systems'])[1:] == ['untrained', 'shaped noise']
+    assert list(model['clips']) == ['00_a_00', '00_a_01']
+    for name in ('lsd', 'mel'):
+        figures = [row[name] for row in model['clips'].values()]
+        assert model['mean'][name] == pytest.approx(sum(figures) / 2)
+    assert untrained['mean']['lsd'] != model['mean']['lsd']
+    assert noise['mean'].keys() == model['mean'].keys()
+    assert 0.1 < noise['mean']['mel'] < untrained['mean']['mel']
+    assert model['by_noise_level']['latent_gain'] > 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith('2 pieces of 0.4 s, seed 3 ')
+    mel = next(line for line in lines if line.startswith('mel distance (lower)'))
+    assert f'{noise["mean"]["mel"]:.3f} [' in mel
+    gain = next(line for line in lines if line.startswith('latent gain (least'))
+    assert gain.endswith(f'{model["by_noise_level"]["latent_gain"]:.4g}')
+    assert report['seeds'] == [3]
     written = {path.name for path in (tmp_path / 'out').iterdir()}
-    assert written == {'report.json', '00_a_00.wav', '00_a_00.original.wav', '00_a_00.png'}
-    assert 'measuring 2 pieces with the untrained model' in result.stderr
+    pieces = {'00_a_00.wav', '00_a_00.original.wav', '00_a_00.png'}
+    assert written == {'report.json', 'clips.csv', *pieces}
+    assert 'measuring 2 pieces with untrained' in result.stderr
     assert 'measuring errors at 8 noise levels' in result.stderr
     assert_told(run('evaluate', *flags, '--seconds=0.01'), 'pieces of 0.01 s are too short')
 

@@ -3,18 +3,20 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from m2l_jax.evaluation import metrics
+from m2l_jax.evaluation import metrics, spectra
+from m2l_jax.evaluation.baselines import shaped_noise
 from m2l_jax.evaluation.metrics import (
-    average_power_spectrum,
+    ALL_METRICS,
     log_spectral_distance,
+    loudness_bias,
     measure,
     mel_distance,
-    mel_filters,
     multi_resolution_stft_distance,
-    power_spectrogram_db,
-    shaped_noise,
     si_sdr,
+    snr,
+    spectral_centroid_bias,
 )
+from m2l_jax.evaluation.spectra import average_power_spectrum, mel_filters, power_spectrogram_db
 from m2l_jax.interface.errors import InputError
 from tests.conftest import make_music
 
@@ -30,6 +32,34 @@ def test_si_sdr_of_known_noise_at_any_scale():
     half_silent = original * [[1], [0]]
     assert si_sdr(half_silent, original + 0.1 * noise) == pytest.approx(20, abs=0.1)
     assert np.isnan(si_sdr(0 * original, original))
+
+
+def test_snr_of_known_noise():
+    music = make_music(0.3, channels=2).astype(np.float64)
+    noise = np.random.default_rng(0).standard_normal(music.shape)
+    noise *= np.linalg.norm(music, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1)[:, None]
+    assert snr(music, music + 0.1 * noise) == pytest.approx(20)
+    assert snr(music, music) == np.inf
+    assert snr(music, 0 * music) == pytest.approx(0)
+    assert snr(music * [[1], [0]], music * [[1.1], [0]]) == pytest.approx(20)
+    assert np.isnan(snr(0 * music, music))
+
+
+def test_centroid_of_sines_is_their_frequency():
+    time = np.arange(44_100) / 44_100
+    low, high = (np.sin(2 * np.pi * frequency * time)[None] for frequency in (1000, 4000))
+    assert spectral_centroid_bias(low, high, 44_100) == pytest.approx(3000, abs=2)
+    assert spectral_centroid_bias(high, 0.1 * low, 44_100) == pytest.approx(-3000, abs=2)
+    assert spectral_centroid_bias(low, low, 44_100) == 0
+    assert np.isnan(spectral_centroid_bias(low, 0 * low, 44_100))
+
+
+@pytest.mark.skipif(not ALL_METRICS['loudness'].installed, reason='pyloudnorm is not installed')
+def test_loudness_of_a_gain_is_the_gain():
+    music = make_music(1.0, channels=2)
+    assert loudness_bias(music, music / 2, 44_100) == pytest.approx(-6.0206, abs=1e-3)
+    assert np.isnan(loudness_bias(music[:, :10_000], music[:, :10_000], 44_100))
+    assert np.isnan(loudness_bias(music, 0 * music, 44_100))
 
 
 def test_log_spectral_distance_of_a_gain_is_the_gain():
@@ -129,7 +159,7 @@ def test_blocks_do_not_show(samples, values, monkeypatch):
     random = np.random.default_rng(samples)
     original = random.standard_normal((2, samples)).astype(np.float32) + 1
     estimate = original + 0.3 * random.standard_normal((2, samples)).astype(np.float32)
-    monkeypatch.setattr(metrics, '_BLOCK_VALUES', values)
+    monkeypatch.setattr(spectra, 'BLOCK_VALUES', values)
 
     def magnitudes(signal, window, hop):
         frames = np.lib.stride_tricks.sliding_window_view(signal, len(window), axis=-1)
@@ -189,7 +219,7 @@ def test_blocks_do_not_show(samples, values, monkeypatch):
 
 
 def test_a_long_signal_takes_no_more_memory_than_a_short_one(monkeypatch):
-    monkeypatch.setattr(metrics, '_BLOCK_VALUES', 1 << 16)
+    monkeypatch.setattr(spectra, 'BLOCK_VALUES', 1 << 16)
 
     def peak(seconds):
         music = np.random.default_rng(0).standard_normal((2, seconds * 44_100), np.float32)

@@ -1,4 +1,6 @@
+import csv
 import dataclasses
+import json
 import logging
 import pathlib
 
@@ -10,10 +12,10 @@ import soundfile
 from benchmarks import small_model
 from m2l_jax.codec import weights
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.evaluation import noise_bins
+from m2l_jax.evaluation import noise_bins, quality
 from m2l_jax.evaluation.clips import cut_clips
 from m2l_jax.evaluation.held_out import EvaluationConfig, HeldOutClips
-from m2l_jax.evaluation.metrics import describe, mean_figures
+from m2l_jax.evaluation.metrics import ALL_METRICS
 from m2l_jax.evaluation.quality import describe_report, evaluate, measure_noise_levels
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
@@ -83,13 +85,6 @@ def test_what_cannot_be_measured_is_refused(tmp_path, waveform, seconds, message
         cut_clips(str(tmp_path / 'a.wav'), 44_100, seconds)
 
 
-def test_the_mean_is_that_of_the_clips():
-    assert mean_figures([{'lsd': 1.0, 'si_sdr': -2.0}, {'lsd': 2.0, 'si_sdr': 0.0}]) == {
-        'lsd': 1.5,
-        'si_sdr': -1.0,
-    }
-
-
 def test_noise_levels_are_measured_on_the_crops_of_held_out_evaluation(tmp_path, monkeypatch):
     """Clips that are as long as a training crop, one mono and one stereo."""
     samples = small_model.CONFIG.spectrogram.samples(16)
@@ -120,35 +115,110 @@ def test_noise_levels_are_measured_on_the_crops_of_held_out_evaluation(tmp_path,
     assert (figures['loss'], figures['error'], figures['latent_std']) == (1, 2, 0.3)
 
 
-def test_another_model_is_measured_in_the_same_way(tmp_path, monkeypatch, caplog):
-    caplog.set_level(logging.INFO)
-    model, released = tmp_path / 'model.safetensors', tmp_path / 'released.safetensors'
+@pytest.fixture(scope='module')
+def models(tmp_path_factory):
+    """Two models, and the second once more as the one that is fetched."""
+    folder = tmp_path_factory.mktemp('models')
     params = small_model.random_params()
-    save_torch_model(model, small_model.CONFIG, params)
-    save_torch_model(released, small_model.CONFIG, jax.tree.map(lambda leaf: 1.5 * leaf, params))
-    monkeypatch.setattr(weights, 'fetch_released', lambda: released)
-    soundfile.write(tmp_path / 'a.wav', make_music(0.5).T, 44_100)
-    inputs, output = str(tmp_path / 'a.wav'), tmp_path / 'out'
-    report = evaluate(str(model), inputs, output, seconds=0.25, media=0, against='released')
-    alone = evaluate(str(released), inputs, output, seconds=0.25, media=0)
-    against = report['against']
-    assert (against['checkpoint'], against['model']) == ('released', alone['model'])
-    assert against['mean'] == alone['mean'] != report['mean']
-    assert against['by_noise_level'] == alone['by_noise_level'] != report['by_noise_level']
-    described = describe_report(report).splitlines()
-    rows = {line.partition(': ')[0].strip(): line.partition(': ')[2] for line in described[1:]}
-    assert rows['released'] == describe(alone['mean']) != rows['model'] == describe(report['mean'])
-    assert rows['released, latents'].startswith(
-        f'gain {alone["by_noise_level"]["latent_gain"]:.3f}'
-    )
-    assert 'against' not in alone
-    assert [message for message in caplog.messages if message.startswith('measuring')][:5] == [
-        'measuring 2 pieces with the model',
-        'measuring 2 pieces with the untrained model',
-        'measuring errors at 8 noise levels',
-        'measuring 2 pieces with released',
-        'measuring errors at 8 noise levels',
+    save_torch_model(folder / 'a.safetensors', small_model.CONFIG, params)
+    louder = jax.tree.map(lambda leaf: 1.5 * leaf, params)
+    save_torch_model(folder / 'b.safetensors', small_model.CONFIG, louder)
+    soundfile.write(folder / 'a.wav', make_music(0.8).T, 44_100)
+    return folder
+
+
+@pytest.fixture
+def without_levels(monkeypatch):
+    """Replaces the errors by noise level, which take most of the time, by a sum of the weights."""
+
+    def measure(codec, clips):
+        return {'latent_gain': float(sum(map(jax.numpy.sum, jax.tree.leaves(codec.params))))}
+
+    monkeypatch.setattr(quality, 'measure_noise_levels', measure)
+
+
+def test_models_are_measured_in_the_same_way(models, tmp_path, monkeypatch, caplog, without_levels):
+    caplog.set_level(logging.INFO)
+    first, second = str(models / 'a.safetensors'), str(models / 'b.safetensors')
+    monkeypatch.setattr(weights, 'fetch_released', lambda: pathlib.Path(second))
+    options = {'seconds': 0.25, 'media': 1}
+    inputs = str(models / 'a.wav')
+    report = evaluate(first, inputs, tmp_path / 'a', against=['released', second], **options)
+    alone = evaluate(second, inputs, tmp_path / 'b', **options)['systems'][second]
+    systems = report['systems']
+    assert list(systems) == [first, 'released', second, 'untrained', 'shaped noise']
+    del alone['times_real_time']
+    for name in ('released', second):
+        np.testing.assert_equal({key: systems[name][key] for key in alone}, alone)  # nan too
+    assert systems[first]['mean'] != alone['mean']
+    assert alone['kilobits_a_second'] == 16 * 8 * 44.1 / 1024
+    assert [message for message in caplog.messages if message.startswith('measuring')][:4] == [
+        f'measuring 3 pieces with {first}',
+        'measuring 3 pieces with released',
+        f'measuring 3 pieces with {second}',
+        'measuring 3 pieces with untrained',
     ]
+    assert {path.name for path in (tmp_path / 'a').iterdir()} == {
+        'report.json', 'clips.csv', '00_a_00.wav', '00_a_00.original.wav', '00_a_00.png',
+    }  # fmt: skip
+
+    lines = describe_report(report).splitlines()
+    figure, (low, high) = alone['mean']['mel'], alone['interval']['mel']
+    row = next(line for line in lines if line.startswith('mel distance (lower)'))
+    assert row.count(f'{figure:.3f} [{low:.3f}, {high:.3f}]') == 2
+    assert f'{alone["by_noise_level"]["latent_gain"]:.4g}' in next(
+        line for line in lines if line.startswith('latent gain')
+    )
+
+    with open(tmp_path / 'a' / 'clips.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5 * 3
+    mels = [float(row['mel']) for row in rows if row['system'] == second]
+    assert mels == [figures['mel'] for figures in alone['clips'].values()]
+    assert np.mean(mels) == pytest.approx(figure)
+    assert low < figure < high
+
+
+def test_figures_of_several_seeds_are_their_means(models, tmp_path, without_levels):
+    model, inputs = str(models / 'a.safetensors'), str(models / 'a.wav')
+    options = {'seconds': 0.25, 'media': 0}
+    both = evaluate(model, inputs, tmp_path / 'both', seed=3, seeds=2, **options)
+    apart = [evaluate(model, inputs, tmp_path / str(seed), seed=seed, **options) for seed in (3, 4)]
+    assert both['seeds'] == [3, 4]
+    means = [report['systems'][model]['mean']['lsd'] for report in apart]
+    assert both['systems'][model]['mean']['lsd'] == pytest.approx(np.mean(means))
+    assert both['systems'][model]['seed_spread']['lsd'] == pytest.approx(np.std(means))
+    assert apart[0]['systems'][model]['seed_spread']['lsd'] == 0
+
+
+def test_what_is_not_finite_is_counted(monkeypatch, models, tmp_path, without_levels):
+    silent = iter([np.nan, 2.0, 4.0] * 9)
+    metric = dataclasses.replace(ALL_METRICS['snr'], function=lambda *_: next(silent))
+    monkeypatch.setitem(ALL_METRICS, 'snr', metric)
+    missing = dataclasses.replace(ALL_METRICS['loudness'], package='no_such_package')
+    monkeypatch.setitem(ALL_METRICS, 'loudness', missing)
+    model = str(models / 'a.safetensors')
+    report = evaluate(model, str(models / 'a.wav'), tmp_path / 'out', seconds=0.25, media=0)
+    system = report['systems'][model]
+    assert (system['mean']['snr'], system['counted']['snr']) == (3, 2)
+    lines = describe_report(report).splitlines()
+    row = next(line for line in lines if line.startswith('SNR, dB (higher)'))
+    assert '3.00 [2.00, 4.00] of 2' in row
+    assert 'loudness' not in system['mean']
+    assert (
+        'not measured: loudness bias: no_such_package is missing: '
+        "pip install 'm2l_jax[evaluate]'" in lines
+    )
+    with open(tmp_path / 'out' / 'clips.csv', newline='') as file:
+        assert [row['snr'] for row in csv.DictReader(file)][:3] == ['', '2.0', '4.0']
+    stored = json.loads((tmp_path / 'out' / 'report.json').read_text())
+    assert stored['systems'][model]['clips']['00_a_00']['snr'] is None
+
+
+def test_a_model_is_measured_once(models, tmp_path):
+    model = str(models / 'a.safetensors')
+    with pytest.raises(InputError, match='that is measured already: name each model once'):
+        evaluate(model, 'a.wav', tmp_path / 'out', against=[model])
 
 
 def test_models_of_other_rates_are_not_compared(tmp_path):
@@ -161,7 +231,7 @@ def test_models_of_other_rates_are_not_compared(tmp_path):
         save_torch_model(path, config, small_model.random_params())
     message = r'--against=.*slow\.safetensors is a model of 22050 Hz, --checkpoint one of 44100 Hz'
     with pytest.raises(InputError, match=message):
-        evaluate(str(paths[0]), 'a.wav', tmp_path / 'out', against=str(paths[1]))
+        evaluate(str(paths[0]), 'a.wav', tmp_path / 'out', against=[str(paths[1])])
     assert not (tmp_path / 'out').exists()
 
 

@@ -1,5 +1,6 @@
 """The layers' operation, by XLA alone and with kernels for CPUs."""
 
+import dataclasses
 import functools
 import importlib.util
 import re
@@ -123,8 +124,29 @@ def test_the_device_chooses(platform, capability, kernels):
     assert ops.kernels_for(device) == kernels
 
 
+@pytest.mark.parametrize(
+    ('platform', 'multiplies', 'dtype', 'expected'),
+    [
+        ('cpu', True, 'bfloat16', ('float32', 'cpu_bfloat16')),
+        ('cpu', False, 'bfloat16', ('float32', 'cpu')),
+        ('cpu', True, 'float16', ('float32', 'cpu')),
+        ('cpu', True, 'float32', ('float32', 'cpu')),
+        ('tpu', True, 'bfloat16', ('bfloat16', 'xla')),
+    ],
+)
+def test_the_processor_chooses_products(
+    monkeypatch, tiny_config, platform, multiplies, dtype, expected
+):
+    monkeypatch.setattr(ops, 'multiplies_bfloat16', lambda: multiplies)
+    given = dataclasses.replace(tiny_config, dtype=dtype)
+    config, kernels = ops.for_inference(given, types.SimpleNamespace(platform=platform))
+    assert (config.dtype, kernels) == expected
+    assert config.defining == tiny_config
+
+
 def test_unknown_kernels_are_refused(tiny_config):
-    with pytest.raises(InputError, match="kernels='tpu' must be one of xla, cpu, gpu"):
+    known = 'xla, cpu, cpu_bfloat16, gpu'
+    with pytest.raises(InputError, match=f"kernels='tpu' must be one of {known}"):
         Music2Latent(tiny_config, 'tpu').init_params(jax.random.key(0))
 
 

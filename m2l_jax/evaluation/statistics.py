@@ -1,0 +1,32 @@
+"""Statistics of figures over clips."""
+
+import numpy as np
+
+_ROUNDS = 10_000
+_LEVEL = 0.95
+
+
+def mean(values: np.ndarray) -> float:
+    """The mean over the finite values of `[N]`, nan without any."""
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    return float(np.mean(finite)) if finite.size else float('nan')
+
+
+def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """Bootstrap interval of 95 % of the mean over the finite values of `[N]`.
+
+    Percentiles of the means of 10,000 resamples with replacement (Efron 1979), of a fixed seed.
+
+    Returns:
+      Its ends; nan for fewer than two values.
+    """
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    if finite.size < 2:
+        return float('nan'), float('nan')
+    random = np.random.default_rng(seed)
+    draws = (random.integers(finite.size, size=(100, finite.size)) for _ in range(_ROUNDS // 100))
+    means = [np.mean(finite[places], axis=1) for places in draws]  # few at a time, for memory
+    low, high = np.percentile(means, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
+    return float(low), float(high)
