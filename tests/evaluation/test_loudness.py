@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from m2l_jax.evaluation.loudness import integrated_loudness, k_response
+from m2l_jax.evaluation.listening.loudness import integrated_loudness, k_response
 from tests.conftest import make_music
 
 RATE = 48_000
