@@ -16,7 +16,7 @@ Figures = Mapping[str, Mapping[str, Mapping[str, float]]]  # by model, clip and 
 _MISSING = '–'
 
 # Of the plots, in pixels.
-_WIDTH, _MARGIN, _STRIP, _AXIS, _LABEL = 360, 12, 44, 24, 15
+_WIDTH, _MARGIN, _STRIP, _AXIS, _LABEL = 360, 20, 44, 24, 15
 _COLOURS = 8  # of the style sheet
 
 
