@@ -8,8 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
-from m2l_jax.evaluation.listening import write_page
-from m2l_jax.evaluation.stimuli import Comparison
+from m2l_jax.evaluation.listening.page import write_page
+from m2l_jax.evaluation.listening.stimuli import Comparison
 
 sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
 CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')

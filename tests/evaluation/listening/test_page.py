@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from m2l_jax.evaluation import listening
+from m2l_jax.evaluation.listening import page as listening
+from m2l_jax.evaluation.listening.stimuli import Comparison
 from m2l_jax.evaluation.metrics import METRICS, measure
-from m2l_jax.evaluation.stimuli import Comparison
 from m2l_jax.interface.errors import InputError
 from tests.conftest import largest_file, make_music
 

@@ -16,8 +16,8 @@ import numpy as np
 import soundfile
 from matplotlib.ticker import MaxNLocator
 
-from m2l_jax.evaluation.metrics import HOP, METRICS, Metric, power_spectrogram_db
-from m2l_jax.evaluation.stimuli import (
+from m2l_jax.evaluation import statistics
+from m2l_jax.evaluation.listening.stimuli import (
     ANCHORS,
     Comparison,
     anchor_filters,
@@ -25,12 +25,14 @@ from m2l_jax.evaluation.stimuli import (
     check_comparisons,
     matching_gains,
 )
+from m2l_jax.evaluation.metrics import ALL_METRICS, Metric
+from m2l_jax.evaluation.spectra import HOP, power_spectrogram_db
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import new_folder, replaced_file
 
 Figures = Mapping[str, Mapping[str, Mapping[str, float]]]  # by model, clip and metric
 
-_ASSETS = pathlib.Path(__file__).parents[1] / 'assets' / 'listening'
+_ASSETS = pathlib.Path(__file__).parents[2] / 'assets' / 'listening'
 
 # Quality 8 of Vorbis, about 260 kbit/s in stereo: 30 clips of 10 s with two models take 31 MB of a
 # page, and 93 MB as FLAC.
@@ -61,7 +63,7 @@ def write_page(
       folder: made if missing.
       clips: all of one rate, with the same models.
       figures: models without sound, baselines say, may be among them. Metrics that are not in
-        `METRICS` are shown by their names.
+        `ALL_METRICS` are shown by their names.
       title: of the page.
 
     Raises:
@@ -112,13 +114,13 @@ def make_table(figures: Figures) -> str:
         return ''
     headings = ['clip', 'model', *(metric.heading for metric in metrics.values())]
     means = {
-        model: {name: _mean(_column(figures, model, name)) for name in metrics} for model in figures
+        model: {
+            name: statistics.mean(list(_column(figures, model, name).values())) for name in metrics
+        }
+        for model in figures
     }
     best = {
-        name: (max if metric.higher_is_better else min)(
-            (row[name] for row in means.values() if not math.isnan(row[name])), default=None
-        )
-        for name, metric in metrics.items()
+        name: metric.best(row[name] for row in means.values()) for name, metric in metrics.items()
     }
     clips = dict.fromkeys(clip for by_clip in figures.values() for clip in by_clip)
     rows = [
@@ -192,21 +194,17 @@ def _picture(waveform: np.ndarray) -> str:
 
 
 def _metrics(figures: Figures) -> dict[str, Metric]:
-    """Those that any clip has, `METRICS` first."""
+    """Those that any clip has, `ALL_METRICS` first."""
     names = [name for clips in figures.values() for row in clips.values() for name in row]
-    known = {name: metric for name, metric in METRICS.items() if name in names}
+    known = {name: metric for name, metric in ALL_METRICS.items() if name in names}
     return known | {
-        name: Metric(None, name) for name in dict.fromkeys(names) if name not in METRICS
+        name: Metric(None, name) for name in dict.fromkeys(names) if name not in ALL_METRICS
     }
 
 
 def _column(figures: Figures, model: str, name: str) -> dict[str, float]:
     """A metric by clip."""
     return {clip: row[name] for clip, row in figures[model].items() if name in row}
-
-
-def _mean(column: Mapping[str, float]) -> float:
-    return float(np.mean(list(column.values()))) if column else math.nan
 
 
 def _row(

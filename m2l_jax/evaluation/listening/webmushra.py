@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from m2l_jax.audio import files
-from m2l_jax.evaluation.stimuli import (
+from m2l_jax.evaluation.listening.stimuli import (
     ANCHORS,
     Comparison,
     anchor_filters,
