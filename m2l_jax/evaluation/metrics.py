@@ -4,8 +4,7 @@ They read signals block by block, so that memory does not grow with their length
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -50,13 +49,6 @@ class Metric:
         unit = f', {self.unit}' if self.unit else ''
         best = '0 is best' if self.signed else 'higher' if self.higher_is_better else 'lower'
         return f'{self.label}{unit} ({best})'
-
-    def best(self, figures: Iterable[float]) -> float | None:
-        """The best of the figures that are numbers; None if there are none."""
-        numbers = [figure for figure in figures if not math.isnan(figure)]
-        if self.signed:
-            return min(numbers, key=abs, default=None)
-        return (max if self.higher_is_better else min)(numbers, default=None)
 
     def format(self, figure: float) -> str:
         """A figure with its name and unit, e.g. `mel distance 0.123`."""

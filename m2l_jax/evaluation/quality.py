@@ -19,7 +19,8 @@ from m2l_jax.consistency.keys import random_key
 from m2l_jax.evaluation import metrics, noise_bins, statistics
 from m2l_jax.evaluation.baselines import shaped_noise
 from m2l_jax.evaluation.clips import Clip, cut_clips, cut_crops
-from m2l_jax.evaluation.listening.page import Figures, write_page
+from m2l_jax.evaluation.listening.figures import Figures
+from m2l_jax.evaluation.listening.page import write_page
 from m2l_jax.evaluation.listening.stimuli import Comparison
 from m2l_jax.evaluation.listening.webmushra import write_webmushra
 from m2l_jax.evaluation.reconstruction import Reconstruction, reconstruct

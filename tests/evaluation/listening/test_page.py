@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from m2l_jax.evaluation.listening import page as listening
+from m2l_jax.evaluation.listening.figures import make_plots, make_table
+from m2l_jax.evaluation.listening.page import write_page
 from m2l_jax.evaluation.listening.stimuli import Comparison
-from m2l_jax.evaluation.metrics import METRICS, measure
+from m2l_jax.evaluation.metrics import ALL_METRICS, measure
 from m2l_jax.interface.errors import InputError
 from tests.conftest import largest_file, make_music
 
@@ -21,10 +22,13 @@ RATE = 44_100
 HOSTILE = '</script><b id="x">&\'{{data}}'
 FIGURES = {
     'one': {
-        'a': {'si_sdr': 2.0, 'mel': 0.25, 'visqol': 4.0},
-        'b': {'si_sdr': -3.0, 'mel': 0.75, 'visqol': 4.5},
+        'a': {'si_sdr': 2.0, 'mel': 0.25, 'centroid': 40.0},
+        'b': {'si_sdr': -3.0, 'mel': 0.75, 'centroid': -70.0},
     },
-    'two': {'a': {'si_sdr': -math.inf, 'mel': 0.125}, 'b': {'si_sdr': 9.0, 'mel': 0.375}},
+    'two': {
+        'a': {'si_sdr': -math.inf, 'mel': 0.125},
+        'b': {'si_sdr': 9.0, 'mel': 0.375, 'centroid': 5.0},
+    },
     'noise': {'b': {'si_sdr': math.nan, 'mel': 1.0}},
 }
 
@@ -73,7 +77,7 @@ def page(clips, tmp_path_factory):
         for clip in clips[:1]
         for model in clip.reconstructions
     }
-    path = listening.write_page(tmp_path_factory.mktemp('page'), clips, figures, HOSTILE)
+    path = write_page(tmp_path_factory.mktemp('page'), clips, figures, HOSTILE)
     assert path.name == 'index.html'
     return path.read_text()
 
@@ -139,32 +143,37 @@ def test_pictures_show_the_sound(data):
 
 
 def test_table_has_means_first_and_every_clip():
-    rows = Elements(listening.make_table(FIGURES)).rows
+    rows = Elements(make_table(FIGURES)).rows
+    headings = [ALL_METRICS[name].heading for name in ('si_sdr', 'mel', 'centroid')]
     assert rows == [
-        ['clip', 'model', METRICS['si_sdr'].heading, METRICS['mel'].heading, 'visqol (lower)'],
-        ['mean of 2', 'one', '−0.50', '0.500', '4.250'],
-        ['mean of 2', 'two', '−inf', '0.250', '–'],
-        ['mean of 1', 'noise', '–', '1.000', '–'],
-        ['a', 'one', '2.00', '0.250', '4.000'],
-        ['a', 'two', '−inf', '0.125', '–'],
-        ['b', 'one', '−3.00', '0.750', '4.500'],
-        ['b', 'two', '9.00', '0.375', '–'],
-        ['b', 'noise', '–', '1.000', '–'],
+        ['clip', 'model', *headings],
+        *(
+            ['mean of 2', 'one', '−0.50[−3.00, 2.00]', '0.500[0.250, 0.750]', '−15[−70, 40]'],
+            ['mean of 2', 'two', '9.00 of 1', '0.250[0.125, 0.375]', '5 of 1'],
+            ['mean of 1', 'noise', '–', '1.000', '–'],
+            ['a', 'one', '2.00', '0.250', '40'],
+            ['a', 'two', '−inf', '0.125', '–'],
+            ['b', 'one', '−3.00', '0.750', '−70'],
+            ['b', 'two', '9.00', '0.375', '5'],
+            ['b', 'noise', '–', '1.000', '–'],
+        ),
     ]
 
 
 def test_best_means_are_marked():
-    table = listening.make_table(FIGURES)
-    assert re.findall(r'class="best"[^>]*>([^<]+)', table) == ['−0.50', '4.250', '0.250']
+    """The highest SI-SDR, the lowest distance, and the bias that is nearest to 0."""
+    table = make_table(FIGURES)
+    assert re.findall(r'class="best"[^>]*>([^<]+)', table) == ['9.00 of 1', '0.250', '5 of 1']
 
 
 def test_sorting_has_exact_values():
-    values = re.findall(r'data-value="([^"]+)"', listening.make_table(FIGURES))
-    assert values[:6] == ['-0.5', '0.5', '4.25', '-Infinity', '0.25', 'NaN']
+    values = re.findall(r'data-value="([^"]+)"', make_table(FIGURES))
+    assert values[:3] == ['-0.5', '0.5', '-15.0']
+    assert values[12:15] == ['-Infinity', '0.125', 'NaN']
 
 
 def test_plots_show_every_finite_value():
-    si_sdr, mel, visqol = listening.make_plots(FIGURES).split('\n')
+    si_sdr, mel, centroid = make_plots(FIGURES).split('\n')
     assert re.findall(r'<title>(.*?)</title>', si_sdr) == [
         *('median −0.50', 'a: 2.00', 'b: −3.00'),
         *('median 9.00', 'b: 9.00'),
@@ -173,17 +182,17 @@ def test_plots_show_every_finite_value():
     values = [0.25, 0.75, 0.125, 0.375, 1.0]
     slope, offset = np.polyfit(values, places, 1)
     np.testing.assert_allclose(np.polyval([slope, offset], values), places, atol=0.1)
-    assert visqol.count('<circle') == 2
+    assert centroid.count('<circle') == 3
 
 
 def test_equal_values_can_be_plotted():
-    plot = listening.make_plots({'one': {'a': {'mel': 0.5}, 'b': {'mel': 0.5}}})
+    plot = make_plots({'one': {'a': {'mel': 0.5}, 'b': {'mel': 0.5}}})
     assert plot.count('<circle') == 2
     assert 'nan' not in plot
 
 
 def test_a_page_needs_no_figures(clips, tmp_path):
-    page = listening.write_page(tmp_path, clips[1:], {}, 'title').read_text()
+    page = write_page(tmp_path, clips[1:], {}, 'title').read_text()
     assert '<table id="table">' not in page
     assert 'svg role' not in page
 
@@ -191,7 +200,7 @@ def test_a_page_needs_no_figures(clips, tmp_path):
 def test_thirty_clips_of_ten_seconds_take_less_than_60_megabytes(tmp_path):
     sound = 0.5 * make_music(10, channels=2)
     clip = Comparison('a', RATE, sound, {'one': sound, 'two': 0.9 * sound})
-    size = listening.write_page(tmp_path, [clip], {}, 'title').stat().st_size
+    size = write_page(tmp_path, [clip], {}, 'title').stat().st_size
     assert 30 * size < 60e6
 
 
@@ -200,7 +209,7 @@ def test_a_page_that_does_not_fit_on_the_disk_leaves_nothing(clips, tmp_path):
         largest_file(50_000),
         pytest.raises(InputError, match=r'index\.html cannot be written \(File too large\)'),
     ):
-        listening.write_page(tmp_path / 'new', clips, {}, 'title')
+        write_page(tmp_path / 'new', clips, {}, 'title')
     assert not list(tmp_path.iterdir())
 
 
@@ -208,11 +217,11 @@ def test_a_page_that_does_not_fit_on_the_disk_leaves_nothing(clips, tmp_path):
 def test_a_rate_that_browsers_do_not_know_is_refused(clips, tmp_path, rate):
     odd = [dataclasses.replace(clips[0], sample_rate=rate)]
     with pytest.raises(InputError, match=f'clips of {rate} Hz do not play in every browser: resam'):
-        listening.write_page(tmp_path / 'new', odd, {}, 'title')
+        write_page(tmp_path / 'new', odd, {}, 'title')
     assert not list(tmp_path.iterdir())
 
 
 def test_clips_must_fit_together(tmp_path):
     with pytest.raises(InputError, match='no clips to listen to'):
-        listening.write_page(tmp_path / 'new', [], {}, 'title')
+        write_page(tmp_path / 'new', [], {}, 'title')
     assert not list(tmp_path.iterdir())
