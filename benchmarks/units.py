@@ -200,5 +200,5 @@ class Units:
 
 
 def note(text: str) -> None:
-    """Tells the user how far it is."""
+    """Prints a line of progress."""
     print(text, file=sys.stderr, flush=True)

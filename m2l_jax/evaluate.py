@@ -7,7 +7,8 @@
 Cuts each file of --input, the bundled held-out music if not given, into pieces of --seconds. Prints
 a table of each model's means with their intervals of 95 % (bootstrap over pieces), and writes
 `report.json` with all figures, null where not finite, `clips.csv` with a row for each piece and
-model, and the first --media pieces as WAV, original and reconstruction, and as pictures.
+model, the first --media pieces as WAV, original and reconstruction, and as pictures, and
+`index.html`, a page that plays these pieces and all models' reconstructions, openly and blind.
 `untrained` is the same model untrained, `shaped noise` noise with the average spectrum of each
 piece, the baseline: a useful model has a smaller mel distance. `by_noise_level` shows how much the
 latents are used: `latent_gain` is the error with another crop's latents over that with its own.
@@ -39,6 +40,9 @@ _SEED = command.define_seed('Of the decoding noise, and of the untrained model.'
 _SEEDS = flags.DEFINE_integer(
     'seeds', 1, 'Decodings of each piece, each from other noise.', lower_bound=1
 )
+_WEBMUSHRA = flags.DEFINE_bool(
+    'webmushra', False, 'Write the pieces of --media as a blind test for webMUSHRA too.'
+)
 flags.mark_flags_as_required(['checkpoint', 'output'])
 
 
@@ -58,6 +62,7 @@ def main() -> None:
         denoising_steps=_STEPS.value,
         seed=_SEED.value,
         seeds=_SEEDS.value,
+        webmushra=_WEBMUSHRA.value,
     )
     print(describe_report(report))
 

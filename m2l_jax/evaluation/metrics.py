@@ -4,12 +4,12 @@ They read signals block by block, so that memory does not grow with their length
 """
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from m2l_jax.evaluation import spectra
+from m2l_jax.evaluation.loudness import integrated_loudness
 from m2l_jax.evaluation.spectra import HOP, WINDOW, hann, level_blocks, mel_filters, power_blocks
 from m2l_jax.interface.errors import InputError
 
@@ -34,7 +34,6 @@ class Metric:
       digits: after the decimal point.
       higher_is_better: False for a distance.
       signed: True for a bias, whose best figure is 0.
-      package: that must be installed, from the extra `evaluate`.
     """
 
     function: Callable[[np.ndarray, np.ndarray, int], float]
@@ -43,12 +42,6 @@ class Metric:
     digits: int = 3
     higher_is_better: bool = False
     signed: bool = False
-    package: str = ''
-
-    @property
-    def installed(self) -> bool:
-        """True if the package that it needs, if any, is there."""
-        return not self.package or importlib.util.find_spec(self.package) is not None
 
     @property
     def heading(self) -> str:
@@ -165,20 +158,15 @@ def spectral_centroid_bias(original: np.ndarray, estimate: np.ndarray, sample_ra
 def loudness_bias(original: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
     """Integrated loudness of the estimate above the original's in LU (ITU-R BS.1770-4).
 
-    Needs pyloudnorm. nan for less than 0.4 s, and if one of them is below the gate of -70 LUFS.
+    nan if one of them is below the gate of -70 LUFS.
 
     Args:
       original, estimate: `[channels, samples]`, the same shape.
       sample_rate: in Hz.
     """
-    import pyloudnorm
-
     _check_pair(original, estimate)
-    meter = pyloudnorm.Meter(sample_rate)
-    if original.shape[-1] < meter.block_size * sample_rate:
-        return float('nan')
-    before, after = (meter.integrated_loudness(np.float64(x).T) for x in (original, estimate))
-    return float(after - before) if np.isfinite([before, after]).all() else float('nan')
+    before, after = (integrated_loudness(x, sample_rate) for x in (original, estimate))
+    return after - before if np.isfinite([before, after]).all() else float('nan')
 
 
 def log_spectral_distance(original: np.ndarray, estimate: np.ndarray) -> float:
@@ -278,7 +266,7 @@ METRICS = {
 ALL_METRICS = METRICS | {
     'snr': Metric(lambda x, y, _: snr(x, y), 'SNR', 'dB', 2, higher_is_better=True),
     'centroid': Metric(spectral_centroid_bias, 'spectral-centroid bias', 'Hz', 0, signed=True),
-    'loudness': Metric(loudness_bias, 'loudness bias', 'LU', 2, signed=True, package='pyloudnorm'),
+    'loudness': Metric(loudness_bias, 'loudness bias', 'LU', 2, signed=True),
 }
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import functools
 import logging
 import os
 import pathlib
@@ -18,6 +19,10 @@ from m2l_jax.consistency.keys import random_key
 from m2l_jax.evaluation import metrics, noise_bins, statistics
 from m2l_jax.evaluation.baselines import shaped_noise
 from m2l_jax.evaluation.clips import Clip, cut_clips, cut_crops
+from m2l_jax.evaluation.listening.figures import Figures
+from m2l_jax.evaluation.listening.page import write_page
+from m2l_jax.evaluation.listening.stimuli import Comparison
+from m2l_jax.evaluation.listening.webmushra import write_webmushra
 from m2l_jax.evaluation.reconstruction import Reconstruction, reconstruct
 from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
@@ -54,8 +59,9 @@ def evaluate(
     denoising_steps: int = 1,
     seed: int = 0,
     seeds: int = 1,
+    webmushra: bool = False,
 ) -> dict[str, Any]:
-    """Writes `report.json`, `clips.csv`, and some pieces as WAV and PNG, into `output`.
+    """Writes `report.json`, `clips.csv`, and some pieces to listen to, into `output`.
 
     Args:
       checkpoint: the model, as `EncoderDecoder` takes it.
@@ -63,10 +69,11 @@ def evaluate(
       output: folder; made if missing.
       against: other models to measure in the same way; `RELEASED` for the authors' weights.
       seconds: of each piece.
-      media: pieces to write.
+      media: pieces to write as WAV and PNG, and on a page, `index.html`, beside all models.
       denoising_steps: evaluations of the model in decoding.
       seed: of the decoding noise, and of the untrained model.
       seeds: decodings of each piece, from noise of `seed`, `seed` + 1, …; figures are their means.
+      webmushra: write the pieces as a blind test for webMUSHRA too, into `webmushra`.
 
     Returns:
       The report. Its `systems` have, by name, `clips` with the figures of each piece, their `mean`,
@@ -80,25 +87,26 @@ def evaluate(
     codec = codecs[checkpoint]
     rate = codec.config.spectrogram.sample_rate
     clips, left_out, skipped = cut_clips(inputs, rate, seconds)
-    chosen = {name: metric for name, metric in metrics.ALL_METRICS.items() if metric.installed}
     codecs[UNTRAINED] = codec.with_params(
         compute_once(lambda: codec.model.init_params(random_key(seed)))
     )
-    systems = {}
+    systems: dict[str, Any] = {}
+    sounds: list[dict[str, np.ndarray]] = [{} for _ in clips[:media]]
     with new_folder(output) as folder:
 
-        def write(number: int, result: Reconstruction) -> None:
-            if number < media:
+        def take(name: str, number: int, result: Reconstruction) -> None:
+            if number < len(sounds) and name != UNTRAINED:
+                sounds[number][name] = result.waveform
+            if number < len(sounds) and name == checkpoint:
                 result.write(folder)
 
         for name, each in codecs.items():
-            taken = write if name == checkpoint else _leave
-            options = denoising_steps, range(seed, seed + seeds), taken
-            systems[name] = _measure(each, clips, name, chosen, *options)
+            options = denoising_steps, range(seed, seed + seeds), functools.partial(take, name)
+            systems[name] = _measure(each, clips, name, *options)
             if name != UNTRAINED:
                 systems[name]['by_noise_level'] = measure_noise_levels(each, clips)
         noise = [
-            metrics.measure(clip.waveform, shaped_noise(clip.waveform), rate, chosen)
+            metrics.measure(clip.waveform, shaped_noise(clip.waveform), rate, metrics.ALL_METRICS)
             for clip in clips
         ]
         systems[SHAPED_NOISE] = _summarise(clips, [noise])
@@ -108,17 +116,14 @@ def evaluate(
             'seeds': list(range(seed, seed + seeds)),
             'seconds': seconds,
             'systems': systems,
-            'metrics': {name: metric.heading for name, metric in chosen.items()},
-            'not_measured': {
-                metric.label: f"{metric.package} is missing: pip install 'm2l_jax[evaluate]'"
-                for name, metric in metrics.ALL_METRICS.items()
-                if name not in chosen
-            },
+            'metrics': {name: metric.heading for name, metric in metrics.ALL_METRICS.items()},
             'left_out': dataclasses.asdict(left_out),
             'skipped': skipped,
         }
         write_json(folder / 'report.json', report)
-        _write_csv(folder / 'clips.csv', systems, list(chosen))
+        _write_csv(folder / 'clips.csv', systems, list(metrics.ALL_METRICS))
+        figures = {name: system['clips'] for name, system in systems.items()}
+        _write_listening(folder, clips, sounds, rate, figures, webmushra)
     return report
 
 
@@ -136,7 +141,6 @@ def describe_report(report: dict[str, Any]) -> str:
         ]
         rows.append((label, *('' if value is None else f'{value:.4g}' for value in values)))
     lines = [format_table(rows), 'In brackets: the interval of 95 % of the mean over pieces.']
-    lines += [f'not measured: {name}: {reason}' for name, reason in report['not_measured'].items()]
     lines += [f'skipped: {reason}' for reason in report['skipped'].values()]
     return '\n'.join(filter(None, (*lines, LeftOut(**report['left_out']).describe())))
 
@@ -192,7 +196,6 @@ def _measure(
     codec: EncoderDecoder,
     clips: Sequence[Clip],
     name: str,
-    chosen: Mapping[str, metrics.Metric],
     denoising_steps: int,
     seeds: Sequence[int],
     take: Callable[[int, Reconstruction], None],
@@ -204,7 +207,7 @@ def _measure(
         for seed in seeds:
             figures.append([])
             for number, clip in enumerate(clips):
-                result = reconstruct(codec, clip, denoising_steps, seed, chosen)
+                result = reconstruct(codec, clip, denoising_steps, seed, metrics.ALL_METRICS)
                 figures[-1].append(result.figures)
                 seconds.append(result.seconds / clip.waveform.size)
                 if seed == seeds[0]:
@@ -218,10 +221,6 @@ def _measure(
         'times_real_time': float(1 / (np.median(seconds) * rate)),
         'kilobits_a_second': _LATENT_BITS * config.latent_channels * rate / per_latent / 1000,
     }
-
-
-def _leave(number: int, result: Reconstruction) -> None:
-    """Takes a reconstruction and writes nothing."""
 
 
 def _summarise(
@@ -244,6 +243,31 @@ def _summarise(
             for number, clip in enumerate(clips)
         },
     }
+
+
+def _write_listening(
+    folder: pathlib.Path,
+    clips: Sequence[Clip],
+    sounds: Sequence[Mapping[str, np.ndarray]],
+    rate: int,
+    figures: Figures,
+    webmushra: bool,
+) -> None:
+    """Writes the page, and the test for webMUSHRA if wanted, of the first clips' sounds."""
+    heard = [
+        Comparison(clip.name, rate, clip.waveform, made)
+        for clip, made in zip(clips, sounds, strict=False)
+        if len(clip.waveform) <= 2
+    ]
+    if len(heard) < len(sounds):
+        _logger.warning(
+            '%d pieces of more than two channels are not on the page', len(sounds) - len(heard)
+        )
+    if heard:
+        title = 'Reconstructions by ' + ', '.join(sounds[0])
+        write_page(folder, heard, figures, title)
+        if webmushra:
+            write_webmushra(folder / 'webmushra', heard, title)
 
 
 def _write_csv(path: pathlib.Path, systems: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -198,7 +198,7 @@ def test_evaluate_reports_each_piece_and_the_untrained_model(tmp_path):
     assert report['seeds'] == [3]
     written = {path.name for path in (tmp_path / 'out').iterdir()}
     pieces = {'00_a_00.wav', '00_a_00.original.wav', '00_a_00.png'}
-    assert written == {'report.json', 'clips.csv', *pieces}
+    assert written == {'report.json', 'clips.csv', 'index.html', *pieces}
     assert 'measuring 2 pieces with untrained' in result.stderr
     assert 'measuring errors at 8 noise levels' in result.stderr
     assert_told(run('evaluate', *flags, '--seconds=0.01'), 'pieces of 0.01 s are too short')

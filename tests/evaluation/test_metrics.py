@@ -6,7 +6,6 @@ import pytest
 from m2l_jax.evaluation import metrics, spectra
 from m2l_jax.evaluation.baselines import shaped_noise
 from m2l_jax.evaluation.metrics import (
-    ALL_METRICS,
     log_spectral_distance,
     loudness_bias,
     measure,
@@ -54,11 +53,9 @@ def test_centroid_of_sines_is_their_frequency():
     assert np.isnan(spectral_centroid_bias(low, 0 * low, 44_100))
 
 
-@pytest.mark.skipif(not ALL_METRICS['loudness'].installed, reason='pyloudnorm is not installed')
 def test_loudness_of_a_gain_is_the_gain():
     music = make_music(1.0, channels=2)
     assert loudness_bias(music, music / 2, 44_100) == pytest.approx(-6.0206, abs=1e-3)
-    assert np.isnan(loudness_bias(music[:, :10_000], music[:, :10_000], 44_100))
     assert np.isnan(loudness_bias(music, 0 * music, 44_100))
 
 

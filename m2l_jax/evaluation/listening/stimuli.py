@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from m2l_jax.evaluation.listening.loudness import integrated_loudness
+from m2l_jax.evaluation.loudness import integrated_loudness
 from m2l_jax.evaluation.metrics import LEAST_SAMPLES
 from m2l_jax.interface.errors import InputError
 

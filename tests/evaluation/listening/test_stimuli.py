@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from m2l_jax.evaluation.listening import stimuli
-from m2l_jax.evaluation.listening.loudness import integrated_loudness
+from m2l_jax.evaluation.loudness import integrated_loudness
 from m2l_jax.interface.errors import InputError
 from tests.conftest import make_music
 

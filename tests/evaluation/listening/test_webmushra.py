@@ -3,9 +3,9 @@ import pytest
 import soundfile
 import yaml
 
-from m2l_jax.evaluation.listening.loudness import integrated_loudness
 from m2l_jax.evaluation.listening.stimuli import Comparison
 from m2l_jax.evaluation.listening.webmushra import write_webmushra
+from m2l_jax.evaluation.loudness import integrated_loudness
 from m2l_jax.interface.errors import InputError
 from tests.conftest import largest_file, make_music
 
