@@ -57,6 +57,9 @@ def test_codec_by_the_gpu_command_where_another_part_fails(tmp_path):
         'package eager autocast, batch 1',
         'package eager autocast, batch 2',
     }
+    # So small a model of ours has few products in bfloat16, and none on some processors.
+    ours = decibels.pop('ours bfloat16, batch 2')
+    assert ours is None or ours > 20
     assert all(20 < value < 70 for value in decibels.values())
     assert 'over default' in printed
 
