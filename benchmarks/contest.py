@@ -155,7 +155,7 @@ def snr(figures: Figures, name: str) -> float | str:
 
 
 def failures(precisions: Mapping[str, Figures]) -> Iterator[str]:
-    """What could not be measured."""
+    """Descriptions of matches that could not be held."""
     for name, figures in precisions.items():
         if 'failed' in figures:
             yield f'{name}: {figures["failed"]}'

@@ -69,7 +69,7 @@ class OurCodec(_Ours):
         return time.perf_counter() - begin
 
     def latents(self) -> np.ndarray | None:
-        """What it encoded last, `[rows, 64, frames]`."""
+        """The last encoded latents, `[rows, 64, frames]`."""
         return self._encoded
 
 

@@ -136,7 +136,7 @@ class PackageCodec(_Package):
         return time.perf_counter() - begin
 
     def latents(self) -> np.ndarray | None:
-        """What it encoded last, `[rows, 64, frames]`; in the plain style without TensorFloat-32."""
+        """The last encoded latents, `[rows, 64, frames]`; plain ones without TensorFloat-32."""
         if self._encoded is None:
             return None
         if self._device == 'cuda' and self._style == Style():

@@ -47,7 +47,7 @@ class Way:
 
     @property
     def process(self) -> tuple[Any, ...]:
-        """What ways have in common that can share a process."""
+        """The key of ways that can share a process."""
         return self.make, self.options
 
     def start(self, budget: float | None = None) -> Remote:

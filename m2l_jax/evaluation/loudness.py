@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pyloudnorm
 
+MOST_CHANNELS = 5
 _BLOCK_SECONDS = 0.4
 
 
@@ -14,7 +15,7 @@ def integrated_loudness(waveform: np.ndarray, sample_rate: int) -> float:
     A signal shorter than a block of 0.4 s is one block.
 
     Args:
-      waveform: `[channels, samples]`, up to five channels.
+      waveform: `[channels, samples]`, of `MOST_CHANNELS` at most.
       sample_rate: in Hz.
     """
     block = min(_BLOCK_SECONDS, (waveform.shape[-1] - 1) / sample_rate)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from m2l_jax.evaluation import spectra
-from m2l_jax.evaluation.loudness import integrated_loudness
+from m2l_jax.evaluation.loudness import MOST_CHANNELS, integrated_loudness
 from m2l_jax.evaluation.spectra import HOP, WINDOW, hann, level_blocks, mel_filters, power_blocks
 from m2l_jax.interface.errors import InputError
 
@@ -158,13 +158,16 @@ def spectral_centroid_bias(original: np.ndarray, estimate: np.ndarray, sample_ra
 def loudness_bias(original: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
     """Integrated loudness of the estimate above the original's in LU (ITU-R BS.1770-4).
 
-    nan if one of them is below the gate of -70 LUFS.
+    nan if one of them is below the gate of -70 LUFS, and for more than five channels, which the
+    recommendation does not weigh.
 
     Args:
       original, estimate: `[channels, samples]`, the same shape.
       sample_rate: in Hz.
     """
     _check_pair(original, estimate)
+    if len(original) > MOST_CHANNELS:
+        return float('nan')
     before, after = (integrated_loudness(x, sample_rate) for x in (original, estimate))
     return after - before if np.isfinite([before, after]).all() else float('nan')
 

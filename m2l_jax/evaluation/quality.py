@@ -20,7 +20,7 @@ from m2l_jax.evaluation import metrics, noise_bins, statistics
 from m2l_jax.evaluation.baselines import shaped_noise
 from m2l_jax.evaluation.clips import Clip, cut_clips, cut_crops
 from m2l_jax.evaluation.listening.figures import Figures
-from m2l_jax.evaluation.listening.page import write_page
+from m2l_jax.evaluation.listening.page import is_playable, write_page
 from m2l_jax.evaluation.listening.stimuli import Comparison
 from m2l_jax.evaluation.listening.webmushra import write_webmushra
 from m2l_jax.evaluation.reconstruction import Reconstruction, reconstruct
@@ -83,6 +83,8 @@ def evaluate(
     Raises:
       InputError: if a model or the audio cannot be read, or a model gives NaN.
     """
+    if webmushra and not media:
+        raise InputError('--webmushra writes the pieces of --media, which is 0: raise it')
     codecs = _open_models(checkpoint, against)
     codec = codecs[checkpoint]
     rate = codec.config.spectrogram.sample_rate
@@ -178,9 +180,11 @@ def measure_noise_levels(
 
 def _open_models(checkpoint: str, against: Sequence[str]) -> dict[str, EncoderDecoder]:
     """The models by the names that they were given."""
-    codecs: dict[str, EncoderDecoder] = {}
-    for name in (checkpoint, *against):
-        if name in codecs or name in (UNTRAINED, SHAPED_NOISE):
+    if checkpoint in (UNTRAINED, SHAPED_NOISE):
+        raise InputError(f'--checkpoint={checkpoint} is the name of a baseline: use ./{checkpoint}')
+    codecs = {checkpoint: EncoderDecoder(checkpoint)}
+    for name in against:
+        if name in (*codecs, UNTRAINED, SHAPED_NOISE):
             raise InputError(f'--against={name}: that is measured already: name each model once')
         codecs[name] = EncoderDecoder(None if name == RELEASED else name)
         rate, first = (codecs[each].config.spectrogram.sample_rate for each in (name, checkpoint))
@@ -263,11 +267,15 @@ def _write_listening(
         _logger.warning(
             '%d pieces of more than two channels are not on the page', len(sounds) - len(heard)
         )
-    if heard:
-        title = 'Reconstructions by ' + ', '.join(sounds[0])
+    if not heard:
+        return
+    title = 'Reconstructions by ' + ', '.join(sounds[0])
+    if is_playable(rate):
         write_page(folder, heard, figures, title)
-        if webmushra:
-            write_webmushra(folder / 'webmushra', heard, title)
+    else:
+        _logger.warning('there is no page: browsers do not play %d Hz', rate)
+    if webmushra:
+        write_webmushra(folder / 'webmushra', heard, title)
 
 
 def _write_csv(path: pathlib.Path, systems: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -57,6 +57,7 @@ def test_loudness_of_a_gain_is_the_gain():
     music = make_music(1.0, channels=2)
     assert loudness_bias(music, music / 2, 44_100) == pytest.approx(-6.0206, abs=1e-3)
     assert np.isnan(loudness_bias(music, 0 * music, 44_100))
+    assert np.isnan(loudness_bias(np.tile(music, (3, 1)), np.tile(music, (3, 1)), 44_100))
 
 
 def test_log_spectral_distance_of_a_gain_is_the_gain():

@@ -219,6 +219,28 @@ def test_a_model_is_measured_once(models, tmp_path):
     model = str(models / 'a.safetensors')
     with pytest.raises(InputError, match='that is measured already: name each model once'):
         evaluate(model, 'a.wav', tmp_path / 'out', against=[model])
+    with pytest.raises(InputError, match=r'is the name of a baseline: use \./untrained'):
+        evaluate('untrained', 'a.wav', tmp_path / 'out')
+    with pytest.raises(InputError, match='--webmushra writes the pieces of --media, which is 0'):
+        evaluate(model, 'a.wav', tmp_path / 'out', media=0, webmushra=True)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_what_no_browser_plays_is_measured_without_a_page(tmp_path, without_levels, caplog):
+    """Six channels, at a rate too high."""
+    spectrogram = dataclasses.replace(small_model.CONFIG.spectrogram, sample_rate=192_000)
+    config = dataclasses.replace(small_model.CONFIG, spectrogram=spectrogram)
+    model = tmp_path / 'model.safetensors'
+    save_torch_model(model, config, small_model.random_params())
+    for name, channels in (('a', 1), ('b', 6)):
+        music = make_music(0.3, 192_000, channels=channels)
+        soundfile.write(tmp_path / f'{name}.wav', music.T, 192_000)
+    report = evaluate(str(model), str(tmp_path), tmp_path / 'out', seconds=0.25, media=2)
+    assert report['systems'][str(model)]['counted']['mel'] == 2
+    assert report['systems'][str(model)]['counted']['loudness'] == 1
+    assert not (tmp_path / 'out' / 'index.html').exists()
+    assert '1 pieces of more than two channels are not on the page' in caplog.messages
+    assert 'there is no page: browsers do not play 192000 Hz' in caplog.messages
 
 
 def test_models_of_other_rates_are_not_compared(tmp_path):

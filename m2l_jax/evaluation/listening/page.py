@@ -62,7 +62,7 @@ def write_page(
     """
     check_comparisons(clips)
     rate = clips[0].sample_rate
-    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+    if not is_playable(rate):
         raise InputError(
             f'clips of {rate} Hz do not play in every browser: resample them to a rate from '
             f'{_LOWEST_RATE} to {_HIGHEST_RATE} Hz'
@@ -102,6 +102,11 @@ def _fill_template(clips: Sequence[Comparison], figures: Figures, title: str) ->
         ),
     }
     return re.sub(r'\{\{(\w+)\}\}', lambda match: parts[match[1]], _asset('page.html'))
+
+
+def is_playable(sample_rate: int) -> bool:
+    """True for a rate in Hz that every browser decodes to."""
+    return _LOWEST_RATE <= sample_rate <= _HIGHEST_RATE
 
 
 def _asset(name: str) -> str:

@@ -103,7 +103,7 @@ class Heard:
 
     @property
     def pitch(self):
-        """Of the sweep, in Hz."""
+        """The sweep's pitch in Hz."""
         return 8 * np.argmax(self.spectrum[: 4000 // 8])
 
     def has(self, hertz):
@@ -176,7 +176,7 @@ def test_a_click_on_a_spectrogram_plays_it_from_there(page):
 
 
 def test_switching_leaves_no_gap(browser, tmp_path):
-    """Of equal sounds, a switch changes nothing: the sine goes on, sample by sample."""
+    """A switch between equal sounds changes nothing: the sine goes on, sample by sample."""
     time = np.arange(RATE * SECONDS) / RATE
     sine = 0.3 * np.sin(2 * np.pi * 997 * time)[None].astype(np.float32)
     clip = Comparison('a', RATE, sine, {'half': 0.5 * sine, 'same': sine})
