@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-import pyloudnorm
 
 MOST_CHANNELS = 5
 _BLOCK_SECONDS = 0.4
@@ -18,6 +17,8 @@ def integrated_loudness(waveform: np.ndarray, sample_rate: int) -> float:
       waveform: `[channels, samples]`, of `MOST_CHANNELS` at most.
       sample_rate: in Hz.
     """
+    import pyloudnorm  # imports SciPy's signals, which training and first use need not wait for
+
     block = min(_BLOCK_SECONDS, (waveform.shape[-1] - 1) / sample_rate)
     # The default filters are 0.05 dB off at 44.1 kHz.
     meter = pyloudnorm.Meter(sample_rate, filter_class='DeMan', block_size=block)
