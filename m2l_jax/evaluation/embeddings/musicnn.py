@@ -17,27 +17,26 @@ from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError, first_line
 
 SAMPLE_RATE = 16_000
-CHECKPOINTS = ('MSD_musicnn', 'MTT_musicnn', 'MSD_vgg', 'MTT_vgg')
+CHECKPOINTS = ('MSD_musicnn', 'MTT_musicnn')
 PATCH_FRAMES = 187  # 3 s, as in training
 HOP_FRAMES = 62  # 1 s
 
 _WINDOW, _HOP, _BANDS = 512, 256, 96
 _COMPRESSION = 10_000
 _VARIANCE_FLOOR = 1e-3  # of TensorFlow's batch normalisation
-_INSTALL = 'pip install --no-deps musicnn==0.1.0'
+INSTALL = 'pip install --no-deps musicnn==0.1.0'
 
 Weights = Mapping[str, np.ndarray]
 
 
 class Musicnn:
-    """A network with its weights, which embeds patches of 3 s.
+    """A network with its weights, which embeds patches of 3 s by its penultimate layer.
 
-    The musicnn networks give their penultimate layer, 200 numbers, the VGGs their last pooled
-    layer, 256. The package computes its input in float16, which overflows for loud audio; here it
-    is float32.
+    The package computes the input in float16, which overflows for loud audio; here it is float32.
 
     Args:
-      checkpoint: one of `CHECKPOINTS`; of the Million Song Dataset (MSD) or MagnaTagATune (MTT).
+      checkpoint: one of `CHECKPOINTS`, trained on the Million Song Dataset (MSD) or MagnaTagATune
+        (MTT).
       hop_frames: of 16 ms, from a patch to the next.
 
     Raises:
@@ -49,14 +48,13 @@ class Musicnn:
         self.sample_rate = SAMPLE_RATE
         self._hop = hop_frames
         self._weights = read_weights(checkpoint)
-        self._network = embed_vgg if checkpoint.endswith('vgg') else embed_musicnn
 
     @standard_jax()
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
-        """Embeds `[samples]` at 16 kHz: `[patches, 200 or 256]`, float32."""
+        """Embeds `[samples]` at 16 kHz: `[patches, 200]`, float32."""
         patches = cut_patches(log_mel(waveform), self._hop)
         # One at a time: memory is of a patch, and all lengths share a program.
-        return np.concatenate([self._network(self._weights, patch[None]) for patch in patches])
+        return np.concatenate([embed_patches(self._weights, patch[None]) for patch in patches])
 
 
 def is_installed() -> bool:
@@ -68,7 +66,7 @@ def read_weights(checkpoint: str) -> dict[str, np.ndarray]:
     """The tensors of a network by TensorFlow's names, without its optimiser's."""
     found = importlib.util.find_spec('musicnn')
     if found is None:
-        raise InputError(f'the weights of musicnn are not installed: {_INSTALL}')
+        raise InputError(f'the weights of musicnn are not installed: {INSTALL}')
     import tensorflow as tf  # takes seconds
 
     folder = pathlib.Path(next(iter(found.submodule_search_locations)), checkpoint)
@@ -77,7 +75,7 @@ def read_weights(checkpoint: str) -> dict[str, np.ndarray]:
         names = reader.get_variable_to_shape_map()
         return {name: reader.get_tensor(name) for name in names if 'Adam' not in name}
     except (tf.errors.OpError, ValueError) as error:
-        raise InputError(f'{folder} has no weights: {_INSTALL}: {first_line(error)}') from error
+        raise InputError(f'{folder} has no weights: {INSTALL}: {first_line(error)}') from error
 
 
 def log_mel(waveform: np.ndarray) -> np.ndarray:
@@ -97,8 +95,8 @@ def cut_patches(frames: np.ndarray, hop: int) -> np.ndarray:
 
 
 @jax.jit
-def embed_musicnn(weights: Weights, patches: jax.Array) -> jax.Array:
-    """Penultimate layer of a musicnn, `[N, T, 96]` to `[N, 200]`."""
+def embed_patches(weights: Weights, patches: jax.Array) -> jax.Array:
+    """Penultimate layer of the network, `[N, T, 96]` to `[N, 200]`."""
     normalise = functools.partial(_normalise, weights)
     convolve = functools.partial(_convolve, weights)
     image = normalise(0, patches[..., None])  # [N, T, 96, 1]
@@ -119,18 +117,6 @@ def embed_musicnn(weights: Weights, patches: jax.Array) -> jax.Array:
     pooled = normalise(9, pooled.reshape(len(pooled), -1))
     dense = jnp.matmul(pooled, weights['dense/kernel'], precision='highest')
     return normalise(10, jax.nn.relu(dense + weights['dense/bias']))
-
-
-@jax.jit
-def embed_vgg(weights: Weights, patches: jax.Array) -> jax.Array:
-    """Last pooled layer of a VGG, `[N, 187, 96]` to `[N, 256]`."""
-    image = _normalise(weights, 0, patches[..., None])
-    pools = [((4, 1), 2), ((2, 2), 2), ((2, 2), 2), ((2, 2), 2), ((4, 4), 4)]
-    for number, (window, stride) in enumerate(pools, 1):
-        image = _normalise(weights, number, _convolve(weights, f'{number}CNN', image, 'SAME'))
-        shape, strides = (1, *window, 1), (1, stride, stride, 1)
-        image = jax.lax.reduce_window(image, -jnp.inf, jax.lax.max, shape, strides, 'VALID')
-    return image.reshape(len(image), -1)
 
 
 def _convolve(weights: Weights, name: str, image: jax.Array, padding) -> jax.Array:
