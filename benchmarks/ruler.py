@@ -31,7 +31,7 @@ _INPUT = flags.DEFINE_string(
     'input', 'm2l_jax/assets/heldout', 'Audio file or folder; several with commas between.'
 )
 _SECONDS = command.define_finite_float('seconds', 10.0, 'Of each piece.')
-_EVERY = flags.DEFINE_integer('every', 1, 'Takes each so many-th piece.', lower_bound=1)
+_EVERY = flags.DEFINE_integer('every', 1, 'Measure one of so many pieces.', lower_bound=1)
 _PROCESSES = flags.DEFINE_integer(
     'processes', None, 'That degrade and measure; as many as cores if not given.', lower_bound=0
 )
@@ -50,7 +50,7 @@ def main() -> None:
     metrics, left_out = find_available(ALL_METRICS)
     processes = core_count() if _PROCESSES.value is None else _PROCESSES.value
     found = examine_all(clips, list(metrics), _EMBEDDINGS.value, processes)
-    figures = mean_figures(found, list(metrics)) | distances(found, _EMBEDDINGS.value)
+    figures = mean_figures(found, list(metrics)) | distances(found)
     coded = describe_coded(found)
     result = {
         'input': f'{len(clips)} pieces of {_SECONDS.value:g} s',
@@ -96,7 +96,7 @@ def mean_figures(found: Mapping[str, Sequence[Examined]], metrics: Sequence[str]
     }
 
 
-def distances(found: Mapping[str, Sequence[Examined]], embeddings: Sequence[str]) -> Figures:
+def distances(found: Mapping[str, Sequence[Examined]]) -> Figures:
     """Fréchet and kernel distances of each degradation from the original."""
     figures: Figures = {}
     for embedding in found['original'][0].embeddings:
