@@ -188,7 +188,7 @@ def test_an_unknown_name_is_refused_in_a_line_that_lists_all(module, argument, n
 @pytest.mark.parametrize('name', ['frequency_scaling', 'cross_connections'])
 def test_ablated_models_are_not_written_for_the_pytorch_package(name, tiny_config, tmp_path):
     config = tiny_config.__class__(**{**vars(tiny_config), name: False})
-    message = f'the PyTorch package has no model with model.{name}=False: it cannot be converted'
+    message = f'the PyTorch package has no model with model.{name}=False: write a folder instead'
     with pytest.raises(InputError, match=message):
         save_torch_model(tmp_path / 'model.pt', config, {})
 

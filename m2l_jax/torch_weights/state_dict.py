@@ -74,7 +74,7 @@ def _check_representable(config: ModelConfig) -> None:
     for name in ('frequency_scaling', 'cross_connections'):
         if not getattr(config, name):
             raise InputError(
-                f'the PyTorch package has no model with model.{name}=False: it cannot be converted'
+                f'the PyTorch package has no model with model.{name}=False: write a folder instead'
             )
     if config.encoder_blocks != config.decoder_blocks:
         raise InputError(
