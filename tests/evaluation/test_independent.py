@@ -18,14 +18,8 @@ RATE = 48_000
 PAIRS = 50
 
 # Of ITU-R BS.1770-4, tables 1 and 2, at 48 kHz.
-SHELF = [
-    1.53512485958697,
-    -2.69169618940638,
-    1.19839281085285,
-    1,
-    -1.69065929318241,
-    0.73248077421585,
-]
+SHELF = [1.53512485958697, -2.69169618940638, 1.19839281085285]
+SHELF += [1, -1.69065929318241, 0.73248077421585]
 HIGH_PASS = [1, -2, 1, 1, -1.99004745483398, 0.99007225036621]
 
 
@@ -63,7 +57,7 @@ def test_metrics_are_those_of_auraloss(name, pairs):
         x, y = (torch.from_numpy(signal)[:, None, None] for signal in (original, estimate))
         return np.mean([sign * float(loss(b, a)) for a, b in zip(x, y, strict=True)])
 
-    agree(ours, theirs, pairs)
+    agree(ours, theirs, [[signal[:, :6000] for signal in pair] for pair in pairs])  # quick
 
 
 def test_a_scaled_copy_has_an_si_sdr_above_100_db(pairs):

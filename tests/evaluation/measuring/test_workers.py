@@ -81,10 +81,16 @@ def test_a_process_that_is_killed_is_named():
 
 
 def test_processes_end_with_work_half_done():
-    with pytest.raises(KeyboardInterrupt), Workers(2) as workers:
-        pids = [workers.submit(os.getpid).result() for _ in range(4)]
-        workers.submit(time.sleep, 1000)
-        raise KeyboardInterrupt
+    pids = []
+
+    def interrupted():
+        with Workers(2) as workers:
+            pids.extend(workers.submit(os.getpid).result() for _ in range(4))
+            workers.submit(time.sleep, 1000)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert not any(map(is_alive, pids))
 
 
