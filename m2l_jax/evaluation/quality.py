@@ -11,10 +11,10 @@ import numpy as np
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.consistency.keys import random_key
-from m2l_jax.evaluation import metrics, noise_bins, statistics
+from m2l_jax.evaluation import metrics, noise_bins
 from m2l_jax.evaluation.baselines import shaped_noise
 from m2l_jax.evaluation.clips import Clip, cut_clips, cut_crops
-from m2l_jax.evaluation.measuring.systems import Take, Trial
+from m2l_jax.evaluation.measuring.systems import Take, Trial, ignore
 from m2l_jax.evaluation.measuring.workers import Workers, core_count
 from m2l_jax.evaluation.reporting.files import write_files
 from m2l_jax.interface.devices import compute_once
@@ -44,6 +44,7 @@ def evaluate(
     seed: int = 0,
     seeds: int = 1,
     webmushra: bool = False,
+    untrained: int = 5,
     processes: int | None = None,
 ) -> dict[str, Any]:
     """Writes `report.json`, `clips.csv`, and some pieces to listen to, into `output`.
@@ -59,6 +60,7 @@ def evaluate(
       seed: of the decoding noise, and of the untrained model.
       seeds: decodings of each piece, from noise of `seed`, `seed` + 1, …; figures are their means.
       webmushra: write the pieces as a blind test for webMUSHRA too, into `webmushra`.
+      untrained: pieces, evenly spaced, on which the model is measured untrained too; 0 for none.
       processes: compute the figures while this one decodes; 0 for none, and as many as cores if not
         given.
 
@@ -75,7 +77,6 @@ def evaluate(
     codecs = _open_models(checkpoint, against)
     rate = codecs[checkpoint].config.spectrogram.sample_rate
     clips, left_out, skipped = cut_clips(inputs, rate, seconds)
-    codecs[UNTRAINED] = _untrained(codecs[checkpoint], seed)
     available, left_out_metrics = metrics.find_available(metrics.ALL_METRICS)
     for reason in left_out_metrics.values():
         _logger.warning(reason)
@@ -88,19 +89,19 @@ def evaluate(
             for name, codec in codecs.items():
                 take = _keep_first(sounds.setdefault(name, []), media)
                 systems[name] = _measure_model(trial, name, codec, denoising_steps, take)
-            systems[SHAPED_NOISE] = _measure_noise(trial)
+                systems[name]['by_noise_level'] = measure_noise_levels(codec, clips)
+            baselines = _measure_baselines(trial, codecs[checkpoint], denoising_steps, untrained)
         report = {
             'checkpoint': checkpoint,
             'denoising_steps': denoising_steps,
             'seeds': list(trial.seeds),
             'seconds': seconds,
-            'systems': systems,
+            'systems': systems | baselines,
             'metrics': {name: metric.heading for name, metric in available.items()},
             'left_out_metrics': left_out_metrics,
             'left_out': dataclasses.asdict(left_out),
             'skipped': skipped,
         }
-        del sounds[UNTRAINED]
         write_files(folder, report, clips, sounds, rate, webmushra)
     return report
 
@@ -146,10 +147,6 @@ def _open_models(checkpoint: str, against: Sequence[str]) -> dict[str, EncoderDe
     return codecs
 
 
-def _untrained(codec: EncoderDecoder, seed: int) -> EncoderDecoder:
-    return codec.with_params(compute_once(lambda: codec.model.init_params(random_key(seed))))
-
-
 def _keep_first(sounds: list[np.ndarray], count: int) -> Take:
     def take(number: int, waveform: np.ndarray) -> None:
         if number < count:
@@ -159,29 +156,40 @@ def _keep_first(sounds: list[np.ndarray], count: int) -> Take:
 
 
 def _measure_model(
-    trial: Trial, name: str, codec: EncoderDecoder, denoising_steps: int, take: Take
+    trial: Trial, name: str, codec: EncoderDecoder, denoising_steps: int, take: Take = ignore
 ) -> dict[str, Any]:
     """A model's part of the report."""
-    config = codec.config
+    config, rate = codec.config, trial.sample_rate
 
     def reconstruct(waveform: np.ndarray, seed: int) -> np.ndarray:
         return codec.reconstruct(waveform, denoising_steps, seed)
 
     measured = trial.measure(name, reconstruct, take)
-    part = {} if name == UNTRAINED else {'by_noise_level': measure_noise_levels(codec, trial.clips)}
-    rate, per_latent = trial.sample_rate, config.samples_per_latent
+    latents_a_second = rate / config.samples_per_latent * config.latent_channels
     return {
         'model': codec.model_id,
         'config': config.record(),
-        **statistics.summarise([clip.name for clip in trial.clips], measured.wait()),
+        **measured.summarise(),
         'times_real_time': 1 / (measured.seconds * rate),
-        'kilobits_a_second': _LATENT_BITS * config.latent_channels * rate / per_latent / 1000,
-        **part,
+        'kilobits_a_second': _LATENT_BITS * latents_a_second / 1000,
     }
 
 
-def _measure_noise(trial: Trial) -> dict[str, Any]:
-    """The part of the report of noise, which has one seed."""
-    trial = dataclasses.replace(trial, seeds=[0])
-    measured = trial.measure(SHAPED_NOISE, lambda waveform, _: shaped_noise(waveform))
-    return statistics.summarise([clip.name for clip in trial.clips], measured.wait())
+def _measure_baselines(
+    trial: Trial, codec: EncoderDecoder, denoising_steps: int, pieces: int
+) -> dict[str, Any]:
+    """The part of the report of the same model untrained, on some pieces, and of noise."""
+    seed, clips = trial.seeds[0], trial.clips
+    count, baselines = min(pieces, len(clips)), {}
+    if count:
+        spread = [clips[number * len(clips) // count] for number in range(count)]
+        params = compute_once(lambda: codec.model.init_params(random_key(seed)))
+        baselines[UNTRAINED] = _measure_model(
+            dataclasses.replace(trial, clips=spread),
+            UNTRAINED,
+            codec.with_params(params),
+            denoising_steps,
+        )
+    once = dataclasses.replace(trial, seeds=[seed])  # the noise has a seed of its own
+    measured = once.measure(SHAPED_NOISE, lambda waveform, _: shaped_noise(waveform))
+    return {**baselines, SHAPED_NOISE: measured.summarise()}
