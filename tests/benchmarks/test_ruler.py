@@ -34,7 +34,7 @@ def test_a_delay_is_found_and_removed(clip, delay):
 
 @pytest.mark.parametrize(
     ('name', 'kilobits', 'least'),
-    [('MP3 128', 128, 20), ('MP3 32', 32, 8), ('Opus 24', 24, 4), ('Opus 12', 12, 0)],
+    [('MP3 128', 128, 20), ('MP3 32', 32, 8), ('Opus 24', 24, 3), ('Opus 12', 12, -1)],
 )
 def test_codecs_keep_their_bit_rate_and_add_no_delay(clip, name, kilobits, least):
     degraded = DEGRADATIONS[name](clip, RATE)
