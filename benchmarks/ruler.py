@@ -17,6 +17,7 @@ from absl import flags
 
 from benchmarks import report
 from benchmarks.degradations import DEGRADATIONS, Examined, examine
+from benchmarks.options import words
 from m2l_jax.evaluation.clips import Clip, cut_clips
 from m2l_jax.evaluation.embeddings.distances import measure_distances
 from m2l_jax.evaluation.measuring.workers import Workers, core_count
@@ -35,6 +36,7 @@ _EVERY = flags.DEFINE_integer('every', 1, 'Measure one of so many pieces.', lowe
 _PROCESSES = flags.DEFINE_integer(
     'processes', None, 'That degrade and measure; as many as cores if not given.', lower_bound=0
 )
+_METRICS = flags.DEFINE_list('metrics', list(ALL_METRICS), 'Names, of `evaluate`.')
 _EMBEDDINGS = flags.DEFINE_list(
     'embeddings', ['musicnn'], 'For the distances, as of `evaluate`, without the encoder.'
 )
@@ -47,7 +49,8 @@ def main() -> None:
     """Degrades, measures, prints and writes."""
     clips, *_ = cut_clips(_INPUT.value, _RATE, _SECONDS.value)
     clips = clips[:: _EVERY.value]
-    metrics, left_out = find_available(ALL_METRICS)
+    chosen = words(_METRICS, list(ALL_METRICS))
+    metrics, left_out = find_available({name: ALL_METRICS[name] for name in chosen})
     processes = core_count() if _PROCESSES.value is None else _PROCESSES.value
     found = examine_all(clips, list(metrics), _EMBEDDINGS.value, processes)
     figures = mean_figures(found, list(metrics)) | distances(found)
