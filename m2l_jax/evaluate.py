@@ -43,27 +43,39 @@ _SEEDS = flags.DEFINE_integer(
 _WEBMUSHRA = flags.DEFINE_bool(
     'webmushra', False, 'Write the pieces of --media as a blind test for webMUSHRA too.'
 )
+_PROCESSES = flags.DEFINE_integer(
+    'processes',
+    None,
+    'Processes that compute figures while models decode; as many as cores if not given.',
+    lower_bound=0,
+)
 flags.mark_flags_as_required(['checkpoint', 'output'])
 
 
 def main() -> None:
     """Parses the flags, writes the report, and prints the means."""
     from m2l_jax.codec.compile_cache import use_compile_cache
-    from m2l_jax.evaluation.quality import describe_report, evaluate
+    from m2l_jax.evaluation.quality import evaluate
+    from m2l_jax.evaluation.reporting.table import describe_report
+    from m2l_jax.interface.errors import Interrupted
 
     use_compile_cache()
-    report = evaluate(
-        _CHECKPOINT.value,
-        _INPUT.value,
-        _OUTPUT.value,
-        against=_AGAINST.value,
-        seconds=_SECONDS.value,
-        media=_MEDIA.value,
-        denoising_steps=_STEPS.value,
-        seed=_SEED.value,
-        seeds=_SEEDS.value,
-        webmushra=_WEBMUSHRA.value,
-    )
+    try:
+        report = evaluate(
+            _CHECKPOINT.value,
+            _INPUT.value,
+            _OUTPUT.value,
+            against=_AGAINST.value,
+            seconds=_SECONDS.value,
+            media=_MEDIA.value,
+            denoising_steps=_STEPS.value,
+            seed=_SEED.value,
+            seeds=_SEEDS.value,
+            webmushra=_WEBMUSHRA.value,
+            processes=_PROCESSES.value,
+        )
+    except KeyboardInterrupt:
+        raise Interrupted('stopped by Ctrl-C: run the same command again, from the start') from None
     print(describe_report(report))
 
 
