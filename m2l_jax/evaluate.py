@@ -49,6 +49,13 @@ _PROCESSES = flags.DEFINE_integer(
     'Processes that compute figures while models decode; as many as cores if not given.',
     lower_bound=0,
 )
+_EMBEDDINGS = flags.DEFINE_list(
+    'embeddings',
+    None,
+    'Networks for Fréchet and kernel distances: musicnn, MTT_musicnn, encoder (latents of '
+    '--checkpoint), or PATH:RATE, a SavedModel, ONNX or TorchScript file and its sample rate in '
+    'Hz. musicnn, where installed, and encoder if not given; empty for none.',
+)
 flags.mark_flags_as_required(['checkpoint', 'output'])
 
 
@@ -73,6 +80,7 @@ def main() -> None:
             seeds=_SEEDS.value,
             webmushra=_WEBMUSHRA.value,
             processes=_PROCESSES.value,
+            embeddings=_EMBEDDINGS.value,
         )
     except KeyboardInterrupt:
         raise Interrupted('stopped by Ctrl-C: run the same command again, from the start') from None

@@ -14,6 +14,8 @@ from m2l_jax.consistency.keys import random_key
 from m2l_jax.evaluation import metrics, noise_bins, statistics
 from m2l_jax.evaluation.baselines import shaped_noise
 from m2l_jax.evaluation.clips import Clip, cut_clips, cut_crops
+from m2l_jax.evaluation.embeddings.choice import default_names, open_embeddings
+from m2l_jax.evaluation.embeddings.systems import EmbeddedClips, embed_clips
 from m2l_jax.evaluation.measuring.systems import Take, Trial
 from m2l_jax.evaluation.measuring.workers import Workers, core_count
 from m2l_jax.evaluation.reporting.files import write_files
@@ -45,6 +47,7 @@ def evaluate(
     seeds: int = 1,
     webmushra: bool = False,
     processes: int | None = None,
+    embeddings: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Writes `report.json`, `clips.csv`, and some pieces to listen to, into `output`.
 
@@ -61,10 +64,13 @@ def evaluate(
       webmushra: write the pieces as a blind test for webMUSHRA too, into `webmushra`.
       processes: compute the figures while this one decodes; 0 for none, and as many as cores if not
         given.
+      embeddings: networks for Fréchet and kernel distances, see `open_embeddings`; if not given,
+        those of `default_names`.
 
     Returns:
-      The report. Its `systems` have, by name, what `statistics.summarise` gives; `left_out_metrics`
-      has a line for each metric whose packages are not installed.
+      The report. Its `systems` have, by name, what `statistics.summarise` gives, and `distances` by
+      embedding, as of `measure_distances`, of the first seed; `left_out_metrics` has a line for
+      each metric whose packages are not installed.
 
     Raises:
       InputError: if a model or the audio cannot be read, a model gives NaN, figures cannot be
@@ -75,8 +81,12 @@ def evaluate(
     codecs = _open_models(checkpoint, against)
     rate = codecs[checkpoint].config.spectrogram.sample_rate
     clips, left_out, skipped = cut_clips(inputs, rate, seconds)
-    codecs[UNTRAINED] = _untrained(codecs[checkpoint], seed)
     available, left_out_metrics = metrics.find_available(metrics.ALL_METRICS)
+    if embeddings is None:
+        embeddings, missing = default_names()
+        left_out_metrics |= {'distances': missing} if missing else {}
+    networks = open_embeddings(embeddings, codecs[checkpoint])
+    codecs[UNTRAINED] = _untrained(codecs[checkpoint], seed)
     for reason in left_out_metrics.values():
         _logger.warning(reason)
     processes = core_count() if processes is None else processes
@@ -85,10 +95,16 @@ def evaluate(
     with new_folder(output) as folder:
         with Workers(processes) as workers:
             trial = Trial(clips, rate, range(seed, seed + seeds), list(available), workers)
-            for name, codec in codecs.items():
-                take = _keep_first(sounds.setdefault(name, []), media)
-                systems[name] = _measure_model(trial, name, codec, denoising_steps, take)
-            systems[SHAPED_NOISE] = _measure_noise(trial)
+            originals = embed_clips(networks, clips, rate)
+            for name in (*codecs, SHAPED_NOISE):
+                made = EmbeddedClips(networks, rate)
+                take = _take(sounds.setdefault(name, []), media, made)
+                systems[name] = (
+                    _measure_noise(trial, take)
+                    if name == SHAPED_NOISE
+                    else _measure_model(trial, name, codecs[name], denoising_steps, take)
+                )
+                systems[name]['distances'] = made.measure(originals, workers)
         report = {
             'checkpoint': checkpoint,
             'denoising_steps': denoising_steps,
@@ -96,11 +112,12 @@ def evaluate(
             'seconds': seconds,
             'systems': systems,
             'metrics': {name: metric.heading for name, metric in available.items()},
+            'embeddings': {network.name: network.label for network in networks},
             'left_out_metrics': left_out_metrics,
             'left_out': dataclasses.asdict(left_out),
             'skipped': skipped,
         }
-        del sounds[UNTRAINED]
+        del sounds[UNTRAINED], sounds[SHAPED_NOISE]
         write_files(folder, report, clips, sounds, rate, webmushra)
     return report
 
@@ -150,8 +167,11 @@ def _untrained(codec: EncoderDecoder, seed: int) -> EncoderDecoder:
     return codec.with_params(compute_once(lambda: codec.model.init_params(random_key(seed))))
 
 
-def _keep_first(sounds: list[np.ndarray], count: int) -> Take:
+def _take(sounds: list[np.ndarray], count: int, embedded: EmbeddedClips) -> Take:
+    """Embeds all reconstructions, and keeps the first."""
+
     def take(number: int, waveform: np.ndarray) -> None:
+        embedded.add(waveform)
         if number < count:
             sounds.append(waveform)
 
@@ -180,8 +200,8 @@ def _measure_model(
     }
 
 
-def _measure_noise(trial: Trial) -> dict[str, Any]:
+def _measure_noise(trial: Trial, take: Take) -> dict[str, Any]:
     """The part of the report of noise, which has one seed."""
     trial = dataclasses.replace(trial, seeds=[0])
-    measured = trial.measure(SHAPED_NOISE, lambda waveform, _: shaped_noise(waveform))
+    measured = trial.measure(SHAPED_NOISE, lambda waveform, _: shaped_noise(waveform), take)
     return statistics.summarise([clip.name for clip in trial.clips], measured.wait())

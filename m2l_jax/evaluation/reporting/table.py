@@ -1,5 +1,6 @@
 """A report's table in text."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,11 @@ _FURTHER = {
     'times_real_time': 'times real time',
     'kilobits_a_second': 'kbit/s of a channel, latents in 16 bits',
 }
+_DISTANCES = {
+    'fad': 'Fréchet distance (lower), {}',
+    'fad_inf': 'the same of infinitely many pieces, {}',
+    'kad': 'kernel distance (lower), {}',
+}
 
 
 def describe_report(report: dict[str, Any]) -> str:
@@ -25,6 +31,10 @@ def describe_report(report: dict[str, Any]) -> str:
     rows = [(f'{count} pieces of {report["seconds"]:g} s, seed {seeds}', *systems)]
     for name, heading in report['metrics'].items():
         rows.append((heading, *(_cell(system, name, count) for system in systems.values())))
+    for name, label in report['embeddings'].items():
+        distances = [system['distances'][name] for system in systems.values()]
+        for key, heading in _DISTANCES.items():
+            rows.append((heading.format(label), *(_distance(each, key) for each in distances)))
     for name, label in _FURTHER.items():
         values = [
             {**system, **system.get('by_noise_level', {})}.get(name) for system in systems.values()
@@ -42,3 +52,9 @@ def _cell(system: Mapping[str, Any], name: str, count: int) -> str:
     counted = system['counted'][name]
     of = '' if counted == count else f' of {counted}'
     return f'{system["mean"][name]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{of}'
+
+
+def _distance(distances: Mapping[str, Any], key: str) -> str:
+    low, high = distances['interval'].get(key, (math.nan, math.nan))
+    interval = '' if math.isnan(low) else f' [{low:.4g}, {high:.4g}]'
+    return f'{distances[key]:.4g}{interval}'
