@@ -12,6 +12,8 @@ model, the first --media pieces as WAV, original and reconstruction, and as pict
 `untrained` is the same model untrained, `shaped noise` noise with the average spectrum of each
 piece, the baseline: a useful model has a smaller mel distance. `by_noise_level` shows how much the
 latents are used: `latent_gain` is the error with another crop's latents over that with its own.
+Fréchet and kernel distances are of all pieces, between --embeddings of originals and of
+reconstructions, with a jackknife interval. They need many pieces: compare those of the same ones.
 """
 
 import pathlib

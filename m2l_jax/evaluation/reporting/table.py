@@ -31,10 +31,7 @@ def describe_report(report: dict[str, Any]) -> str:
     rows = [(f'{count} pieces of {report["seconds"]:g} s, seed {seeds}', *systems)]
     for name, heading in report['metrics'].items():
         rows.append((heading, *(_cell(system, name, count) for system in systems.values())))
-    for name, label in report['embeddings'].items():
-        distances = [system['distances'][name] for system in systems.values()]
-        for key, heading in _DISTANCES.items():
-            rows.append((heading.format(label), *(_distance(each, key) for each in distances)))
+    rows += distance_rows(report)
     for name, label in _FURTHER.items():
         values = [
             {**system, **system.get('by_noise_level', {})}.get(name) for system in systems.values()
@@ -44,6 +41,16 @@ def describe_report(report: dict[str, Any]) -> str:
     lines += report['left_out_metrics'].values()
     lines += [f'skipped: {reason}' for reason in report['skipped'].values()]
     return '\n'.join(filter(None, (*lines, LeftOut(**report['left_out']).describe())))
+
+
+def distance_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of a heading and each system's distance, with its interval, by embedding and kind."""
+    rows = []
+    for name, label in report['embeddings'].items():
+        distances = [system['distances'][name] for system in report['systems'].values()]
+        for key, heading in _DISTANCES.items():
+            rows.append((heading.format(label), *(_distance(each, key) for each in distances)))
+    return rows
 
 
 def _cell(system: Mapping[str, Any], name: str, count: int) -> str:
