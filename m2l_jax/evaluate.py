@@ -9,11 +9,17 @@ a table of each model's means with their intervals of 95 % (bootstrap over piece
 `report.json` with all figures, null where not finite, `clips.csv` with a row for each piece and
 model, the first --media pieces as WAV, original and reconstruction, and as pictures, and
 `index.html`, a page that plays these pieces and all models' reconstructions, openly and blind.
-`untrained` is the same model untrained, `shaped noise` noise with the average spectrum of each
-piece, the baseline: a useful model has a smaller mel distance. `by_noise_level` shows how much the
-latents are used: `latent_gain` is the error with another crop's latents over that with its own.
-Fréchet and kernel distances are of all pieces, between --embeddings of originals and of
-reconstructions, with a jackknife interval. They need many pieces: compare those of the same ones.
+
+`untrained` is the same model untrained, on few pieces, and `shaped noise` noise with the average
+spectrum of each piece: a useful model has a smaller mel distance. `by_noise_level` shows how much
+the latents are used: `latent_gain` is the error with another crop's latents over that with its own.
+
+ViSQOL and the F-measure of notes need more packages: `pip install -e '.[evaluate]'` and
+`pip install --no-deps basic-pitch==0.4.0`, whose own dependencies are of old versions. A metric
+whose packages are missing is left out and named. --processes compute the figures.
+
+Fréchet and kernel distances are of all pieces, between --embeddings of the originals and those of
+the reconstructions, with jackknife intervals; musicnn needs `pip install --no-deps musicnn==0.1.0`.
 """
 
 import pathlib
@@ -44,6 +50,9 @@ _SEEDS = flags.DEFINE_integer(
 )
 _WEBMUSHRA = flags.DEFINE_bool(
     'webmushra', False, 'Write the pieces of --media as a blind test for webMUSHRA too.'
+)
+_UNTRAINED = flags.DEFINE_integer(
+    'untrained', 5, 'Pieces to measure with the model untrained too.', lower_bound=0
 )
 _PROCESSES = flags.DEFINE_integer(
     'processes',
@@ -81,6 +90,7 @@ def main() -> None:
             seed=_SEED.value,
             seeds=_SEEDS.value,
             webmushra=_WEBMUSHRA.value,
+            untrained=_UNTRAINED.value,
             processes=_PROCESSES.value,
             embeddings=_EMBEDDINGS.value,
         )

@@ -11,12 +11,12 @@ import numpy as np
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.consistency.keys import random_key
-from m2l_jax.evaluation import metrics, noise_bins, statistics
+from m2l_jax.evaluation import metrics, noise_bins
 from m2l_jax.evaluation.baselines import shaped_noise
 from m2l_jax.evaluation.clips import Clip, cut_clips, cut_crops
 from m2l_jax.evaluation.embeddings.choice import default_names, open_embeddings
 from m2l_jax.evaluation.embeddings.systems import EmbeddedClips, embed_clips
-from m2l_jax.evaluation.measuring.systems import Take, Trial
+from m2l_jax.evaluation.measuring.systems import Take, Trial, ignore
 from m2l_jax.evaluation.measuring.workers import Workers, core_count
 from m2l_jax.evaluation.reporting.files import write_files
 from m2l_jax.interface.devices import compute_once
@@ -46,6 +46,7 @@ def evaluate(
     seed: int = 0,
     seeds: int = 1,
     webmushra: bool = False,
+    untrained: int = 5,
     processes: int | None = None,
     embeddings: Sequence[str] | None = None,
 ) -> dict[str, Any]:
@@ -62,15 +63,16 @@ def evaluate(
       seed: of the decoding noise, and of the untrained model.
       seeds: decodings of each piece, from noise of `seed`, `seed` + 1, …; figures are their means.
       webmushra: write the pieces as a blind test for webMUSHRA too, into `webmushra`.
+      untrained: pieces, evenly spaced, on which the model is measured untrained too; 0 for none.
       processes: compute the figures while this one decodes; 0 for none, and as many as cores if not
         given.
       embeddings: networks for Fréchet and kernel distances, see `open_embeddings`; if not given,
         those of `default_names`.
 
     Returns:
-      The report. Its `systems` have, by name, what `statistics.summarise` gives, and `distances` by
-      embedding, as of `measure_distances`, of the first seed; `left_out_metrics` has a line for
-      each metric whose packages are not installed.
+      The report. Its `systems` have, by name, what `statistics.summarise` gives and, for all but
+      the untrained model, `distances` by embedding, see `measure_distances`, of the first seed;
+      `left_out_metrics` has a line for each metric whose packages are not installed.
 
     Raises:
       InputError: if a model or the audio cannot be read, a model gives NaN, figures cannot be
@@ -86,7 +88,6 @@ def evaluate(
         embeddings, missing = default_names()
         left_out_metrics |= {'distances': missing} if missing else {}
     networks = open_embeddings(embeddings, codecs[checkpoint])
-    codecs[UNTRAINED] = _untrained(codecs[checkpoint], seed)
     for reason in left_out_metrics.values():
         _logger.warning(reason)
     processes = core_count() if processes is None else processes
@@ -96,15 +97,14 @@ def evaluate(
         with Workers(processes) as workers:
             trial = Trial(clips, rate, range(seed, seed + seeds), list(available), workers)
             originals = embed_clips(networks, clips, rate)
-            for name in (*codecs, SHAPED_NOISE):
-                made = EmbeddedClips(networks, rate)
+            for name, codec in codecs.items():
+                made = originals.of_another_system()
                 take = _take(sounds.setdefault(name, []), media, made)
-                systems[name] = (
-                    _measure_noise(trial, take)
-                    if name == SHAPED_NOISE
-                    else _measure_model(trial, name, codecs[name], denoising_steps, take)
-                )
+                systems[name] = _measure_model(trial, name, codec, denoising_steps, take)
                 systems[name]['distances'] = made.measure(originals, workers)
+                systems[name]['by_noise_level'] = measure_noise_levels(codec, clips)
+            codec = codecs[checkpoint]
+            systems |= _measure_baselines(trial, codec, denoising_steps, untrained, originals)
         report = {
             'checkpoint': checkpoint,
             'denoising_steps': denoising_steps,
@@ -117,7 +117,6 @@ def evaluate(
             'left_out': dataclasses.asdict(left_out),
             'skipped': skipped,
         }
-        del sounds[UNTRAINED], sounds[SHAPED_NOISE]
         write_files(folder, report, clips, sounds, rate, webmushra)
     return report
 
@@ -163,10 +162,6 @@ def _open_models(checkpoint: str, against: Sequence[str]) -> dict[str, EncoderDe
     return codecs
 
 
-def _untrained(codec: EncoderDecoder, seed: int) -> EncoderDecoder:
-    return codec.with_params(compute_once(lambda: codec.model.init_params(random_key(seed))))
-
-
 def _take(sounds: list[np.ndarray], count: int, embedded: EmbeddedClips) -> Take:
     """Embeds all reconstructions, and keeps the first."""
 
@@ -179,29 +174,48 @@ def _take(sounds: list[np.ndarray], count: int, embedded: EmbeddedClips) -> Take
 
 
 def _measure_model(
-    trial: Trial, name: str, codec: EncoderDecoder, denoising_steps: int, take: Take
+    trial: Trial, name: str, codec: EncoderDecoder, denoising_steps: int, take: Take = ignore
 ) -> dict[str, Any]:
     """A model's part of the report."""
-    config = codec.config
+    config, rate = codec.config, trial.sample_rate
 
     def reconstruct(waveform: np.ndarray, seed: int) -> np.ndarray:
         return codec.reconstruct(waveform, denoising_steps, seed)
 
     measured = trial.measure(name, reconstruct, take)
-    part = {} if name == UNTRAINED else {'by_noise_level': measure_noise_levels(codec, trial.clips)}
-    rate, per_latent = trial.sample_rate, config.samples_per_latent
+    latents_a_second = rate / config.samples_per_latent * config.latent_channels
     return {
         'model': codec.model_id,
         'config': config.record(),
-        **statistics.summarise([clip.name for clip in trial.clips], measured.wait()),
+        **measured.summarise(),
         'times_real_time': 1 / (measured.seconds * rate),
-        'kilobits_a_second': _LATENT_BITS * config.latent_channels * rate / per_latent / 1000,
-        **part,
+        'kilobits_a_second': _LATENT_BITS * latents_a_second / 1000,
     }
 
 
-def _measure_noise(trial: Trial, take: Take) -> dict[str, Any]:
-    """The part of the report of noise, which has one seed."""
-    trial = dataclasses.replace(trial, seeds=[0])
-    measured = trial.measure(SHAPED_NOISE, lambda waveform, _: shaped_noise(waveform), take)
-    return statistics.summarise([clip.name for clip in trial.clips], measured.wait())
+def _measure_baselines(
+    trial: Trial,
+    codec: EncoderDecoder,
+    denoising_steps: int,
+    pieces: int,
+    originals: EmbeddedClips,
+) -> dict[str, Any]:
+    """The part of the report of the same model untrained, on some pieces, and of noise."""
+    seed, clips = trial.seeds[0], trial.clips
+    count, baselines = min(pieces, len(clips)), {}
+    if count:
+        spread = [clips[number * len(clips) // count] for number in range(count)]
+        params = compute_once(lambda: codec.model.init_params(random_key(seed)))
+        baselines[UNTRAINED] = _measure_model(
+            dataclasses.replace(trial, clips=spread),
+            UNTRAINED,
+            codec.with_params(params),
+            denoising_steps,
+        )
+    once = dataclasses.replace(trial, seeds=[seed])  # the noise has a seed of its own
+    made = originals.of_another_system()
+    take = _take([], 0, made)
+    measured = once.measure(SHAPED_NOISE, lambda waveform, _: shaped_noise(waveform), take)
+    distances = made.measure(originals, trial.workers)
+    baselines[SHAPED_NOISE] = {**measured.summarise(), 'distances': distances}
+    return baselines

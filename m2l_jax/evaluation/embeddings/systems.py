@@ -24,6 +24,10 @@ class EmbeddedClips:
         self._embeddings, self._rate = embeddings, sample_rate
         self._frames: list[list[np.ndarray]] = [[] for _ in embeddings]  # by embedding and clip
 
+    def of_another_system(self) -> 'EmbeddedClips':
+        """None yet, by the same networks."""
+        return EmbeddedClips(self._embeddings, self._rate)
+
     def add(self, waveform: np.ndarray) -> None:
         """Embeds the next clip, `[channels, samples]`.
 

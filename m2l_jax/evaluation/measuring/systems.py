@@ -5,9 +5,11 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 
+from m2l_jax.evaluation import statistics
 from m2l_jax.evaluation.clips import Clip
 from m2l_jax.evaluation.measuring.workers import Workers
 from m2l_jax.evaluation.metrics import measure_named
@@ -22,8 +24,8 @@ Take = Callable[[int, np.ndarray], None]
 _TIMED = 5  # of the first reconstructions: no figures are computed while these are made
 
 
-def _ignore(number: int, waveform: np.ndarray) -> None:
-    pass
+def ignore(number: int, waveform: np.ndarray) -> None:
+    """Keeps nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,19 +34,22 @@ class Measured:
 
     Attributes:
       seconds: median time of a reconstruction over its samples.
+      clips: their names.
       figures: by seed and clip.
     """
 
     seconds: float
+    clips: list[str]
     figures: list[list['Future[dict[str, float]]']]
 
-    def wait(self) -> list[list[dict[str, float]]]:
-        """Waits for the figures, by seed, clip and metric.
+    def summarise(self) -> dict[str, Any]:
+        """Waits for all figures and returns `statistics.summarise` of them.
 
         Raises:
           InputError: if one could not be computed.
         """
-        return [[future.result() for future in futures] for futures in self.figures]
+        figures = [[future.result() for future in futures] for futures in self.figures]
+        return statistics.summarise(self.clips, figures)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +70,11 @@ class Trial:
     metrics: Sequence[str]
     workers: Workers
 
-    def measure(self, name: str, reconstruct: Reconstruct, take: Take = _ignore) -> Measured:
+    def measure(self, name: str, reconstruct: Reconstruct, take: Take = ignore) -> Measured:
         """Reconstructs all clips, while the workers compute figures of those before.
 
-        Wait for the figures of a system before the next one is measured: its times count only while
-        the workers rest.
+        Summarise a system before the next one is measured: the workers then rest while its first
+        reconstructions are timed.
 
         Args:
           name: of the system, for the log.
@@ -97,8 +102,9 @@ class Trial:
                     take(place, waveform)
                 advance()
         by_seed = [figures[first : first + count] for first in range(0, total, count)]
+        names = [clip.name for clip in self.clips]
         # The median: the first piece waits for programs to compile.
-        return Measured(float(np.median(seconds[:_TIMED])), by_seed)
+        return Measured(float(np.median(seconds[:_TIMED])), names, by_seed)
 
     def _compute(self, original: np.ndarray, estimate: np.ndarray) -> 'Future[dict[str, float]]':
         arguments = original, estimate, self.sample_rate, self.metrics

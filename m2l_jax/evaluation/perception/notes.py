@@ -91,7 +91,8 @@ def find_notes(waveform: np.ndarray, sample_rate: int) -> Notes:
 
     The model gives, every 11.6 ms and for each key of the piano, the probabilities that a note
     sounds and that one begins. A note begins where the latter has a peak in time of 0.5 at least,
-    and the former is 0.3 at least on average over the next 0.13 s.
+    the former is 0.3 at least on average over the next 0.13 s, and the key begins no other note in
+    that time.
 
     Args:
       waveform: `[channels, samples]`.
@@ -102,10 +103,15 @@ def find_notes(waveform: np.ndarray, sample_rate: int) -> Notes:
     before, after = np.roll(onsets, 1, axis=0), np.roll(onsets, -1, axis=0)
     before[0] = after[-1] = 0
     peaks = (onsets >= _ONSET) & (onsets > before) & (onsets >= after)
-    sums = np.cumsum(np.pad(sounding, ((1, _LEAST_FRAMES), (0, 0))), axis=0)
-    means = (sums[_LEAST_FRAMES:] - sums[:-_LEAST_FRAMES])[: len(onsets)] / _LEAST_FRAMES
-    frames, keys = np.nonzero(peaks & (means >= _SOUNDING))
+    kept = peaks & (_sum_ahead(sounding) >= _SOUNDING * _LEAST_FRAMES)
+    frames, keys = np.nonzero(kept & (_sum_ahead(kept) == 1))
     return Notes(frames * _HOP / _RATE, _PITCHES[keys])
+
+
+def _sum_ahead(values: np.ndarray) -> np.ndarray:
+    """Sums `[T, 88]` over each frame and those after it that the shortest note has."""
+    padded = np.pad(values, ((0, _LEAST_FRAMES - 1), (0, 0)))
+    return np.lib.stride_tricks.sliding_window_view(padded, _LEAST_FRAMES, axis=0).sum(axis=-1)
 
 
 def _probabilities(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

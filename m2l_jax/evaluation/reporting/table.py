@@ -47,7 +47,8 @@ def distance_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Rows of a heading and each system's distance, with its interval, by embedding and kind."""
     rows = []
     for name, label in report['embeddings'].items():
-        distances = [system['distances'][name] for system in report['systems'].values()]
+        systems = report['systems'].values()
+        distances = [system.get('distances', {}).get(name) for system in systems]
         for key, heading in _DISTANCES.items():
             rows.append((heading.format(label), *(_distance(each, key) for each in distances)))
     return rows
@@ -61,7 +62,9 @@ def _cell(system: Mapping[str, Any], name: str, count: int) -> str:
     return f'{system["mean"][name]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{of}'
 
 
-def _distance(distances: Mapping[str, Any], key: str) -> str:
+def _distance(distances: Mapping[str, Any] | None, key: str) -> str:
+    if distances is None:
+        return ''
     low, high = distances['interval'].get(key, (math.nan, math.nan))
     interval = '' if math.isnan(low) else f' [{low:.4g}, {high:.4g}]'
     return f'{distances[key]:.4g}{interval}'

@@ -60,16 +60,18 @@ def test_distances_are_those_of_the_reconstructions(model, tmp_path):
             assert measured[figure] == pytest.approx(wanted[figure], rel=1e-3), (name, figure)
         assert measured['width'] == {'mine': 4, 'encoder': 8}[name]
     assert list(systems['shaped noise']['distances']) == ['encoder', 'mine']
+    assert 'distances' not in systems['untrained']  # which sees few pieces
 
     row = next(
         line for line in describe_report(report).splitlines() if line.startswith('kernel distance')
     )
-    low, high = systems['untrained']['distances']['encoder']['interval']['kad']
+    low, high = systems['shaped noise']['distances']['encoder']['interval']['kad']
     assert (
-        f'{systems["untrained"]["distances"]["encoder"]["kad"]:.4g} [{low:.4g}, {high:.4g}]' in row
+        f'{systems["shaped noise"]["distances"]["encoder"]["kad"]:.4g} [{low:.4g}, {high:.4g}]'
+        in row
     )
     stored = json.loads((tmp_path / 'out' / 'report.json').read_text())
-    assert stored['systems']['untrained']['distances']['mine']['width'] == 4
+    assert stored['systems']['shaped noise']['distances']['mine']['width'] == 4
 
 
 def test_what_is_missing_is_named_and_left_out(model, tmp_path, monkeypatch):
@@ -84,6 +86,6 @@ def test_what_is_missing_is_named_and_left_out(model, tmp_path, monkeypatch):
 
 def test_none_are_measured_if_none_are_wanted(model, tmp_path):
     report = run(model, tmp_path / 'out', [])
-    assert report['systems']['untrained']['distances'] == {}
+    assert report['systems']['shaped noise']['distances'] == {}
     assert 'distance (lower), ' not in describe_report(report)
     assert np.isfinite(report['systems']['untrained']['mean']['mel'])
