@@ -65,7 +65,7 @@ _EMBEDDINGS = flags.DEFINE_list(
     None,
     'Networks for Fréchet and kernel distances: musicnn, MTT_musicnn, encoder (latents of '
     '--checkpoint), or PATH:RATE, a SavedModel, ONNX or TorchScript file and its sample rate in '
-    'Hz. musicnn, where installed, and encoder if not given; empty for none.',
+    'Hz. musicnn, where installed, if not given; empty for none.',
 )
 flags.mark_flags_as_required(['checkpoint', 'output'])
 

@@ -48,9 +48,7 @@ class Embedding:
 def default_names() -> tuple[list[str], str]:
     """Names for those who choose none, and a line on what is left out, if anything."""
     missing = describe_missing([musicnn.PACKAGE])
-    if missing:
-        return [ENCODER], f'no distances by {MUSICNN}: {missing}'
-    return [MUSICNN, ENCODER], ''
+    return ([], f'no Fréchet and kernel distances: {missing}') if missing else ([MUSICNN], '')
 
 
 def open_embeddings(names: Sequence[str], codec: EncoderDecoder) -> list[Embedding]:

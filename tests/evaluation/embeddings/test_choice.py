@@ -49,11 +49,13 @@ def test_models_of_a_path_are_named_by_their_file(tmp_path, codec):
 
 def test_the_default_is_what_is_there(monkeypatch, codec):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: object())
-    assert default_names() == (['musicnn', 'encoder'], '')
+    assert default_names() == (['musicnn'], '')
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     names, left_out = default_names()
-    assert names == ['encoder']
-    assert left_out.startswith('no distances by musicnn: musicnn is not installed: pip install ')
+    assert names == []
+    assert left_out.startswith(
+        'no Fréchet and kernel distances: musicnn is not installed: pip install '
+    )
     assert open_embeddings([], codec) == []
 
 
