@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import logging
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -12,13 +11,12 @@ import soxr
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.embeddings import musicnn
 from m2l_jax.evaluation.embeddings.exported import ExportedModel
+from m2l_jax.evaluation.perception.packages import describe_missing
 from m2l_jax.interface.errors import InputError
 
 MUSICNN, ENCODER = 'musicnn', 'encoder'
 
 _MUSICNNS = {MUSICNN: 'MSD_musicnn', 'MTT_musicnn': 'MTT_musicnn'}
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +24,14 @@ class Embedding:
     """A network that describes audio by vectors.
 
     Attributes:
-      name: as in a report.
+      name: of the embedding in a report.
+      label: the same for readers.
       sample_rate: of its input, in Hz.
       function: from mono `[samples]` at that rate to `[frames, width]`, float32.
     """
 
     name: str
+    label: str
     sample_rate: int
     function: Callable[[np.ndarray], np.ndarray]
 
@@ -45,23 +45,24 @@ class Embedding:
         return self.function(soxr.resample(mono, sample_rate, self.sample_rate))
 
 
-def open_embeddings(names: Sequence[str] | None, codec: EncoderDecoder) -> list[Embedding]:
+def default_names() -> tuple[list[str], str]:
+    """Names for those who choose none, and a line on what is left out, if anything."""
+    missing = describe_missing([musicnn.PACKAGE])
+    return ([], f'no Fréchet and kernel distances: {missing}') if missing else ([MUSICNN], '')
+
+
+def open_embeddings(names: Sequence[str], codec: EncoderDecoder) -> list[Embedding]:
     """Opens embeddings.
 
     Args:
-      names: each 'musicnn', the network trained on the Million Song Dataset, 'MTT_musicnn', trained
-        on MagnaTagATune; 'encoder', the latents of `codec`; or 'PATH:RATE', a model of other
-        frameworks, see `ExportedModel`, and its sample rate in Hz. None for 'musicnn', left out if
-        it is not installed, and 'encoder'.
+      names: each 'musicnn', the network trained on the Million Song Dataset; 'MTT_musicnn', trained
+        on MagnaTagATune; 'encoder', the latents of `codec`; or 'PATH:RATE', a model of another
+        framework, see `ExportedModel`, and its sample rate in Hz.
       codec: the model whose latents they are, whatever is measured.
 
     Raises:
       InputError: for another name, one given twice, or a model that cannot be read.
     """
-    if names is None:
-        names = (MUSICNN, ENCODER) if musicnn.is_installed() else (ENCODER,)
-        if MUSICNN not in names:
-            _logger.warning('no distances by musicnn, which is missing: %s', musicnn.INSTALL)
     opened: dict[str, Embedding] = {}
     for name in names:
         embedding = _open(name, codec)
@@ -81,14 +82,16 @@ def embed_by_codec(codec: EncoderDecoder, waveform: np.ndarray) -> np.ndarray:
 
 def _open(name: str, codec: EncoderDecoder) -> Embedding:
     if name in _MUSICNNS:
-        return Embedding(name, musicnn.SAMPLE_RATE, musicnn.Musicnn(_MUSICNNS[name]))
+        return Embedding(name, name, musicnn.SAMPLE_RATE, musicnn.Musicnn(_MUSICNNS[name]))
     if name == ENCODER:
         rate = codec.config.spectrogram.sample_rate
-        return Embedding(name, rate, functools.partial(embed_by_codec, codec))
+        label = "encoder, the model's own latents"
+        return Embedding(name, label, rate, functools.partial(embed_by_codec, codec))
     path, _, rate = name.rpartition(':')
     if not path or not rate.isdecimal() or not int(rate):
         raise InputError(
             f'--embeddings={name} is none of {", ".join((*_MUSICNNS, ENCODER))}: for a model of '
             'your own give its path and sample rate in Hz, PATH:16000'
         )
-    return Embedding(pathlib.Path(path).stem, int(rate), ExportedModel(path))
+    stem = pathlib.Path(path).stem
+    return Embedding(stem, stem, int(rate), ExportedModel(path))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from m2l_jax.evaluation import spectra
+from m2l_jax.evaluation.perception.packages import Package, describe_missing
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError, first_line
 
@@ -24,7 +25,8 @@ HOP_FRAMES = 62  # 1 s
 _WINDOW, _HOP, _BANDS = 512, 256, 96
 _COMPRESSION = 10_000
 _VARIANCE_FLOOR = 1e-3  # of TensorFlow's batch normalisation
-INSTALL = 'pip install --no-deps musicnn==0.1.0'
+
+PACKAGE = Package('musicnn', 'pip install --no-deps musicnn==0.1.0')
 
 Weights = Mapping[str, np.ndarray]
 
@@ -57,25 +59,22 @@ class Musicnn:
         return np.concatenate([embed_patches(self._weights, patch[None]) for patch in patches])
 
 
-def is_installed() -> bool:
-    """True if the package with the weights is there."""
-    return importlib.util.find_spec('musicnn') is not None
-
-
 def read_weights(checkpoint: str) -> dict[str, np.ndarray]:
     """The tensors of a network by TensorFlow's names, without its optimiser's."""
-    found = importlib.util.find_spec('musicnn')
-    if found is None:
-        raise InputError(f'the weights of musicnn are not installed: {INSTALL}')
+    if reason := describe_missing([PACKAGE]):
+        raise InputError(reason)
     import tensorflow as tf  # takes seconds
 
-    folder = pathlib.Path(next(iter(found.submodule_search_locations)), checkpoint)
+    package = importlib.util.find_spec(PACKAGE.module)
+    folder = pathlib.Path(next(iter(package.submodule_search_locations)), checkpoint)
     try:
         reader = tf.compat.v1.train.NewCheckpointReader(f'{folder}/')
         names = reader.get_variable_to_shape_map()
         return {name: reader.get_tensor(name) for name in names if 'Adam' not in name}
     except (tf.errors.OpError, ValueError) as error:
-        raise InputError(f'{folder} has no weights: {INSTALL}: {first_line(error)}') from error
+        raise InputError(
+            f'{folder} has no weights: {PACKAGE.install}: {first_line(error)}'
+        ) from error
 
 
 def log_mel(waveform: np.ndarray) -> np.ndarray:

@@ -1,12 +1,10 @@
 import importlib.util
-import logging
 
 import numpy as np
 import pytest
 
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.evaluation.embeddings import musicnn
-from m2l_jax.evaluation.embeddings.choice import Embedding, open_embeddings
+from m2l_jax.evaluation.embeddings.choice import Embedding, default_names, open_embeddings
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from tests.conftest import make_music
@@ -35,7 +33,7 @@ def test_audio_is_resampled_to_the_rate_of_the_embedding():
         return np.ones((1, 3), np.float32)
 
     tone = np.sin(2 * np.pi * 440 * np.arange(44_100) / 44_100).astype(np.float32)
-    Embedding('listener', 16_000, listen).embed(np.stack([tone, tone]), 44_100)
+    Embedding('listener', 'listener', 16_000, listen).embed(np.stack([tone, tone]), 44_100)
     wanted = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
     assert heard[0].shape == (16_000,)
     assert heard[0].dtype == np.float32
@@ -49,14 +47,15 @@ def test_models_of_a_path_are_named_by_their_file(tmp_path, codec):
     assert mine.embed(np.zeros((1, 4410), np.float32), 44_100).shape == (200, 4)
 
 
-def test_the_default_is_what_is_there(monkeypatch, caplog, codec):
-    monkeypatch.setattr(musicnn, 'Musicnn', lambda checkpoint: checkpoint)
-    monkeypatch.setattr(musicnn, 'is_installed', lambda: True)
-    assert [each.name for each in open_embeddings(None, codec)] == ['musicnn', 'encoder']
-    monkeypatch.setattr(musicnn, 'is_installed', lambda: False)
-    with caplog.at_level(logging.WARNING):
-        assert [each.name for each in open_embeddings(None, codec)] == ['encoder']
-    assert 'no distances by musicnn, which is missing: pip install' in caplog.text
+def test_the_default_is_what_is_there(monkeypatch, codec):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: object())
+    assert default_names() == (['musicnn'], '')
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    names, left_out = default_names()
+    assert names == []
+    assert left_out.startswith(
+        'no Fréchet and kernel distances: musicnn is not installed: pip install '
+    )
     assert open_embeddings([], codec) == []
 
 
