@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -14,7 +15,6 @@ from m2l_jax.evaluation.quality import evaluate
 from m2l_jax.evaluation.reporting.table import describe_report
 from m2l_jax.interface.errors import InputError
 from tests.conftest import largest_file, make_music, on_one_device
-from tests.waiting import wait_until
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -79,7 +79,7 @@ def test_an_error_in_a_process_is_one_line(models, tmp_path, without_levels, mon
 
 
 def test_evaluate_ends_at_once_and_writes_nothing_when_it_is_interrupted(models, tmp_path):
-    soundfile.write(tmp_path / 'a.wav', make_music(200).T, 44_100)
+    soundfile.write(tmp_path / 'a.wav', np.tile(make_music(0.4), 500).T, 44_100)
     flags = (f'--checkpoint={models / "a.safetensors"}', f'--input={tmp_path / "a.wav"}')
     flags += ('--seconds=0.4', f'--output={tmp_path / "out"}')
     with subprocess.Popen(
@@ -89,7 +89,7 @@ def test_evaluate_ends_at_once_and_writes_nothing_when_it_is_interrupted(models,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        wait_until(lambda: 'measuring 500 pieces' in process.stderr.readline())
+        assert any('measuring 500 pieces' in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 75
