@@ -63,16 +63,16 @@ def assign_splits(
     return splits
 
 
-def make_problem(
-    examples: Sequence[Example], splits: Sequence[str], task: Task, kept: Collection[int]
-) -> Problem:
-    """Chooses the classes, and the clips among the numbers `kept` that have one of them.
+def make_problem(examples: Sequence[Example], splits: Sequence[str], task: Task) -> Problem:
+    """Chooses the classes, and the clips that have one of them.
+
+    Clips of other splits whose label training lacks are left out, and counted; such tags, too.
 
     Raises:
       InputError: for one class only, or a split without clips.
     """
     labels = [example.labels[task.name] for example in examples]
-    numbers = {split: [n for n in sorted(kept) if splits[n] == split] for split in SPLITS}
+    numbers = {split: [n for n, own in enumerate(splits) if own == split] for split in SPLITS}
     counts = collections.Counter(itertools.chain(*(labels[n] for n in numbers[TRAIN])))
     classes = tuple(sorted(counts))
     others = itertools.chain(*(labels[n] for part in (VALIDATION, TEST) for n in numbers[part]))
