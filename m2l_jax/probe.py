@@ -16,8 +16,8 @@ Tasks: `tagging` (any number of labels a clip: ROC-AUC and average precision, me
 (accuracy). `TASK:FIELD` names the column, attribute or feature of the labels.
 
 A CSV has the columns `path`, relative to its folder, `label` or the task's name, and, if wanted,
-`split` (train, validation, test, or a fold's number) and `group` (clips that stay together). Without
-splits, 60, 20 and 20 % are drawn. The folder gets `report.json` and `predictions.csv`.
+`split` (train, validation, test, or a fold's number) and `group` (of clips that stay together).
+Without splits, 60, 20 and 20 % are drawn. The folder gets `report.json` and `predictions.csv`.
 """
 
 from absl import flags

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,8 +40,8 @@ class ProbeConfig:
     learning_rates: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
     weight_decay: float = 1e-3
     batch: int = 256
-    most_epochs: int = 500
-    patience: int = 20
+    most_epochs: int = 200
+    patience: int = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _init(key: jax.Array, config: ProbeConfig, inputs: int, outputs: int) -> lis
     """Weights and biases of each layer; a linear probe begins at zero, and so does a last layer."""
     widths = (inputs, outputs) if config.kind == LINEAR else (inputs, config.hidden, outputs)
     layers = []
-    for number, (ins, outs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for number, (ins, outs) in enumerate(itertools.pairwise(widths)):
         weights = jnp.zeros((ins, outs))
         if number < len(widths) - 2:
             key, own = jax.random.split(key)
