@@ -170,7 +170,7 @@ def test_sets_that_cannot_be_read_are_refused_in_a_line(tmp_path, tinysol):
     )
     refused(
         'mirdata:tinysol',
-        r"index of tinysol, tinysol_index_6\.0\.json, is missing: .*\.download\(\['index'\]\)`, or put",
+        r"tinysol, tinysol_index_6\.0\.json, is missing: .*\.download\(\['index'\]\)`, or put it",
         tmp_path,
     )
     refused('mirdata:tinysol', r'no label that is known for genre', tinysol, {'genre': ''})

@@ -54,10 +54,11 @@ def gtzan_record(number):
     return {'audio': audio, 'label': number % 3, 'audio/filename': f'blues.{number}.wav'}
 
 
-def write(folder, name, features, splits):
+def write(folder, dataset, features, splits):
     """Has TFDS write records by split into a folder that it can open, and returns the folder."""
 
-    class Builder(tfds.core.GeneratorBasedBuilder):
+    class Rendered(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = dataset
         VERSION = tfds.core.Version('1.0.0')
 
         def _info(self):
@@ -69,8 +70,7 @@ def write(folder, name, features, splits):
         def _generate_examples(self):
             raise AssertionError
 
-    Builder.name = name
-    builder = Builder(data_dir=folder, file_format='array_record')
+    builder = Rendered(data_dir=folder, file_format='array_record')
     builder.download_and_prepare()
     return str(builder.data_path)
 
