@@ -78,7 +78,7 @@ def main() -> None:
         representations=_FEATURES.value,
         baselines=_BASELINES.value,
         pooling=_POOLING.value,
-        probe=_PROBE.value,
+        kind=_PROBE.value,
         seed=_SEED.value,
         seeds=_SEEDS.value,
         fold=_FOLD.value,

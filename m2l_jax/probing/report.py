@@ -17,6 +17,7 @@ from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import new_folder, replaced_file, write_json
 from m2l_jax.interface.progress import ProgressBar
+from m2l_jax.interface.tables import format_table
 from m2l_jax.probing.data_sets import read_examples
 from m2l_jax.probing.examples import SPLITS, TEST, TRAIN, Example
 from m2l_jax.probing.features import (
@@ -46,7 +47,7 @@ def probe(
     representations: Sequence[str] = REPRESENTATIONS,
     baselines: bool = True,
     pooling: str = POOLINGS[0],
-    probe: str = PROBES[0],
+    kind: str = PROBES[0],
     seed: int = 0,
     seeds: int = 1,
     fold: int = 0,
@@ -62,7 +63,7 @@ def probe(
       representations: of `features.REPRESENTATIONS`.
       baselines: measures the same of the model untrained, and mel spectrograms, too.
       pooling: of `features.POOLINGS`.
-      probe: of `probes.PROBES`.
+      kind: of the probe, of `probes.PROBES`.
       seed: of splits that are drawn, of the untrained model, and of the first probe.
       seeds: probes, of `seed`, `seed` + 1, …; figures are their means.
       fold: which is tested, of data sets with folds.
@@ -82,12 +83,15 @@ def probe(
     for name, assigned in splits.items():
         make_problem(examples, assigned, TASKS[name])  # refuses before the features take hours
     codec = EncoderDecoder(checkpoint)
-    config = ProbeConfig(probe)
+    config = ProbeConfig(kind)
+    used = [number for number, own in enumerate(zip(*splits.values(), strict=True)) if any(own)]
     with new_folder(output) as folder:
-        pooled = _extract(codec, examples, representations, baselines, pooling, seed)
-        kept = [examples[number] for number in pooled.numbers]
+        labelled = [examples[number] for number in used]
+        pooled = _extract(codec, labelled, representations, baselines, pooling, seed)
+        read = [used[place] for place in pooled.numbers]
+        kept = [examples[number] for number in read]
         problems = {
-            name: make_problem(kept, [assigned[n] for n in pooled.numbers], TASKS[name])
+            name: make_problem(kept, [assigned[number] for number in read], TASKS[name])
             for name, assigned in splits.items()
         }
         fitted = _fit(problems, pooled, config, range(seed, seed + seeds))
@@ -102,6 +106,7 @@ def probe(
             'probe': dataclasses.asdict(config),
             'seeds': list(range(seed, seed + seeds)),
             'fold': fold,
+            'limit': limit,
             'tasks': {
                 name: {
                     'unlabelled': sum(not split for split in splits[name]),
@@ -117,8 +122,6 @@ def probe(
 
 def describe_report(report: Mapping[str, Any]) -> str:
     """A table for each task, and what was left out, in lines."""
-    from m2l_jax.interface.tables import format_table
-
     lines = []
     for name, task in report['tasks'].items():
         headings = task['scores']

@@ -110,7 +110,7 @@ def relabel(notes, text, folder):
 def test_tags_and_keys_have_their_own_scores(notes, checkpoint, tmp_path):
     path = relabel(notes, lambda number: ('low|odd', 'high', '')[number % 3] + ',', tmp_path)
     options = {'representations': ['latents'], 'baselines': False, 'pooling': 'mean'}
-    found = probe(checkpoint, path, tmp_path / 'a', tasks=['tagging'], probe='mlp', **options)
+    found = probe(checkpoint, path, tmp_path / 'a', tasks=['tagging'], kind='mlp', **options)
     task = found['tasks']['tagging']
     assert list(task['scores']) == ['roc_auc', 'average_precision']
     assert list(task['systems']) == ['latents', FREQUENCIES]
@@ -122,6 +122,7 @@ def test_tags_and_keys_have_their_own_scores(notes, checkpoint, tmp_path):
     found = probe(checkpoint, path, tmp_path / 'b', tasks=['key'], **options)
     task = found['tasks']['key']
     assert (list(task['scores']), task['unlabelled']) == (['mirex', 'accuracy'], 15)
+    assert found['clips'] == 30  # those without a key are not read
     figures = task['systems'][FREQUENCIES]  # the relative key is worth 0.3
     assert figures['accuracy']['mean'] == 0.5
     assert figures['mirex']['mean'] == pytest.approx(0.65)
