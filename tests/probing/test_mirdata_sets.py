@@ -153,6 +153,27 @@ def test_instruments_of_medley_solos(tmp_path):
     ]
 
 
+def test_genres_of_gtzan_and_keys_of_giantsteps(tmp_path):
+    for name in ('blues.00000', 'hiphop.00001'):
+        write_audio(tmp_path / 'audio' / f'{name}.wav')
+    nothing = {'beats': [None, None], 'tempo': [None, None]}
+    tracks = {
+        name: {'audio': [f'audio/{name}.wav', None], **nothing}
+        for name in ('blues.00000', 'hiphop.00001')
+    }
+    write_index(tmp_path, 'gtzan_genre_index_1.0.json', tracks)
+    write_index(tmp_path, 'gtzan_genre_1.0_mini_index.json', dict([next(iter(tracks.items()))]))
+    examples = read_examples('mirdata:gtzan_genre', {'genre': ''}, tmp_path)
+    assert [each.labels['genre'] for each in examples] == [('blues',), ('hip-hop',)]
+    assert len(read_examples('mirdata:gtzan_genre/mini', {'genre': ''}, tmp_path)) == 1
+
+    (tmp_path / 'a.key').write_text('Eb minor\n')
+    files = {'audio': ['audio/blues.00000.wav', None], 'key': ['a.key', None], 'meta': [None, None]}
+    write_index(tmp_path, 'giantsteps_key_index_+.json', {'0': files})
+    (example,) = read_examples('mirdata:giantsteps_key', {'key': ''}, tmp_path)
+    assert example.labels['key'] == ('D# minor',)
+
+
 def refused(data, message, home, tasks=None):
     with pytest.raises(InputError, match=message) as raised:
         read_examples(data, tasks or {'instrument': ''}, home)
