@@ -32,7 +32,7 @@ _CHECKPOINT = command.define_checkpoint()
 _INPUT = flags.DEFINE_string(
     'input',
     str(pathlib.Path(__file__).parent / 'assets' / 'heldout'),
-    'Audio file or folder; several with commas between.',
+    'Audio file or folder, or TFDS dataset, also as tfds:NAME[SPLIT]; several with commas between.',
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for report, audio and pictures.')
 _AGAINST = flags.DEFINE_list(
