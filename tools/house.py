@@ -21,6 +21,7 @@ _TARGETS = {
     'corpus': 2300,
     'compilation': 600,
     'training': 1250,
+    'probing': None,
     'evaluation': None,
     'codec': 900,
     'data': 1050,

@@ -41,6 +41,11 @@ def split_of(path: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (path, SPLIT)
 
 
+def split_names(folder: str) -> list[str]:
+    """The splits of a prepared dataset's folder or of `tfds:NAME`; raises InputError."""
+    return sorted(_open_builder(folder).info.splits)
+
+
 class AudioRecords:
     """Records of a dataset with an `audio` feature, read in any order.
 
@@ -50,6 +55,7 @@ class AudioRecords:
       path: of the dataset, with its split.
       dataset: its name and version.
       split: the split's name.
+      features: of a record, TFDS's own `FeaturesDict`.
       bytes: of the split.
     """
 
@@ -57,7 +63,8 @@ class AudioRecords:
         """Opens a prepared dataset's folder or `tfds:NAME[SPLIT]`; raises InputError."""
         folder, self.split = split_of(path)
         builder = _open_builder(folder)
-        self._feature_rate = _check_features(builder.info.features, folder)
+        self.features = builder.info.features
+        self._feature_rate = _check_features(self.features, folder)
         self._records = _open_records(builder, folder, self.split)
         self.path = f'{folder}[{self.split}]'
         self.bytes = builder.info.splits[self.split].num_bytes
@@ -70,19 +77,22 @@ class AudioRecords:
         """Names a record in messages."""
         return f'{self.path}[{number}]'
 
+    def fields(self, number: int) -> dict[str, Any]:
+        """Reads a record's features as TFDS decodes them; an InputError if it is damaged."""
+        try:
+            return self._records[number]
+        except Exception as error:  # of the record reader, TFDS or protobuf
+            raise InputError(
+                f'{self.name(number)} cannot be read ({first_line(error)}): prepare it again'
+            ) from None
+
     def read(self, number: int, sample_rate: int) -> np.ndarray:
         """Reads a whole record, `[channels, samples]`, float32, resampled to `sample_rate` in Hz.
 
         Raises:
           InputError: if it is damaged, or no audio.
         """
-        name = self.name(number)
-        try:
-            record = self._records[number]
-        except Exception as error:  # of the record reader, TFDS or protobuf
-            raise InputError(
-                f'{name} cannot be read ({first_line(error)}): prepare it again'
-            ) from None
+        name, record = self.name(number), self.fields(number)
         audio = np.asarray(record[_AUDIO])
         if audio.dtype.kind in 'iu':
             # TFDS keeps 16-bit samples as int64 too.
