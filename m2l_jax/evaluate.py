@@ -17,6 +17,9 @@ the latents are used: `latent_gain` is the error with another crop's latents ove
 ViSQOL and the F-measure of notes need more packages: `pip install -e '.[evaluate]'` and
 `pip install --no-deps basic-pitch==0.4.0`, whose own dependencies are of old versions. A metric
 whose packages are missing is left out and named. --processes compute the figures.
+
+Fréchet and kernel distances are of all pieces, between --embeddings of the originals and those of
+the reconstructions, with jackknife intervals; musicnn needs `pip install --no-deps musicnn==0.1.0`.
 """
 
 import pathlib
@@ -57,6 +60,13 @@ _PROCESSES = flags.DEFINE_integer(
     'Processes that compute figures while models decode; as many as cores if not given.',
     lower_bound=0,
 )
+_EMBEDDINGS = flags.DEFINE_list(
+    'embeddings',
+    None,
+    'Networks for Fréchet and kernel distances: musicnn, MTT_musicnn, encoder (latents of '
+    '--checkpoint), or PATH:RATE, a SavedModel, ONNX or TorchScript file and its sample rate in '
+    'Hz. musicnn, where installed, if not given; empty for none.',
+)
 flags.mark_flags_as_required(['checkpoint', 'output'])
 
 
@@ -82,6 +92,7 @@ def main() -> None:
             webmushra=_WEBMUSHRA.value,
             untrained=_UNTRAINED.value,
             processes=_PROCESSES.value,
+            embeddings=_EMBEDDINGS.value,
         )
     except KeyboardInterrupt:
         raise Interrupted('stopped by Ctrl-C: run the same command again, from the start') from None

@@ -14,6 +14,8 @@ from m2l_jax.consistency.keys import random_key
 from m2l_jax.evaluation import metrics, noise_bins
 from m2l_jax.evaluation.baselines import shaped_noise
 from m2l_jax.evaluation.clips import Clip, cut_clips, cut_crops
+from m2l_jax.evaluation.embeddings.choice import default_names, open_embeddings
+from m2l_jax.evaluation.embeddings.systems import EmbeddedClips, embed_clips
 from m2l_jax.evaluation.measuring.systems import Take, Trial, ignore
 from m2l_jax.evaluation.measuring.workers import Workers, core_count
 from m2l_jax.evaluation.reporting.files import write_files
@@ -46,6 +48,7 @@ def evaluate(
     webmushra: bool = False,
     untrained: int = 5,
     processes: int | None = None,
+    embeddings: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Writes `report.json`, `clips.csv`, and some pieces to listen to, into `output`.
 
@@ -63,10 +66,13 @@ def evaluate(
       untrained: pieces, evenly spaced, on which the model is measured untrained too; 0 for none.
       processes: compute the figures while this one decodes; 0 for none, and as many as cores if not
         given.
+      embeddings: networks for Fréchet and kernel distances, see `open_embeddings`; if not given,
+        those of `default_names`.
 
     Returns:
-      The report. Its `systems` have, by name, what `statistics.summarise` gives; `left_out_metrics`
-      has a line for each metric whose packages are not installed.
+      The report. Its `systems` have, by name, what `statistics.summarise` gives and, for all but
+      the untrained model, `distances` by embedding, see `measure_distances`, of the first seed;
+      `left_out_metrics` has a line for each metric whose packages are not installed.
 
     Raises:
       InputError: if a model or the audio cannot be read, a model gives NaN, figures cannot be
@@ -78,6 +84,10 @@ def evaluate(
     rate = codecs[checkpoint].config.spectrogram.sample_rate
     clips, left_out, skipped = cut_clips(inputs, rate, seconds)
     available, left_out_metrics = metrics.find_available(metrics.ALL_METRICS)
+    if embeddings is None:
+        embeddings, missing = default_names()
+        left_out_metrics |= {'distances': missing} if missing else {}
+    networks = open_embeddings(embeddings, codecs[checkpoint])
     for reason in left_out_metrics.values():
         _logger.warning(reason)
     processes = core_count() if processes is None else processes
@@ -86,18 +96,23 @@ def evaluate(
     with new_folder(output) as folder:
         with Workers(processes) as workers:
             trial = Trial(clips, rate, range(seed, seed + seeds), list(available), workers)
+            originals = embed_clips(networks, clips, rate)
             for name, codec in codecs.items():
-                take = _keep_first(sounds.setdefault(name, []), media)
+                made = originals.of_another_system()
+                take = _take(sounds.setdefault(name, []), media, made)
                 systems[name] = _measure_model(trial, name, codec, denoising_steps, take)
+                systems[name]['distances'] = made.measure(originals, workers)
                 systems[name]['by_noise_level'] = measure_noise_levels(codec, clips)
-            baselines = _measure_baselines(trial, codecs[checkpoint], denoising_steps, untrained)
+            codec = codecs[checkpoint]
+            systems |= _measure_baselines(trial, codec, denoising_steps, untrained, originals)
         report = {
             'checkpoint': checkpoint,
             'denoising_steps': denoising_steps,
             'seeds': list(trial.seeds),
             'seconds': seconds,
-            'systems': systems | baselines,
+            'systems': systems,
             'metrics': {name: metric.heading for name, metric in available.items()},
+            'embeddings': {network.name: network.label for network in networks},
             'left_out_metrics': left_out_metrics,
             'left_out': dataclasses.asdict(left_out),
             'skipped': skipped,
@@ -147,8 +162,11 @@ def _open_models(checkpoint: str, against: Sequence[str]) -> dict[str, EncoderDe
     return codecs
 
 
-def _keep_first(sounds: list[np.ndarray], count: int) -> Take:
+def _take(sounds: list[np.ndarray], count: int, embedded: EmbeddedClips) -> Take:
+    """Embeds all reconstructions, and keeps the first."""
+
     def take(number: int, waveform: np.ndarray) -> None:
+        embedded.add(waveform)
         if number < count:
             sounds.append(waveform)
 
@@ -176,7 +194,11 @@ def _measure_model(
 
 
 def _measure_baselines(
-    trial: Trial, codec: EncoderDecoder, denoising_steps: int, pieces: int
+    trial: Trial,
+    codec: EncoderDecoder,
+    denoising_steps: int,
+    pieces: int,
+    originals: EmbeddedClips,
 ) -> dict[str, Any]:
     """The part of the report of the same model untrained, on some pieces, and of noise."""
     seed, clips = trial.seeds[0], trial.clips
@@ -191,5 +213,9 @@ def _measure_baselines(
             denoising_steps,
         )
     once = dataclasses.replace(trial, seeds=[seed])  # the noise has a seed of its own
-    measured = once.measure(SHAPED_NOISE, lambda waveform, _: shaped_noise(waveform))
-    return {**baselines, SHAPED_NOISE: measured.summarise()}
+    made = originals.of_another_system()
+    take = _take([], 0, made)
+    measured = once.measure(SHAPED_NOISE, lambda waveform, _: shaped_noise(waveform), take)
+    distances = made.measure(originals, trial.workers)
+    baselines[SHAPED_NOISE] = {**measured.summarise(), 'distances': distances}
+    return baselines

@@ -119,7 +119,7 @@ def test_models_are_measured_in_the_same_way(models, tmp_path, monkeypatch, capl
     caplog.set_level(logging.INFO)
     first, second = str(models / 'a.safetensors'), str(models / 'b.safetensors')
     monkeypatch.setattr(weights, 'fetch_released', lambda: pathlib.Path(second))
-    options = {'seconds': 0.25, 'media': 1, 'webmushra': True, 'processes': 0}
+    options = {'seconds': 0.25, 'media': 1, 'webmushra': True, 'processes': 0, 'embeddings': []}
     inputs = str(models / 'a.wav')
     report = evaluate(first, inputs, tmp_path / 'a', against=['released', second], **options)
     alone = evaluate(second, inputs, tmp_path / 'b', **options)['systems'][second]
@@ -166,7 +166,7 @@ def test_models_are_measured_in_the_same_way(models, tmp_path, monkeypatch, capl
 
 def test_figures_of_several_seeds_are_their_means(models, tmp_path, without_levels):
     model, inputs = str(models / 'a.safetensors'), str(models / 'a.wav')
-    options = {'seconds': 0.25, 'media': 0, 'processes': 0}
+    options = {'seconds': 0.25, 'media': 0, 'processes': 0, 'embeddings': []}
     both = evaluate(model, inputs, tmp_path / 'both', seed=3, seeds=2, **options)
     apart = [evaluate(model, inputs, tmp_path / str(seed), seed=seed, **options) for seed in (3, 4)]
     assert both['seeds'] == [3, 4]
@@ -182,7 +182,13 @@ def test_what_is_not_finite_is_counted(monkeypatch, models, tmp_path, without_le
     monkeypatch.setitem(ALL_METRICS, 'snr', metric)
     model = str(models / 'a.safetensors')
     report = evaluate(
-        model, str(models / 'a.wav'), tmp_path / 'out', seconds=0.25, media=0, processes=0
+        model,
+        str(models / 'a.wav'),
+        tmp_path / 'out',
+        seconds=0.25,
+        media=0,
+        processes=0,
+        embeddings=[],
     )
     system = report['systems'][model]
     assert (system['mean']['snr'], system['counted']['snr']) == (3, 2)
@@ -216,7 +222,13 @@ def test_what_no_browser_plays_is_measured_without_a_page(tmp_path, without_leve
         music = make_music(0.3, 192_000, channels=channels)
         soundfile.write(tmp_path / f'{name}.wav', music.T, 192_000)
     report = evaluate(
-        str(model), str(tmp_path), tmp_path / 'out', seconds=0.25, media=2, processes=0
+        str(model),
+        str(tmp_path),
+        tmp_path / 'out',
+        seconds=0.25,
+        media=2,
+        processes=0,
+        embeddings=['encoder'],
     )
     assert report['systems'][str(model)]['counted']['mel'] == 2
     assert report['systems'][str(model)]['counted']['loudness'] == 1

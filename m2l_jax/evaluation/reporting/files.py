@@ -15,6 +15,7 @@ from m2l_jax.evaluation.listening.page import is_playable, write_page
 from m2l_jax.evaluation.listening.stimuli import Comparison
 from m2l_jax.evaluation.listening.webmushra import write_webmushra
 from m2l_jax.evaluation.reconstruction import Reconstruction
+from m2l_jax.evaluation.reporting.table import distance_rows
 from m2l_jax.interface.paths import replaced_file, write_json
 
 _logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def write_files(
     for clip, waveform in zip(clips, sounds[report['checkpoint']], strict=False):
         measured = metrics.measure(clip.waveform, waveform, rate)
         Reconstruction(clip, waveform, rate, measured).write(folder)
-    _write_listening(folder, clips, sounds, rate, figures, webmushra)
+    _write_listening(folder, clips, sounds, rate, figures, distance_rows(report), webmushra)
 
 
 def _write_listening(
@@ -56,6 +57,7 @@ def _write_listening(
     sounds: Mapping[str, Sequence[np.ndarray]],
     rate: int,
     figures: Figures,
+    distances: Sequence[Sequence[str]],
     webmushra: bool,
 ) -> None:
     """Writes the page, and the test for webMUSHRA if wanted, of the first clips' sounds."""
@@ -73,7 +75,7 @@ def _write_listening(
         return
     title = 'Reconstructions by ' + ', '.join(sounds)
     if is_playable(rate):
-        write_page(folder, heard, figures, title)
+        write_page(folder, heard, figures, title, distances)
     else:
         _logger.warning('there is no page: browsers do not play %d Hz', rate)
     if webmushra:
