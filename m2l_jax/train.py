@@ -46,10 +46,10 @@ flags.mark_flags_as_required(['config', 'workdir'])
 
 def main() -> None:
     """Parses the flags, joins the other processes, and trains."""
-    from m2l_jax.training import processes
+    from m2l_jax.training import places, processes
 
     config = command.read_config(_CONFIG)
-    place = processes.find_place(
+    place = places.find_place(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, os.environ
     )
     with processes.joined(place, _JOIN_TIMEOUT.value):

@@ -142,21 +142,21 @@ def run(work: 'Callable[[str, str], str | RunReport]', devices: bool = True) -> 
         print(verify_job(output))
         return
     source = _require('input')
-    from m2l_jax.training import processes
+    from m2l_jax.training import places, processes
 
     alone = values.share is not None or values.runner == 'ray'
-    share = None if alone else processes.find_share(os.environ)
+    share = None if alone else places.find_share(os.environ)
     if share is not None:
         values.share = f'{share.index}/{share.count}'
         _logger.info('the launcher started several processes: this one takes %s', values.share)
         if devices:
-            processes.take_own_devices(share, os.environ)
+            places.take_own_devices(share, os.environ)
     if not devices:
         values.share = values.share or '0/1'
     place = None
     if devices and not alone and share is None:
         try:
-            place = processes.find_place(None, None, None, os.environ)
+            place = places.find_place(None, None, None, os.environ)
         except InputError:
             raise InputError(
                 'this launcher does not say how its processes join: pass --share=i/n to each'

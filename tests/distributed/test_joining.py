@@ -1,5 +1,7 @@
 """Errors that keep processes from training together, each in one line."""
 
+import pytest
+
 from tests.distributed.job import JOIN, finish, free_address, start, start_two
 from tests.waiting import wait_until
 
@@ -26,15 +28,24 @@ def test_processes_that_do_not_find_each_other_say_so(music_folder, tmp_path):
     assert 'within 3 s (Connection refused)' in error_line(second_errors)
 
 
-def test_a_process_with_anothers_number_says_so(music_folder, tmp_path):
-    places = f'--coordinator={free_address()}', '--num_processes=2', '--process_id=0', JOIN
-    processes = [start(music_folder, tmp_path, *places) for _ in range(2)]
+@pytest.mark.parametrize(
+    ('numbers', 'message'),
+    [
+        ((0, 0), 'another process of this host is process 0 at port '),
+        ((0, 1, 1), 'could not join the others (the lines above say why): '),
+    ],
+)
+def test_a_process_with_anothers_number_says_so(music_folder, tmp_path, numbers, message):
+    places = f'--coordinator={free_address()}', f'--num_processes={len(numbers)}', JOIN
+    processes = [
+        start(music_folder, tmp_path, *places, f'--process_id={number}') for number in numbers
+    ]
     try:
         wait_until(lambda: any(process.poll() is not None for process in processes))
         ended = next(process for process in processes if process.poll() is not None)
         code, errors = finish(ended)
         assert code == 1
-        assert 'could not join the others (the lines above say why)' in error_line(errors)
+        assert message in error_line(errors)
         assert 'give each its own --process_id' in error_line(errors)
     finally:
         for process in processes:

@@ -4,7 +4,6 @@ import json
 import logging
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 import soundfile
@@ -12,7 +11,7 @@ import soundfile
 from benchmarks import small_model
 from m2l_jax.codec import weights
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.evaluation import noise_bins, quality
+from m2l_jax.evaluation import noise_bins
 from m2l_jax.evaluation.clips import cut_clips
 from m2l_jax.evaluation.held_out import EvaluationConfig, HeldOutClips
 from m2l_jax.evaluation.metrics import ALL_METRICS
@@ -114,28 +113,6 @@ def test_noise_levels_are_measured_on_the_crops_of_held_out_evaluation(tmp_path,
     assert [figures[f'latent_gain_sigma_{level}'] for level in levels] == list(range(1, 9))
     assert (figures['latent_gain'], figures['latent_gain_over_mean']) == (6, 3)  # σ = 11
     assert (figures['loss'], figures['error'], figures['latent_std']) == (1, 2, 0.3)
-
-
-@pytest.fixture(scope='module')
-def models(tmp_path_factory):
-    """Two models, and the second once more as the one that is fetched."""
-    folder = tmp_path_factory.mktemp('models')
-    params = small_model.random_params()
-    save_torch_model(folder / 'a.safetensors', small_model.CONFIG, params)
-    louder = jax.tree.map(lambda leaf: 1.5 * leaf, params)
-    save_torch_model(folder / 'b.safetensors', small_model.CONFIG, louder)
-    soundfile.write(folder / 'a.wav', make_music(0.8).T, 44_100)
-    return folder
-
-
-@pytest.fixture
-def without_levels(monkeypatch):
-    """Replaces the errors by noise level, which take most of the time, by a sum of the weights."""
-
-    def measure(codec, clips):
-        return {'latent_gain': float(sum(map(jax.numpy.sum, jax.tree.leaves(codec.params))))}
-
-    monkeypatch.setattr(quality, 'measure_noise_levels', measure)
 
 
 def test_models_are_measured_in_the_same_way(models, tmp_path, monkeypatch, caplog, without_levels):

@@ -2,7 +2,7 @@ import pytest
 
 from m2l_jax.interface.errors import InputError
 from m2l_jax.training import processes
-from m2l_jax.training.processes import Place, find_place, find_share, take_own_devices
+from m2l_jax.training.places import Place, find_place, find_share, take_own_devices
 
 SLURM = {'SLURM_STEP_NODELIST': 'n[1-4]', 'SLURM_NTASKS': '8', 'SLURM_PROCID': '3'}
 MPI = {
