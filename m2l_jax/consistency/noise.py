@@ -91,13 +91,30 @@ class LogNormalDensity(IndexDensity):
         return jnp.clip(index, 0.0, 1.0)
 
 
+@dataclasses.dataclass(frozen=True)
+class UniformDensity:
+    """All noise indices are equally likely (Song et al. 2023, algorithm 3)."""
+
+    name: str = 'uniform'
+
+    def sample(self, key: jax.Array, levels: NoiseLevels, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Draws indices of the given shape."""
+        return jax.random.uniform(key, shape)
+
+
 DENSITIES: Mapping[str, type] = MappingProxyType(
-    {'index': IndexDensity, 'lognormal': LogNormalDensity}
+    {'index': IndexDensity, 'lognormal': LogNormalDensity, 'uniform': UniformDensity}
 )
 
 
+class _Schedule:
+    def place(self, index: jax.Array, delta: jax.Array) -> jax.Array:
+        """The student's indices for drawn ones, any shape, at a Δ: the same ones."""
+        return index
+
+
 @dataclasses.dataclass(frozen=True)
-class StepSchedule:
+class StepSchedule(_Schedule):
     """The distance Δ between student and teacher index: 10^-e, e linear over training.
 
     Music2Latent's continuous noise schedule, section 3.3: exponent 1 at the start, 3 at the end.
@@ -114,7 +131,7 @@ class StepSchedule:
 
 
 @dataclasses.dataclass(frozen=True)
-class DoublingSchedule:
+class DoublingSchedule(_Schedule):
     """Δ = 1/N, N doubling from `start_steps` to `end_steps` (Song & Dhariwal 2023, section 3.4)."""
 
     start_steps: int = 10
@@ -135,8 +152,22 @@ class DoublingSchedule:
         return 1.0 / jnp.minimum(self.start_steps * 2.0**doublings, self.end_steps)
 
 
+@dataclasses.dataclass(frozen=True)
+class DiscreteSchedule(DoublingSchedule):
+    """The doubling schedule on the N + 1 indices 0, 1/N, … 1 alone, as in Song & Dhariwal 2023.
+
+    Student and teacher are neighbours; index 0 is the teacher's alone.
+    """
+
+    name: str = 'discrete'
+
+    def place(self, index: jax.Array, delta: jax.Array) -> jax.Array:
+        """The student's indices for drawn ones, at a Δ: the next multiple of Δ above."""
+        return jnp.clip(jnp.ceil(index / delta), 1.0, jnp.round(1 / delta)) * delta
+
+
 SCHEDULES: Mapping[str, type] = MappingProxyType(
-    {'exponential': StepSchedule, 'doubling': DoublingSchedule}
+    {'exponential': StepSchedule, 'doubling': DoublingSchedule, 'discrete': DiscreteSchedule}
 )
 
 

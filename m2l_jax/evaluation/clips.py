@@ -1,18 +1,21 @@
 """Clips of audio on which models are measured."""
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from m2l_jax.audio import files
 from m2l_jax.audio.levels import Levels, check_loudness
 from m2l_jax.audio.suffixes import LeftOut
+from m2l_jax.data.tfds import AudioRecords, is_dataset
 from m2l_jax.evaluation import metrics
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.listing import split_inputs
 
 _LEAST_RMS = 1e-3  # of a clip that is not silent
 _CROPS = 16  # for the figures by noise level, over all clips
@@ -54,7 +57,8 @@ def cut_clips(
     """Cuts every file into pieces of one length, without the rest and silent pieces.
 
     Args:
-      paths: a file or folder; several with commas between.
+      paths: a file, a folder, or a TFDS dataset of audio, a folder or `tfds:NAME[SPLIT]`; several
+        with commas between.
       sample_rate: of the clips, in Hz.
       seconds: of each.
 
@@ -63,7 +67,8 @@ def cut_clips(
       clip.
 
     Raises:
-      InputError: if pieces would be too short to measure, or there are none.
+      InputError: if pieces would be too short to measure, there are none, or a dataset cannot be
+        opened.
     """
     samples = round(seconds * sample_rate)
     if samples < metrics.LEAST_SAMPLES:
@@ -71,12 +76,12 @@ def cut_clips(
             f'pieces of {seconds} s are too short to measure: '
             f'{metrics.LEAST_SAMPLES / sample_rate:.3f} at least'
         )
-    found, left_out = files.search(paths)
+    sounds, left_out = _find_sounds(paths)
     clips, skipped = [], {}
-    for index, path in enumerate(found):
+    for index, (path, name, read) in enumerate(sounds):
         levels = Levels()
         try:
-            waveform = read_sound(path, sample_rate, levels=levels)
+            waveform = read(sample_rate, levels=levels)
         except InputError as error:
             skipped[path] = str(error)
             continue
@@ -84,7 +89,7 @@ def cut_clips(
             skipped[path] = f'{path} is {too_loud}'
             continue
         # The index distinguishes files of the same name.
-        stem = f'{index:02}_{pathlib.Path(path).stem}'
+        stem = f'{index:02}_{name}'
         pieces = [
             Clip(f'{stem}_{number:02}', waveform[:, number * samples : (number + 1) * samples])
             for number in range(waveform.shape[1] // samples)
@@ -98,6 +103,33 @@ def cut_clips(
         reason = f': {next(iter(skipped.values()))}' if skipped else ''
         raise InputError(f'{paths} has nothing to evaluate{unread_too}{reason}')
     return clips, left_out, skipped
+
+
+def _find_sounds(paths: str) -> tuple[list[tuple[str, str, Callable]], LeftOut]:
+    """Lists path, short name and reader of each file and record, and the files left out."""
+    parts = split_inputs(paths)
+    datasets = [AudioRecords(part) for part in parts if is_dataset(part)]
+    others = ','.join(part for part in parts if not is_dataset(part))
+    found, left_out = files.search(others) if others else ([], LeftOut())
+    sounds = [
+        (path, pathlib.Path(path).stem, functools.partial(read_sound, path)) for path in found
+    ]
+    for records in datasets:
+        name = records.dataset.partition('/')[0]
+        sounds += [
+            (records.name(number), name, functools.partial(_read_record, records, number))
+            for number in range(len(records))
+        ]
+    return sounds, left_out
+
+
+def _read_record(
+    records: AudioRecords, number: int, sample_rate: int, levels: Levels
+) -> np.ndarray:
+    waveform = records.read(number, sample_rate)
+    levels.add(waveform.T)
+    check_loudness(waveform, records.name(number))
+    return waveform
 
 
 def cut_crops(clips: Sequence[Clip], samples: int) -> np.ndarray:

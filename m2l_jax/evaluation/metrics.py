@@ -10,6 +10,8 @@ import numpy as np
 
 from m2l_jax.evaluation import spectra
 from m2l_jax.evaluation.loudness import MOST_CHANNELS, integrated_loudness
+from m2l_jax.evaluation.perception import notes, visqol
+from m2l_jax.evaluation.perception.packages import Package, describe_missing
 from m2l_jax.evaluation.spectra import HOP, WINDOW, hann, level_blocks, mel_filters, power_blocks
 from m2l_jax.interface.errors import InputError
 
@@ -34,6 +36,7 @@ class Metric:
       digits: after the decimal point.
       higher_is_better: False for a distance.
       signed: True for a bias, whose best figure is 0.
+      needs: packages that an installation may lack.
     """
 
     function: Callable[[np.ndarray, np.ndarray, int], float]
@@ -42,6 +45,7 @@ class Metric:
     digits: int = 3
     higher_is_better: bool = False
     signed: bool = False
+    needs: tuple[Package, ...] = ()
 
     @property
     def heading(self) -> str:
@@ -66,6 +70,25 @@ def measure(
         name: metric.function(original, estimate, sample_rate)
         for name, metric in (METRICS if chosen is None else chosen).items()
     }
+
+
+def measure_named(
+    original: np.ndarray, estimate: np.ndarray, sample_rate: int, names: Sequence[str]
+) -> dict[str, float]:
+    """Those of `ALL_METRICS` with these names, as `measure`."""
+    return measure(original, estimate, sample_rate, {name: ALL_METRICS[name] for name in names})
+
+
+def find_available(chosen: Mapping[str, Metric]) -> tuple[dict[str, Metric], dict[str, str]]:
+    """The metrics that can be computed, and for each other one a line with the reason."""
+    reasons = {name: describe_missing(metric.needs) for name, metric in chosen.items()}
+    available = {name: metric for name, metric in chosen.items() if not reasons[name]}
+    left_out = {
+        name: f'{chosen[name].label} is left out: {reason}'
+        for name, reason in reasons.items()
+        if reason
+    }
+    return available, left_out
 
 
 def describe(figures: Mapping[str, float]) -> str:
@@ -270,6 +293,10 @@ ALL_METRICS = METRICS | {
     'snr': Metric(lambda x, y, _: snr(x, y), 'SNR', 'dB', 2, higher_is_better=True),
     'centroid': Metric(spectral_centroid_bias, 'spectral-centroid bias', 'Hz', 0, signed=True),
     'loudness': Metric(loudness_bias, 'loudness bias', 'LU', 2, signed=True),
+    'visqol': Metric(visqol.visqol, 'ViSQOL', 'MOS', 2, higher_is_better=True, needs=visqol.NEEDS),
+    'notes': Metric(
+        notes.note_agreement, 'note F-measure', higher_is_better=True, needs=notes.NEEDS
+    ),
 }
 
 

@@ -1,34 +1,28 @@
 """Reports how well models reconstruct audio, beside each other and beside baselines."""
 
-import contextlib
-import csv
 import dataclasses
-import functools
 import logging
 import os
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from m2l_jax.audio.spectrogram import to_spectrogram
-from m2l_jax.audio.suffixes import LeftOut
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.consistency.keys import random_key
-from m2l_jax.evaluation import metrics, noise_bins, statistics
+from m2l_jax.evaluation import metrics, noise_bins
 from m2l_jax.evaluation.baselines import shaped_noise
 from m2l_jax.evaluation.clips import Clip, cut_clips, cut_crops
-from m2l_jax.evaluation.listening.figures import Figures
-from m2l_jax.evaluation.listening.page import is_playable, write_page
-from m2l_jax.evaluation.listening.stimuli import Comparison
-from m2l_jax.evaluation.listening.webmushra import write_webmushra
-from m2l_jax.evaluation.reconstruction import Reconstruction, reconstruct
+from m2l_jax.evaluation.embeddings.choice import default_names, open_embeddings
+from m2l_jax.evaluation.embeddings.systems import EmbeddedClips, embed_clips
+from m2l_jax.evaluation.measuring.systems import Take, Trial, ignore
+from m2l_jax.evaluation.measuring.workers import Workers, core_count
+from m2l_jax.evaluation.reporting.files import write_files
 from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import new_folder, replaced_file, write_json
-from m2l_jax.interface.progress import ProgressBar
-from m2l_jax.interface.tables import format_table
+from m2l_jax.interface.paths import new_folder
+from m2l_jax.interface.progress import progress
 
 RELEASED = 'released'
 UNTRAINED, SHAPED_NOISE = 'untrained', 'shaped noise'
@@ -36,14 +30,6 @@ UNTRAINED, SHAPED_NOISE = 'untrained', 'shaped noise'
 _CROP_FRAMES = 64  # of the paper's training crops
 _HUBER_SCALE, _DELTA = 0.00054, 1e-3  # c/√n, and the Δ at which the paper's schedule ends
 _LATENT_BITS = 16  # of a number, for the bits a second
-_FURTHER = {
-    'latent_gain': 'latent gain (least from σ = 5 on; 1 if unused)',
-    'latent_gain_magnitude': 'of magnitudes',
-    'latent_std': 'spread of the latents',
-    'latents_saturated': 'part of the latents at -1 or 1',
-    'times_real_time': 'times real time',
-    'kilobits_a_second': 'kbit/s of a channel, latents in 16 bits',
-}
 
 _logger = logging.getLogger(__name__)
 
@@ -60,6 +46,9 @@ def evaluate(
     seed: int = 0,
     seeds: int = 1,
     webmushra: bool = False,
+    untrained: int = 5,
+    processes: int | None = None,
+    embeddings: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Writes `report.json`, `clips.csv`, and some pieces to listen to, into `output`.
 
@@ -74,85 +63,62 @@ def evaluate(
       seed: of the decoding noise, and of the untrained model.
       seeds: decodings of each piece, from noise of `seed`, `seed` + 1, …; figures are their means.
       webmushra: write the pieces as a blind test for webMUSHRA too, into `webmushra`.
+      untrained: pieces, evenly spaced, on which the model is measured untrained too; 0 for none.
+      processes: compute the figures while this one decodes; 0 for none, and as many as cores if not
+        given.
+      embeddings: networks for Fréchet and kernel distances, see `open_embeddings`; if not given,
+        those of `default_names`.
 
     Returns:
-      The report. Its `systems` have, by name, `clips` with the figures of each piece, their `mean`,
-      the `interval` of 95 % of it, `counted`, the pieces whose figure is finite, and
-      `seed_spread`, the standard deviation of the mean over seeds.
+      The report. Its `systems` have, by name, what `statistics.summarise` gives and, for all but
+      the untrained model, `distances` by embedding, see `measure_distances`, of the first seed;
+      `left_out_metrics` has a line for each metric whose packages are not installed.
 
     Raises:
-      InputError: if a model or the audio cannot be read, or a model gives NaN.
+      InputError: if a model or the audio cannot be read, a model gives NaN, figures cannot be
+        computed, or files not written.
     """
     if webmushra and not media:
         raise InputError('--webmushra writes the pieces of --media, which is 0: raise it')
     codecs = _open_models(checkpoint, against)
-    codec = codecs[checkpoint]
-    rate = codec.config.spectrogram.sample_rate
+    rate = codecs[checkpoint].config.spectrogram.sample_rate
     clips, left_out, skipped = cut_clips(inputs, rate, seconds)
-    codecs[UNTRAINED] = codec.with_params(
-        compute_once(lambda: codec.model.init_params(random_key(seed)))
-    )
+    available, left_out_metrics = metrics.find_available(metrics.ALL_METRICS)
+    if embeddings is None:
+        embeddings, missing = default_names()
+        left_out_metrics |= {'distances': missing} if missing else {}
+    networks = open_embeddings(embeddings, codecs[checkpoint])
+    for reason in left_out_metrics.values():
+        _logger.warning(reason)
+    processes = core_count() if processes is None else processes
+    sounds: dict[str, list[np.ndarray]] = {}  # the first pieces, by model
     systems: dict[str, Any] = {}
-    sounds: list[dict[str, np.ndarray]] = [{} for _ in clips[:media]]
     with new_folder(output) as folder:
-
-        def take(name: str, number: int, result: Reconstruction) -> None:
-            if number < len(sounds) and name != UNTRAINED:
-                sounds[number][name] = result.waveform
-            if number < len(sounds) and name == checkpoint:
-                result.write(folder)
-
-        for name, each in codecs.items():
-            options = denoising_steps, range(seed, seed + seeds), functools.partial(take, name)
-            systems[name] = _measure(each, clips, name, *options)
-            if name != UNTRAINED:
-                systems[name]['by_noise_level'] = measure_noise_levels(each, clips)
-        noise = [
-            metrics.measure(clip.waveform, shaped_noise(clip.waveform), rate, metrics.ALL_METRICS)
-            for clip in clips
-        ]
-        systems[SHAPED_NOISE] = _summarise(clips, [noise])
+        with Workers(processes) as workers:
+            trial = Trial(clips, rate, range(seed, seed + seeds), list(available), workers)
+            originals = embed_clips(networks, clips, rate)
+            for name, codec in codecs.items():
+                made = originals.of_another_system()
+                take = _take(sounds.setdefault(name, []), media, made)
+                systems[name] = _measure_model(trial, name, codec, denoising_steps, take)
+                systems[name]['distances'] = made.measure(originals, workers)
+                systems[name]['by_noise_level'] = measure_noise_levels(codec, clips)
+            codec = codecs[checkpoint]
+            systems |= _measure_baselines(trial, codec, denoising_steps, untrained, originals)
         report = {
             'checkpoint': checkpoint,
             'denoising_steps': denoising_steps,
-            'seeds': list(range(seed, seed + seeds)),
+            'seeds': list(trial.seeds),
             'seconds': seconds,
             'systems': systems,
-            'metrics': {name: metric.heading for name, metric in metrics.ALL_METRICS.items()},
+            'metrics': {name: metric.heading for name, metric in available.items()},
+            'embeddings': {network.name: network.label for network in networks},
+            'left_out_metrics': left_out_metrics,
             'left_out': dataclasses.asdict(left_out),
             'skipped': skipped,
         }
-        write_json(folder / 'report.json', report)
-        _write_csv(folder / 'clips.csv', systems, list(metrics.ALL_METRICS))
-        figures = {name: system['clips'] for name, system in systems.items()}
-        _write_listening(folder, clips, sounds, rate, figures, webmushra)
+        write_files(folder, report, clips, sounds, rate, webmushra)
     return report
-
-
-def describe_report(report: dict[str, Any]) -> str:
-    """A table of the means, with their intervals, and what was left out, in lines."""
-    systems = report['systems']
-    count = len(systems[report['checkpoint']]['clips'])
-    seeds = ', '.join(map(str, report['seeds']))
-    rows = [(f'{count} pieces of {report["seconds"]:g} s, seed {seeds}', *systems)]
-    for name, heading in report['metrics'].items():
-        rows.append((heading, *(_cell(system, name, count) for system in systems.values())))
-    for name, label in _FURTHER.items():
-        values = [
-            {**system, **system.get('by_noise_level', {})}.get(name) for system in systems.values()
-        ]
-        rows.append((label, *('' if value is None else f'{value:.4g}' for value in values)))
-    lines = [format_table(rows), 'In brackets: the interval of 95 % of the mean over pieces.']
-    lines += [f'skipped: {reason}' for reason in report['skipped'].values()]
-    return '\n'.join(filter(None, (*lines, LeftOut(**report['left_out']).describe())))
-
-
-def _cell(system: Mapping[str, Any], name: str, count: int) -> str:
-    digits = metrics.ALL_METRICS[name].digits
-    low, high = system['interval'][name]
-    counted = system['counted'][name]
-    of = '' if counted == count else f' of {counted}'
-    return f'{system["mean"][name]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{of}'
 
 
 def measure_noise_levels(
@@ -172,7 +138,7 @@ def measure_noise_levels(
     samples = spectrogram.samples(max(fitting // least, 1) * least)
     measure = noise_bins.make_measure(codec.model, _HUBER_SCALE, _DELTA)
     text = f'errors at {noise_bins.BINS} noise levels'
-    with _progress(noise_bins.BINS, 'level', text) as advance:
+    with progress(noise_bins.BINS, 'level', text) as advance:
         crops = to_spectrogram(cut_crops(clips, samples), spectrogram)
         figures = measure(codec.params, crops, advance)
     return noise_bins.name_figures(figures, codec.config.noise)
@@ -196,102 +162,60 @@ def _open_models(checkpoint: str, against: Sequence[str]) -> dict[str, EncoderDe
     return codecs
 
 
-def _measure(
-    codec: EncoderDecoder,
-    clips: Sequence[Clip],
-    name: str,
-    denoising_steps: int,
-    seeds: Sequence[int],
-    take: Callable[[int, Reconstruction], None],
+def _take(sounds: list[np.ndarray], count: int, embedded: EmbeddedClips) -> Take:
+    """Embeds all reconstructions, and keeps the first."""
+
+    def take(number: int, waveform: np.ndarray) -> None:
+        embedded.add(waveform)
+        if number < count:
+            sounds.append(waveform)
+
+    return take
+
+
+def _measure_model(
+    trial: Trial, name: str, codec: EncoderDecoder, denoising_steps: int, take: Take = ignore
 ) -> dict[str, Any]:
-    """A model's part of the report; `take` gets each clip's number and reconstruction, once."""
-    config, figures, seconds = codec.config, [], []
-    rate, per_latent = config.spectrogram.sample_rate, config.samples_per_latent
-    with _progress(len(seeds) * len(clips), 'piece', f'{len(clips)} pieces with {name}') as advance:
-        for seed in seeds:
-            figures.append([])
-            for number, clip in enumerate(clips):
-                result = reconstruct(codec, clip, denoising_steps, seed, metrics.ALL_METRICS)
-                figures[-1].append(result.figures)
-                seconds.append(result.seconds / clip.waveform.size)
-                if seed == seeds[0]:
-                    take(number, result)
-                advance()
+    """A model's part of the report."""
+    config, rate = codec.config, trial.sample_rate
+
+    def reconstruct(waveform: np.ndarray, seed: int) -> np.ndarray:
+        return codec.reconstruct(waveform, denoising_steps, seed)
+
+    measured = trial.measure(name, reconstruct, take)
+    latents_a_second = rate / config.samples_per_latent * config.latent_channels
     return {
         'model': codec.model_id,
         'config': config.record(),
-        **_summarise(clips, figures),
-        # The median: the first piece waits for programs to compile.
-        'times_real_time': float(1 / (np.median(seconds) * rate)),
-        'kilobits_a_second': _LATENT_BITS * config.latent_channels * rate / per_latent / 1000,
+        **measured.summarise(),
+        'times_real_time': 1 / (measured.seconds * rate),
+        'kilobits_a_second': _LATENT_BITS * latents_a_second / 1000,
     }
 
 
-def _summarise(
-    clips: Sequence[Clip], figures: Sequence[Sequence[dict[str, float]]]
+def _measure_baselines(
+    trial: Trial,
+    codec: EncoderDecoder,
+    denoising_steps: int,
+    pieces: int,
+    originals: EmbeddedClips,
 ) -> dict[str, Any]:
-    """Statistics of figures by seed and clip."""
-    names = list(figures[0][0])
-    values = {name: np.array([[row[name] for row in rows] for rows in figures]) for name in names}
-    means = {name: np.mean(each, axis=0) for name, each in values.items()}  # [clips]
-    return {
-        'mean': {name: statistics.mean(each) for name, each in means.items()},
-        'interval': {name: statistics.interval(each) for name, each in means.items()},
-        'counted': {name: int(np.sum(np.isfinite(each))) for name, each in means.items()},
-        'seed_spread': {
-            name: float(np.std([statistics.mean(rows) for rows in each]))
-            for name, each in values.items()
-        },
-        'clips': {
-            clip.name: {name: float(each[number]) for name, each in means.items()}
-            for number, clip in enumerate(clips)
-        },
-    }
-
-
-def _write_listening(
-    folder: pathlib.Path,
-    clips: Sequence[Clip],
-    sounds: Sequence[Mapping[str, np.ndarray]],
-    rate: int,
-    figures: Figures,
-    webmushra: bool,
-) -> None:
-    """Writes the page, and the test for webMUSHRA if wanted, of the first clips' sounds."""
-    heard = [
-        Comparison(clip.name, rate, clip.waveform, made)
-        for clip, made in zip(clips, sounds, strict=False)
-        if len(clip.waveform) <= 2
-    ]
-    if len(heard) < len(sounds):
-        _logger.warning(
-            '%d pieces of more than two channels are not on the page', len(sounds) - len(heard)
+    """The part of the report of the same model untrained, on some pieces, and of noise."""
+    seed, clips = trial.seeds[0], trial.clips
+    count, baselines = min(pieces, len(clips)), {}
+    if count:
+        spread = [clips[number * len(clips) // count] for number in range(count)]
+        params = compute_once(lambda: codec.model.init_params(random_key(seed)))
+        baselines[UNTRAINED] = _measure_model(
+            dataclasses.replace(trial, clips=spread),
+            UNTRAINED,
+            codec.with_params(params),
+            denoising_steps,
         )
-    if not heard:
-        return
-    title = 'Reconstructions by ' + ', '.join(sounds[0])
-    if is_playable(rate):
-        write_page(folder, heard, figures, title)
-    else:
-        _logger.warning('there is no page: browsers do not play %d Hz', rate)
-    if webmushra:
-        write_webmushra(folder / 'webmushra', heard, title)
-
-
-def _write_csv(path: pathlib.Path, systems: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Writes a row for each piece and system, empty where a figure is not finite."""
-    with replaced_file(path) as partial, open(partial, 'w', newline='', encoding='utf-8') as file:
-        rows = csv.writer(file)
-        rows.writerow(('clip', 'system', *names))
-        for system, measured in systems.items():
-            for clip, figures in measured['clips'].items():
-                values = (figures[name] for name in names)
-                rows.writerow((clip, system, *(v if np.isfinite(v) else '' for v in values)))
-
-
-@contextlib.contextmanager
-def _progress(total: int, unit: str, text: str):
-    """Logs that work begins and shows how far it is; yields what counts one as done."""
-    _logger.info('measuring %s', text)
-    with contextlib.closing(ProgressBar(total, unit)) as bar:
-        yield lambda: bar.advance(1, text)
+    once = dataclasses.replace(trial, seeds=[seed])  # the noise has a seed of its own
+    made = originals.of_another_system()
+    take = _take([], 0, made)
+    measured = once.measure(SHAPED_NOISE, lambda waveform, _: shaped_noise(waveform), take)
+    distances = made.measure(originals, trial.workers)
+    baselines[SHAPED_NOISE] = {**measured.summarise(), 'distances': distances}
+    return baselines

@@ -1,6 +1,7 @@
 """Reconstruction of audio: encodes, decodes, measures, and writes it next to its original."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import time
@@ -27,14 +28,14 @@ class Reconstruction:
       waveform: the reconstruction, `[channels, samples]`.
       sample_rate: of both, in Hz.
       figures: see `metrics.measure`.
-      seconds: that encoding and decoding took.
+      seconds: that encoding and decoding took, nan if not timed.
     """
 
     clip: Clip
     waveform: np.ndarray
     sample_rate: int
     figures: dict[str, float]
-    seconds: float
+    seconds: float = math.nan
 
     def draw(self) -> Figure:
         """Draws both waveforms and spectrograms, with the figures in the title."""

@@ -11,7 +11,7 @@ BLOCK_VALUES = 1 << 20  # of a signal, or of its frames, at a time: 8 MB in floa
 _POWER_FLOOR = 1e-10  # -100 dB: digital silence counts as this, not as minus infinity
 
 # Slaney's Auditory Toolbox: linear below the knee, logarithmic above.
-_MEL_BANDS = 80
+MEL_BANDS = 80  # of `mel_distance`
 _MEL_KNEE_HZ, _HZ_PER_MEL, _MELS_PER_NEPER = 1000, 200 / 3, 27 / math.log(6.4)
 
 
@@ -29,12 +29,12 @@ def average_power_spectrum(waveform: np.ndarray) -> np.ndarray:
     return total / frames
 
 
-def mel_filters(sample_rate: int) -> np.ndarray:
-    """The filters of `mel_distance`, `[1025, 80]`: each begins and ends at its neighbours' tops."""
+def mel_filters(sample_rate: int, window: int = WINDOW, bands: int = MEL_BANDS) -> np.ndarray:
+    """Mel filters `[window // 2 + 1, bands]`: each begins and ends at its neighbours' tops."""
     ends = _hz_to_mel(np.array([0.0, sample_rate / 2]))
-    places = _mel_to_hz(np.linspace(*ends, _MEL_BANDS + 2))
+    places = _mel_to_hz(np.linspace(*ends, bands + 2))
     below, tops, above = places[:-2], places[1:-1], places[2:]
-    bins = np.fft.rfftfreq(WINDOW, 1 / sample_rate)[:, None]
+    bins = np.fft.rfftfreq(window, 1 / sample_rate)[:, None]
     triangles = np.minimum((bins - below) / (tops - below), (above - bins) / (above - tops))
     return np.maximum(triangles, 0) * 2 / (above - below)
 

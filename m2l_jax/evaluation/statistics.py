@@ -1,5 +1,8 @@
 """Statistics of figures over clips."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 _ROUNDS = 10_000
@@ -30,3 +33,34 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     means = [np.mean(finite[places], axis=1) for places in draws]  # few at a time, for memory
     low, high = np.percentile(means, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
     return float(low), float(high)
+
+
+def summarise(
+    clips: Sequence[str], figures: Sequence[Sequence[Mapping[str, float]]]
+) -> dict[str, Any]:
+    """A system's statistics for a report.
+
+    Args:
+      clips: their names.
+      figures: of each seed and clip, by metric.
+
+    Returns:
+      `clips`, the figures of each clip, means over seeds; their `mean` with its `interval`;
+      `counted`, the clips whose figure is finite; `seed_spread`, the standard deviation of the mean
+      over seeds.
+    """
+    names = list(figures[0][0])
+    values = {name: np.array([[row[name] for row in rows] for rows in figures]) for name in names}
+    means = {name: np.mean(each, axis=0) for name, each in values.items()}  # [clips]
+    return {
+        'mean': {name: mean(each) for name, each in means.items()},
+        'interval': {name: interval(each) for name, each in means.items()},
+        'counted': {name: int(np.sum(np.isfinite(each))) for name, each in means.items()},
+        'seed_spread': {
+            name: float(np.std([mean(rows) for rows in each])) for name, each in values.items()
+        },
+        'clips': {
+            clip: {name: float(each[number]) for name, each in means.items()}
+            for number, clip in enumerate(clips)
+        },
+    }

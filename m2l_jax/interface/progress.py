@@ -1,8 +1,10 @@
 """Progress of long work: a bar on a terminal, a line now and then in a log."""
 
+import contextlib
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterator
 
 import tqdm
 
@@ -50,6 +52,14 @@ class ProgressBar:
             return ''
         left = seconds * (self._total - self._done) / (self._done - self._before)
         return f', {describe_duration(left)} left'
+
+
+@contextlib.contextmanager
+def progress(total: int, unit: str, text: str) -> Iterator[Callable[[], None]]:
+    """Logs that `text` is measured and shows how far it is; yields what counts one as done."""
+    _logger.info('measuring %s', text)
+    with contextlib.closing(ProgressBar(total, unit)) as bar:
+        yield lambda: bar.advance(1, text)
 
 
 def describe_duration(seconds: float) -> str:

@@ -13,7 +13,13 @@ from m2l_jax.model.bottleneck import BOTTLENECKS
 # With the same parameters, these change results only by rounding.
 _NOT_DEFINING = ('dtype', 'param_dtype', 'remat')
 # Older versions refuse fields that they don't know: files hold these only where they are set.
-_NOT_ALWAYS_RECORDED = ('bottleneck', 'latent_scale', 'channels')
+_NOT_ALWAYS_RECORDED = (
+    'bottleneck',
+    'latent_scale',
+    'channels',
+    'frequency_scaling',
+    'cross_connections',
+)
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
 
@@ -38,6 +44,10 @@ class ModelConfig:
         variance: the standard deviation of the released model's latents on music.
       channels: channels of the spectrogram, real and imaginary part for mono.
       embedding_channels: width of the noise-level embedding and of the layers fed by it.
+      frequency_scaling: a gain of each frequency bin, learnt in the encoder and, in the UNet, given
+        by the noise level; False leaves it out.
+      cross_connections: the decoder's outputs of all levels go into the UNet's blocks; False leaves
+        that of level 0 alone, which the UNet's first block takes.
       dtype: of the computation; statistics, softmax and loss stay float32.
       param_dtype: of the parameters.
       remat: recompute the inside of residual blocks in the backward pass, a third more work, to
@@ -61,6 +71,8 @@ class ModelConfig:
     latent_scale: float = 0.06
     channels: int = 2
     embedding_channels: int = 256
+    frequency_scaling: bool = True
+    cross_connections: bool = True
     dtype: str = 'float32'
     param_dtype: str = 'float32'
     remat: bool = False

@@ -14,9 +14,10 @@ class Encoder(Part):
     def setup(self):
         config = self.config
         self.conv_in = Conv(config.widths[0], (3, 3), **self.options)
-        self.gain = self.param(
-            'gain', nn.initializers.ones, (config.spectrogram.bins,), config.param_dtype
-        )
+        if config.frequency_scaling:
+            self.gain = self.param(
+                'gain', nn.initializers.ones, (config.spectrogram.bins,), config.param_dtype
+            )
         self.levels = self.block_levels(config.encoder_blocks)
         self.norms = [GroupNorm(**self.options) for _ in config.widths]
         self.downs = self.resampling(Downsample, config.widths)
@@ -31,7 +32,8 @@ class Encoder(Part):
         """`[B, F, T, 2]` to `[B, T/8, 8192]` (at full size), channel-major: index = c·32 + f."""
         frames = self.config.frames_of(lengths)
         x = self.conv_in(spectrogram, lengths=frames[0])
-        x = x * self.gain.astype(x.dtype)[:, None, None]
+        if self.config.frequency_scaling:
+            x = x * self.gain.astype(x.dtype)[:, None, None]
         for level, blocks in enumerate(self.levels):
             for block in blocks:
                 x = block(x, lengths=frames[level])

@@ -1,6 +1,8 @@
 """The consistency model: a noisy spectrogram and a pyramid in, a clean spectrogram out."""
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -64,19 +66,29 @@ class ConsistencyUNet(Part):
         config, options = self.config, self.options
         widths, blocks, bins = config.widths, config.unet_blocks, config.spectrogram.bins
         self.conditioning = NoiseMLP(**options)
-        self.scale_in = FrequencyScale(bins, **options)
-        self.scale_out = FrequencyScale(bins, **options)
+        if config.frequency_scaling:
+            self.scale_in = FrequencyScale(bins, **options)
+            self.scale_out = FrequencyScale(bins, **options)
         self.conv_in = Conv(widths[0], (3, 3), **options)
 
-        def cross():
-            return [[Conv(width, (1, 1), **options) for _ in range(blocks)] for width in widths]
+        def cross(always=()):
+            return [
+                [
+                    Conv(width, (1, 1), **options)
+                    if config.cross_connections or (level, block) in always
+                    else None
+                    for block in range(blocks)
+                ]
+                for level, width in enumerate(widths)
+            ]
 
-        self.down_cross, self.down_blocks = cross(), self.block_levels(blocks)
+        # The first one is the only way for latents without cross connections.
+        self.down_cross, self.down_blocks = cross(always=[(0, 0)]), self.block_levels(blocks)
         self.up_cross, self.up_blocks = cross(), self.block_levels(blocks)
         # downs[level] leads from level to level + 1, ups[level] back.
         self.downs = self.resampling(Downsample, widths[1:])
         self.ups = self.resampling(Upsample, widths)
-        self.cross_out = Conv(widths[0], (1, 1), **options)
+        self.cross_out = Conv(widths[0], (1, 1), **options) if config.cross_connections else None
         self.norm_out = GroupNorm(**options)
         self.conv_out = Conv(config.channels, (3, 3), **options, zero_init=True)
 
@@ -104,20 +116,37 @@ class ConsistencyUNet(Part):
         """F_θ(c_in·x, σ), the network between the preconditioning factors."""
         embedding = noise_embedding(sigma, self.config.embedding_channels)
         time_embedding = self.conditioning(embedding)
-        x = self.conv_in(scaled, lengths=frames[0]) * self.scale_in(embedding)
+        x = self.conv_in(scaled, lengths=frames[0])
+        if self.config.frequency_scaling:
+            x = x * self.scale_in(embedding)
         skips = []
         for level in range(len(pyramid)):
             for cross, block in zip(self.down_cross[level], self.down_blocks[level], strict=True):
-                x = (x + cross(pyramid[level])) / math.sqrt(2)
+                x = _join(x, _connect(cross, pyramid[level]))
                 x = block(x, time_embedding, frames[level])
                 skips.append(x)
             if level < len(self.downs):
                 x = self.downs[level](x)
         for level in reversed(range(len(pyramid))):
             for cross, block in zip(self.up_cross[level], self.up_blocks[level], strict=True):
-                x = (x + skips.pop() + cross(pyramid[level])) / math.sqrt(3)
+                x = _join(x, skips.pop(), _connect(cross, pyramid[level]))
                 x = block(x, time_embedding, frames[level])
             if level > 0:
                 x = self.ups[level - 1](x, lengths=frames[level])
-        x = (x + self.cross_out(pyramid[0])) / math.sqrt(2)
-        return self.conv_out(self.norm_out(x, frames[0], nn.silu) * self.scale_out(embedding))
+        x = _join(x, _connect(self.cross_out, pyramid[0]))
+        x = self.norm_out(x, frames[0], nn.silu)
+        if self.config.frequency_scaling:
+            x = x * self.scale_out(embedding)
+        return self.conv_out(x)
+
+
+def _connect(cross: Conv | None, activation: jax.Array) -> jax.Array | None:
+    return None if cross is None else cross(activation)
+
+
+def _join(*parts: jax.Array | None) -> jax.Array:
+    """Sum of the n parts that there are, over √n."""
+    present = [part for part in parts if part is not None]
+    if len(present) == 1:
+        return present[0]
+    return functools.reduce(operator.add, present) / math.sqrt(len(present))

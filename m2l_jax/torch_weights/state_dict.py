@@ -71,6 +71,11 @@ def check_tensors(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> Non
 
 
 def _check_representable(config: ModelConfig) -> None:
+    for name in ('frequency_scaling', 'cross_connections'):
+        if not getattr(config, name):
+            raise InputError(
+                f'the PyTorch package has no model with model.{name}=False: write a folder instead'
+            )
     if config.encoder_blocks != config.decoder_blocks:
         raise InputError(
             'the PyTorch package has as many blocks a level in its decoder as in its encoder: '

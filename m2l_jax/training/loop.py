@@ -195,7 +195,9 @@ class _Run:
         rows = jnp.arange(settings.data.batch_size)
         key = step_key(settings.seed, step)
         draws = draw(key, rows, (), self.setup.model, settings.consistency.density)
-        sigma = np.asarray(settings.model.noise.sigma(draws.index))
+        schedule = settings.consistency.schedule
+        index = schedule.place(draws.index, schedule.delta(step / settings.train.steps))
+        sigma = np.asarray(settings.model.noise.sigma(index))
         checked = ', '.join(
             f'{name} {float(metrics[name]):.4g}' for name in CHECKED if name in metrics
         )

@@ -274,6 +274,7 @@ def _part_gradient(
     spectrogram = batch if batch.ndim == 4 else to_spectrogram(batch, model.config.spectrogram)
     draws = draw(key, rows, spectrogram.shape[1:], model, consistency.density)
     delta = consistency.schedule.delta(progress)
+    draws = dataclasses.replace(draws, index=consistency.schedule.place(draws.index, delta))
 
     auxiliary, scale = consistency.auxiliary, consistency.huber_scale
     share = auxiliary.share(progress) if auxiliary.weight else None

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from m2l_jax.consistency.noise import (
+    DiscreteSchedule,
     DoublingSchedule,
     IndexDensity,
     LogNormalDensity,
     NoiseLevels,
     StepSchedule,
+    UniformDensity,
     teacher_index,
 )
 from m2l_jax.interface.errors import InputError
@@ -74,3 +76,26 @@ def test_steps_double_over_training():
     np.testing.assert_allclose(1 / delta, [10, 10, 20, 40, 80, 80], rtol=1e-6)
     with pytest.raises(InputError, match='start_steps=3 must be from 1 to end_steps=2'):
         DoublingSchedule(3, 2)
+
+
+def test_uniform_density_gives_all_indices_alike():
+    indices = UniformDensity().sample(jax.random.key(0), LEVELS, (100_000,))
+    assert 0 <= indices.min() < indices.max() <= 1
+    levels = np.linspace(0.05, 0.95, 10)
+    np.testing.assert_allclose(np.quantile(indices, levels), levels, atol=0.01)
+
+
+def test_discrete_indices_are_multiples_of_delta_and_their_teachers_the_next_lower():
+    schedule = DiscreteSchedule(10, 80)
+    drawn = jnp.linspace(0, 1, 1001)
+    for progress, steps in ((0.0, 10), (0.3, 20), (1.0, 80)):
+        delta = schedule.delta(progress)
+        index = schedule.place(drawn, delta)
+        numbers = np.asarray(index) * steps
+        np.testing.assert_allclose(numbers, np.round(numbers), atol=1e-4)
+        assert set(np.round(numbers).astype(int)) == set(range(1, steps + 1))
+        assert np.all((index >= drawn - 1e-6) & (index - drawn < 1.01 / steps))
+        teachers = np.asarray(teacher_index(index, delta)) * steps
+        np.testing.assert_allclose(teachers, np.round(numbers) - 1, atol=1e-4)
+    for other in (StepSchedule(1.0, 3.0), DoublingSchedule(10, 80)):
+        np.testing.assert_array_equal(other.place(drawn, 0.1), drawn)

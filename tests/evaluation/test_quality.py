@@ -4,7 +4,6 @@ import json
 import logging
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 import soundfile
@@ -12,11 +11,12 @@ import soundfile
 from benchmarks import small_model
 from m2l_jax.codec import weights
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.evaluation import noise_bins, quality
+from m2l_jax.evaluation import noise_bins
 from m2l_jax.evaluation.clips import cut_clips
 from m2l_jax.evaluation.held_out import EvaluationConfig, HeldOutClips
 from m2l_jax.evaluation.metrics import ALL_METRICS
-from m2l_jax.evaluation.quality import describe_report, evaluate, measure_noise_levels
+from m2l_jax.evaluation.quality import evaluate, measure_noise_levels
+from m2l_jax.evaluation.reporting.table import describe_report
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.torch_weights.conversion import save_torch_model
@@ -115,33 +115,11 @@ def test_noise_levels_are_measured_on_the_crops_of_held_out_evaluation(tmp_path,
     assert (figures['loss'], figures['error'], figures['latent_std']) == (1, 2, 0.3)
 
 
-@pytest.fixture(scope='module')
-def models(tmp_path_factory):
-    """Two models, and the second once more as the one that is fetched."""
-    folder = tmp_path_factory.mktemp('models')
-    params = small_model.random_params()
-    save_torch_model(folder / 'a.safetensors', small_model.CONFIG, params)
-    louder = jax.tree.map(lambda leaf: 1.5 * leaf, params)
-    save_torch_model(folder / 'b.safetensors', small_model.CONFIG, louder)
-    soundfile.write(folder / 'a.wav', make_music(0.8).T, 44_100)
-    return folder
-
-
-@pytest.fixture
-def without_levels(monkeypatch):
-    """Replaces the errors by noise level, which take most of the time, by a sum of the weights."""
-
-    def measure(codec, clips):
-        return {'latent_gain': float(sum(map(jax.numpy.sum, jax.tree.leaves(codec.params))))}
-
-    monkeypatch.setattr(quality, 'measure_noise_levels', measure)
-
-
 def test_models_are_measured_in_the_same_way(models, tmp_path, monkeypatch, caplog, without_levels):
     caplog.set_level(logging.INFO)
     first, second = str(models / 'a.safetensors'), str(models / 'b.safetensors')
     monkeypatch.setattr(weights, 'fetch_released', lambda: pathlib.Path(second))
-    options = {'seconds': 0.25, 'media': 1, 'webmushra': True}
+    options = {'seconds': 0.25, 'media': 1, 'webmushra': True, 'processes': 0, 'embeddings': []}
     inputs = str(models / 'a.wav')
     report = evaluate(first, inputs, tmp_path / 'a', against=['released', second], **options)
     alone = evaluate(second, inputs, tmp_path / 'b', **options)['systems'][second]
@@ -188,7 +166,7 @@ def test_models_are_measured_in_the_same_way(models, tmp_path, monkeypatch, capl
 
 def test_figures_of_several_seeds_are_their_means(models, tmp_path, without_levels):
     model, inputs = str(models / 'a.safetensors'), str(models / 'a.wav')
-    options = {'seconds': 0.25, 'media': 0}
+    options = {'seconds': 0.25, 'media': 0, 'processes': 0, 'embeddings': []}
     both = evaluate(model, inputs, tmp_path / 'both', seed=3, seeds=2, **options)
     apart = [evaluate(model, inputs, tmp_path / str(seed), seed=seed, **options) for seed in (3, 4)]
     assert both['seeds'] == [3, 4]
@@ -203,7 +181,15 @@ def test_what_is_not_finite_is_counted(monkeypatch, models, tmp_path, without_le
     metric = dataclasses.replace(ALL_METRICS['snr'], function=lambda *_: next(silent))
     monkeypatch.setitem(ALL_METRICS, 'snr', metric)
     model = str(models / 'a.safetensors')
-    report = evaluate(model, str(models / 'a.wav'), tmp_path / 'out', seconds=0.25, media=0)
+    report = evaluate(
+        model,
+        str(models / 'a.wav'),
+        tmp_path / 'out',
+        seconds=0.25,
+        media=0,
+        processes=0,
+        embeddings=[],
+    )
     system = report['systems'][model]
     assert (system['mean']['snr'], system['counted']['snr']) == (3, 2)
     lines = describe_report(report).splitlines()
@@ -235,7 +221,15 @@ def test_what_no_browser_plays_is_measured_without_a_page(tmp_path, without_leve
     for name, channels in (('a', 1), ('b', 6)):
         music = make_music(0.3, 192_000, channels=channels)
         soundfile.write(tmp_path / f'{name}.wav', music.T, 192_000)
-    report = evaluate(str(model), str(tmp_path), tmp_path / 'out', seconds=0.25, media=2)
+    report = evaluate(
+        str(model),
+        str(tmp_path),
+        tmp_path / 'out',
+        seconds=0.25,
+        media=2,
+        processes=0,
+        embeddings=['encoder'],
+    )
     assert report['systems'][str(model)]['counted']['mel'] == 2
     assert report['systems'][str(model)]['counted']['loudness'] == 1
     assert not (tmp_path / 'out' / 'index.html').exists()

@@ -3,7 +3,7 @@
 import html
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -46,6 +46,19 @@ def make_table(figures: Figures) -> str:
         f'<tbody class="means">{_mean_rows(figures, metrics)}</tbody>\n'
         f'<tbody class="clips">{"".join(rows)}</tbody></table>'
     )
+
+
+def make_distance_table(systems: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Makes an HTML table of rows with a heading and a text for each system, '' without any."""
+    if not rows:
+        return ''
+    head = ''.join(f'<th scope="col">{html.escape(name)}</th>' for name in ('', *systems))
+    lines = ''.join(
+        f'<tr><th scope="row">{html.escape(heading)}</th>'
+        f'{"".join(f"<td>{html.escape(text)}</td>" for text in texts)}</tr>\n'
+        for heading, *texts in rows
+    )
+    return f'<table id="distances"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
 
 
 def make_plots(figures: Figures) -> str:

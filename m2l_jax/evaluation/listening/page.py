@@ -14,7 +14,12 @@ import matplotlib.image
 import numpy as np
 import soundfile
 
-from m2l_jax.evaluation.listening.figures import Figures, make_plots, make_table
+from m2l_jax.evaluation.listening.figures import (
+    Figures,
+    make_distance_table,
+    make_plots,
+    make_table,
+)
 from m2l_jax.evaluation.listening.stimuli import (
     ANCHORS,
     Comparison,
@@ -42,7 +47,11 @@ _JPEG = {'format': 'jpeg', 'pil_kwargs': {'quality': 80}}
 
 
 def write_page(
-    folder: str | os.PathLike[str], clips: Sequence[Comparison], figures: Figures, title: str
+    folder: str | os.PathLike[str],
+    clips: Sequence[Comparison],
+    figures: Figures,
+    title: str,
+    distances: Sequence[Sequence[str]] = (),
 ) -> pathlib.Path:
     """Writes `index.html`, which holds all that it needs, into a folder; returns its path.
 
@@ -56,6 +65,7 @@ def write_page(
       figures: of `metrics.ALL_METRICS`, by model, clip and metric; models without sound, baselines
         say, may be among them.
       title: of the page.
+      distances: rows of a heading and a text for each model of `figures`, for a table.
 
     Raises:
       InputError: if clips do not fit together, or the page cannot be written.
@@ -68,15 +78,21 @@ def write_page(
             f'{_LOWEST_RATE} to {_HIGHEST_RATE} Hz'
         )
     with new_folder(folder) as made:
-        page = _fill_template(clips, figures, title)
+        page = _fill_template(clips, figures, title, distances)
         with replaced_file(made / 'index.html') as partial:
             partial.write_text(page, encoding='utf-8', errors='replace')
     return made / 'index.html'
 
 
-def _fill_template(clips: Sequence[Comparison], figures: Figures, title: str) -> str:
+def _fill_template(
+    clips: Sequence[Comparison],
+    figures: Figures,
+    title: str,
+    distances: Sequence[Sequence[str]],
+) -> str:
     rate, models = clips[0].sample_rate, list(clips[0].reconstructions)
     filters = anchor_filters(rate)
+    distance_table = make_distance_table(list(figures), distances)
     figures = {model: {} for model in models} | dict(figures)  # a model has one colour everywhere
     data = {
         'title': title,
@@ -94,6 +110,7 @@ def _fill_template(clips: Sequence[Comparison], figures: Figures, title: str) ->
         'style': _asset('page.css'),
         'script': _asset('player.js') + _asset('page.js'),
         'table': make_table(figures),
+        'distances': distance_table,
         'plots': make_plots(figures),
         'data': json.dumps(data).replace('<', r'\u003c'),  # a name may hold the end of a script
         'sounds': '\n'.join(

@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from m2l_jax.evaluation.listening.figures import make_plots, make_table
+from m2l_jax.evaluation.listening.figures import (
+    make_distance_table,
+    make_plots,
+    make_table,
+)
 from m2l_jax.evaluation.listening.page import write_page
 from m2l_jax.evaluation.listening.stimuli import Comparison
 from m2l_jax.evaluation.metrics import ALL_METRICS, measure
@@ -170,6 +174,17 @@ def test_sorting_has_exact_values():
     values = re.findall(r'data-value="([^"]+)"', make_table(FIGURES))
     assert values[:3] == ['-0.5', '0.5', '-15.0']
     assert values[12:15] == ['-Infinity', '0.125', 'NaN']
+
+
+def test_distances_have_a_table_of_their_own(clips, tmp_path):
+    rows = [('far & wide', '1.5 [1, 2]', ''), ('kernel', '0.1', HOSTILE)]
+    assert Elements(make_distance_table(['one', HOSTILE], rows)).rows == [
+        ['', 'one', HOSTILE], ['far & wide', '1.5 [1, 2]', ''], ['kernel', '0.1', HOSTILE],
+    ]  # fmt: skip
+    assert make_distance_table(['one'], []) == ''
+    page = write_page(tmp_path, clips, FIGURES, 'title', [('far', '1', '2', '3')]).read_text()
+    assert ['', 'one', 'two', 'noise'] in Elements(page).rows
+    assert ['far', '1', '2', '3'] in Elements(page).rows
 
 
 def test_plots_show_every_finite_value():
