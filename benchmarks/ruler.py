@@ -5,7 +5,7 @@
 Cuts each file of --input, the bundled held-out music if not given, into pieces of --seconds, and
 degrades each as `degradations` has it. Prints the mean of each metric of `evaluate`, then for each
 metric the degradations in its order, best first, and the bit rates and delays of coded files.
---embeddings adds Fréchet and kernel distances; none if empty.
+--embeddings chooses networks for Fréchet and kernel distances; none if empty.
 """
 
 from collections import Counter
@@ -19,10 +19,12 @@ from benchmarks import report
 from benchmarks.degradations import DEGRADATIONS, Examined, examine
 from benchmarks.options import words
 from m2l_jax.evaluation.clips import Clip, cut_clips
+from m2l_jax.evaluation.embeddings.choice import ENCODER, default_names
 from m2l_jax.evaluation.embeddings.distances import measure_distances
 from m2l_jax.evaluation.measuring.workers import Workers, core_count
 from m2l_jax.evaluation.metrics import ALL_METRICS, find_available
 from m2l_jax.interface import command
+from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.progress import progress
 
 _RATE = 44_100
@@ -38,7 +40,7 @@ _PROCESSES = flags.DEFINE_integer(
 )
 _METRICS = flags.DEFINE_list('metrics', list(ALL_METRICS), 'Names, of `evaluate`.')
 _EMBEDDINGS = flags.DEFINE_list(
-    'embeddings', ['musicnn'], 'For the distances, as of `evaluate`, without the encoder.'
+    'embeddings', None, 'For the distances, as of `evaluate`, without the encoder.'
 )
 _OUTPUT = report.define_output()
 
@@ -47,12 +49,13 @@ Figures = dict[str, dict[str, float]]  # by metric and degradation
 
 def main() -> None:
     """Degrades, measures, prints and writes."""
+    embeddings, missing = _embeddings()
     clips, *_ = cut_clips(_INPUT.value, _RATE, _SECONDS.value)
     clips = clips[:: _EVERY.value]
     chosen = words(_METRICS, list(ALL_METRICS))
     metrics, left_out = find_available({name: ALL_METRICS[name] for name in chosen})
     processes = core_count() if _PROCESSES.value is None else _PROCESSES.value
-    found = examine_all(clips, list(metrics), _EMBEDDINGS.value, processes)
+    found = examine_all(clips, list(metrics), embeddings, processes)
     figures = mean_figures(found, list(metrics)) | distances(found)
     coded = describe_coded(found)
     result = {
@@ -69,7 +72,16 @@ def main() -> None:
         print(f'{heading(name)}: {" > ".join(names)}')
     for name, facts in coded.items():
         print(f'{name}: {facts["kilobits"]:.1f} kbit/s, samples of delay {facts["delays"]}')
-    print(*left_out.values(), sep='\n')
+    print(*filter(None, (*left_out.values(), missing)), sep='\n')
+
+
+def _embeddings() -> tuple[list[str], str]:
+    """Names, and a line on what is missing, if anything."""
+    if _EMBEDDINGS.value is None:
+        return default_names()
+    if ENCODER in _EMBEDDINGS.value:
+        raise InputError(f'--embeddings={ENCODER} needs a model: m2l_jax.evaluate measures by it')
+    return _EMBEDDINGS.value, ''
 
 
 def examine_all(

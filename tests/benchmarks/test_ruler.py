@@ -1,6 +1,7 @@
 """Degradations of known severity, and the benchmark that measures metrics on them."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -121,3 +122,9 @@ def test_the_command_prints_and_writes_a_table(tmp_path):
         assert f'{ALL_METRICS[metric].heading}: original > ' in printed
     assert written['orders']['si_sdr'][-1] == 'shaped noise'
     assert written['coded'].keys() == {'MP3 128', 'MP3 32', 'Opus 24', 'Opus 12'}
+
+
+def test_a_models_own_embedding_is_refused_in_a_line(monkeypatch):
+    monkeypatch.setattr(ruler, '_EMBEDDINGS', types.SimpleNamespace(value=['musicnn', 'encoder']))
+    with pytest.raises(InputError, match='--embeddings=encoder needs a model'):
+        ruler.main()
