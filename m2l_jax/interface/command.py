@@ -22,6 +22,15 @@ absl_flags.disclaim_key_flags()  # so that --help shows --config among the comma
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 
+# Of the extra `train`, which encoding and decoding do without.
+_TRAINING_PACKAGES = (
+    'array_record',
+    'tensorboard',
+    'tensorboardX',
+    'tensorflow',
+    'tensorflow_datasets',
+)
+
 EXIT_INPUT_ERROR = 1
 EXIT_INTERRUPTED = 75  # as in sysexits.h: the same command, run again, goes on
 
@@ -99,6 +108,10 @@ def run(main: Callable[[], None]) -> None:
             main()
         except (InputError, Interrupted) as error:
             sys.exit(report_error(error))
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition('.')[0] not in _TRAINING_PACKAGES:
+                raise
+            _fail(f"this needs {error.name}, which is missing: pip install 'm2l-jax[train]'")
         except (RuntimeError, AssertionError):
             if 'jax' in sys.modules:  # it raises these wherever a missing device is first used
                 from m2l_jax.interface.devices import check_devices
