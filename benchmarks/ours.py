@@ -11,9 +11,9 @@ import numpy as np
 
 from benchmarks import timing
 from benchmarks.workload import Workload
-from configs import default
 from m2l_jax.codec.compile_cache import use_compile_cache
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.configs import default
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.model.config import ModelConfig

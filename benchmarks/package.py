@@ -14,7 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from benchmarks import timing
 from benchmarks.options import Style
 from benchmarks.workload import Workload
-from configs import default
+from m2l_jax.configs import default
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.torch_weights.reference import random_tensors, reference_network

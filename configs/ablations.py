@@ -19,7 +19,7 @@ trainings showed: docs/evaluation.md.
 
 from ml_collections import ConfigDict
 
-from configs import variants
+from m2l_jax.configs import variants
 
 
 def get_config(argument: str = 'base') -> ConfigDict:

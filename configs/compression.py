@@ -20,7 +20,7 @@ import functools
 
 from ml_collections import ConfigDict
 
-from configs import variants
+from m2l_jax.configs import variants
 
 
 def get_config(argument: str = '8192') -> ConfigDict:

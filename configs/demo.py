@@ -6,9 +6,14 @@
 `--config.init_from=` starts from random parameters, for which these rates and steps are too low.
 """
 
+import pathlib
+
 from ml_collections import ConfigDict
 
-from configs import default, small
+import m2l_jax
+from m2l_jax.configs import default, small
+
+_MUSIC = pathlib.Path(m2l_jax.__file__).parent / 'assets' / 'train'
 
 
 def get_config() -> ConfigDict:
@@ -22,6 +27,6 @@ def get_config() -> ConfigDict:
     config.consistency.schedule.update(start_exponent=end, end_exponent=end)
     config.consistency.least_weight = trained.consistency.least_weight
     config.optimizer.update(learning_rate=1e-4, warmup_steps=5, b2=0.99, ema_decay=0.9)
-    config.data.update(path='m2l_jax/assets/train', batch_size=4, crop_frames=16, workers=2)
+    config.data.update(path=str(_MUSIC), batch_size=4, crop_frames=16, workers=2)
     config.train.update(steps=40, log_every=10, checkpoint_every=40)
     return config

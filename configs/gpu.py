@@ -14,7 +14,7 @@ a crop takes 0.9 GB, so that 16 should be at home in 80 GB.
 
 from ml_collections import ConfigDict
 
-from configs import default, scaling
+from m2l_jax.configs import default, scaling
 from m2l_jax.interface.errors import InputError
 
 

@@ -7,11 +7,14 @@ trains on: the figures say that training works, not how good a model is. docs/sm
 to compare with.
 """
 
+import pathlib
+
 from ml_collections import ConfigDict
 
-from configs import small
+import m2l_jax
+from m2l_jax.configs import small
 
-_PIECE = 'm2l_jax/assets/train/ode_to_joy.ogg'
+_PIECE = pathlib.Path(m2l_jax.__file__).parent / 'assets' / 'train' / 'ode_to_joy.ogg'
 
 
 def get_config() -> ConfigDict:
@@ -28,7 +31,7 @@ def get_config() -> ConfigDict:
     config.optimizer.update(
         learning_rate=1e-3, final_learning_rate=1e-5, warmup_steps=50, ema_decay=0.98
     )
-    config.data.update(path=_PIECE, batch_size=8, crop_frames=16)
+    config.data.update(path=str(_PIECE), batch_size=8, crop_frames=16)
     config.train.update(steps=1000, log_every=20, checkpoint_every=500)
-    config.evaluation.update(path=_PIECE, every=200, clips=1, seconds=5.0)
+    config.evaluation.update(path=str(_PIECE), every=200, clips=1, seconds=5.0)
     return config

@@ -14,8 +14,8 @@ no scaling.
 
 from ml_collections import ConfigDict
 
-from configs import default
 from m2l_jax.compilation.topologies import CHIPS, count_chips
+from m2l_jax.configs import default
 from m2l_jax.interface.errors import InputError
 
 _BATCH = 16

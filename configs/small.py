@@ -19,7 +19,7 @@ steps the paper's own leaves the latents unused. So here
 
 from ml_collections import ConfigDict
 
-from configs import default, scaling
+from m2l_jax.configs import default, scaling
 from m2l_jax.interface.errors import InputError
 
 _LEAST_STEPS = 1_000

@@ -15,7 +15,7 @@ all-reduce over a single ring. No run on a TPU has confirmed them. Reasons: `doc
 
 from ml_collections import ConfigDict
 
-from configs import scaling
+from m2l_jax.configs import scaling
 
 
 def get_config(slice_name: str = 'v4-8') -> ConfigDict:

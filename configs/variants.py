@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
-from configs import default, overfit, small
+from m2l_jax.configs import default, overfit, small
 from m2l_jax.interface.errors import InputError
 
 Change = Callable[[ConfigDict], None]

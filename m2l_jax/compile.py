@@ -48,7 +48,7 @@ def main() -> None:
     from m2l_jax.compilation.fitting import compile_config
     from m2l_jax.interface.paths import to_json
 
-    config = command.read_config(_CONFIG)
+    config = _CONFIG.value
     report = compile_config(
         config, _TOPOLOGY.value, _WHAT.value, _SECONDS.value, _CHUNKS.value, _EFFORT.value
     )

@@ -17,7 +17,7 @@ from absl import flags
 
 from m2l_jax.interface import command
 
-_CONFIG = command.define_config('configs/demo.py')
+_CONFIG = command.define_config('demo')
 _OUTPUT = flags.DEFINE_string('output', 'build/demo', 'Folder for everything that is written.')
 
 _ASSETS = pathlib.Path(__file__).parent / 'assets'
@@ -157,7 +157,7 @@ def main() -> None:
 
     use_compile_cache()
     output = pathlib.Path(_OUTPUT.value)
-    seconds = run_demo(command.read_config(_CONFIG), output)['seconds']
+    seconds = run_demo(_CONFIG.value, output)['seconds']
     print(f'\nDone in {seconds:.0f} s. Listen and look, *.original.wav beside *.wav and *.png:')
     print(f'  {output}/model/\n  {output}/fine-tuned/')
 

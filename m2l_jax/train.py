@@ -48,7 +48,7 @@ def main() -> None:
     """Parses the flags, joins the other processes, and trains."""
     from m2l_jax.training import places, processes
 
-    config = command.read_config(_CONFIG)
+    config = _CONFIG.value
     place = places.find_place(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, os.environ
     )

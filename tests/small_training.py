@@ -1,6 +1,6 @@
 """A training that compiles in seconds, for tests of everything but the model."""
 
-from configs import demo
+from m2l_jax.configs import demo
 
 
 def make_config(path, resident=False):

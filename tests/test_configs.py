@@ -6,7 +6,7 @@ import re
 import jax
 import pytest
 
-from configs import default, demo, gpu, overfit, small, tpu_v4, tpu_v5e, tpu_v6e
+from m2l_jax.configs import default, demo, gpu, overfit, small, tpu_v4, tpu_v5e, tpu_v6e
 from m2l_jax.consistency import noise
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build

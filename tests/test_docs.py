@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from configs import default
+from m2l_jax.configs import default
 from tools import goldens
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import ablations, compression, default, overfit, small
 from m2l_jax import EncoderDecoder
+from m2l_jax.configs import ablations, compression, default, overfit, small
 from m2l_jax.consistency.noise import DiscreteSchedule, UniformDensity
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build

@@ -408,7 +408,7 @@ def _tiny_config() -> Any:
 
 
 def _tiny_training(music: pathlib.Path) -> Any:
-    from configs import demo
+    from m2l_jax.configs import demo
     from m2l_jax.interface.settings import build
     from m2l_jax.training.config import TrainingConfig
 

@@ -20,18 +20,51 @@ from m2l_jax.interface.settings import LARGEST_SEED
 
 absl_flags.disclaim_key_flags()  # so that --help shows --config among the command's own
 
+_CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
+
+# Of the extra `train`, which encoding and decoding do without.
+_TRAINING_PACKAGES = (
+    'array_record',
+    'tensorboard',
+    'tensorboardX',
+    'tensorflow',
+    'tensorflow_datasets',
+)
+
 EXIT_INPUT_ERROR = 1
 EXIT_INTERRUPTED = 75  # as in sysexits.h: the same command, run again, goes on
 
 
+class _ConfigParser(config_flags.config_flags.ConfigFileFlagParser):
+    """Reads a config by its file or by the name of one that comes with this package."""
+
+    def parse(self, path: str) -> ml_collections.ConfigDict:
+        name, colon, argument = path.partition(':')
+        file = _CONFIGS / f'{name}.py' if name.isidentifier() else pathlib.Path(name)
+        try:
+            file.open().close()  # the library would raise only when the config is used
+        except OSError as error:
+            files = sorted(_CONFIGS.glob('*.py'))
+            names = [each.stem for each in files if 'def get_config' in each.read_text()]
+            raise InputError(
+                f'--config={name} cannot be read ({error.strerror}): pass a .py file or one of '
+                f'{", ".join(names)}'
+            ) from None
+        return super().parse(f'{file}{colon}{argument}')
+
+
 def define_config(default: str | None = None) -> absl_flags.FlagHolder:
-    """Defines `--config=FILE.py[:argument]`, whose fields `--config.a.b=value` overrides."""
-    return config_flags.DEFINE_config_file(
+    """Defines `--config=NAME[:argument]`, whose fields `--config.a.b=value` overrides."""
+    holder = config_flags.DEFINE_config_file(
         'config',
-        default,
-        'Config file, or file:argument (a TPU slice, a number of GPUs): configs/tpu_v4.py:v4-32; '
-        'override a field with --config.field=value.',
+        None,
+        'Name of a config of this package or a .py file, with :argument for some (a TPU slice, a '
+        'number of GPUs): tpu_v4:v4-32, my/config.py; override a field with --config.field=value.',
     )
+    absl_flags.FLAGS['config'].parser = _ConfigParser('config')
+    if default is not None:
+        absl_flags.set_default(holder, default)
+    return holder
 
 
 def define_checkpoint() -> absl_flags.FlagHolder:
@@ -60,21 +93,6 @@ def define_seed(help: str = 'Seed of the decoding noise.') -> absl_flags.FlagHol
     return absl_flags.DEFINE_integer('seed', 0, help, lower_bound=0, upper_bound=LARGEST_SEED)
 
 
-def read_config(flag: absl_flags.FlagHolder) -> ml_collections.ConfigDict:
-    """The parsed config.
-
-    Raises:
-      InputError: if the file cannot be read.
-    """
-    try:
-        flag.value.is_locked  # noqa: B018  a missing file raises only on access
-    except OSError as error:
-        # The library's message lists what it tried; its last line has the reason.
-        reason = str(error).strip().splitlines()[-1]
-        raise InputError(f'--config cannot be read: {reason}') from None
-    return flag.value
-
-
 def run(main: Callable[[], None]) -> None:
     """Parses the flags and calls `main`.
 
@@ -90,6 +108,10 @@ def run(main: Callable[[], None]) -> None:
             main()
         except (InputError, Interrupted) as error:
             sys.exit(report_error(error))
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition('.')[0] not in _TRAINING_PACKAGES:
+                raise
+            _fail(f"this needs {error.name}, which is missing: pip install 'm2l-jax[train]'")
         except (RuntimeError, AssertionError):
             if 'jax' in sys.modules:  # it raises these wherever a missing device is first used
                 from m2l_jax.interface.devices import check_devices
@@ -152,7 +174,7 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
     except ModuleNotFoundError as error:
         if error.name != 'configs':
             raise
-        _fail('the configs import each other from the folder `configs`: run from the one above it')
+        _fail('this config imports from `configs`, which is not found: import from m2l_jax.configs')
     except (AttributeError, KeyError) as error:
         # An override of a field that the config lacks; the second line has the nearest name.
         if 'ml_collections' not in traceback.extract_tb(error.__traceback__)[-1].filename:

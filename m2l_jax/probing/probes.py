@@ -39,7 +39,7 @@ class ProbeConfig:
     hidden: int = 256
     learning_rates: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
     weight_decay: float = 1e-3
-    batch: int = 256
+    batch: int = 64
     most_epochs: int = 200
     patience: int = 10
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from configs import small
 from m2l_jax.codec import weights
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.weights import locate_weights, open_weights
+from m2l_jax.configs import small
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build
 from m2l_jax.model import ops

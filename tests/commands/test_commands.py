@@ -128,7 +128,10 @@ def test_demo_reconstructs_fine_tunes_and_summarises(tmp_path):
         (['--config.data.path=/nowhere'], 'error: /nowhere does not exist'),
         (['--config=configs/demo.py:x'], 'error: this --config takes no :argument'),
         (['--config=configs/tpu_v4.py:v5e-4'], "error: slice 'v5e-4' is not one of v4"),
-        (['--config=configs/none.py'], 'error: --config cannot be read'),
+        (
+            ['--config=configs/none.py'],
+            'error: --config=configs/none.py cannot be read (No such file',
+        ),
         (['extra'], "error: unexpected argument 'extra'"),
         (['--config.model.dtype=int3'], "error: model.dtype='int3' must be one of"),
     ],

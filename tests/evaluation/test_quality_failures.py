@@ -81,7 +81,7 @@ def test_an_error_in_a_process_is_one_line(models, tmp_path, without_levels, mon
 def test_evaluate_ends_at_once_and_writes_nothing_when_it_is_interrupted(models, tmp_path):
     soundfile.write(tmp_path / 'a.wav', np.tile(make_music(0.4), 500).T, 44_100)
     flags = (f'--checkpoint={models / "a.safetensors"}', f'--input={tmp_path / "a.wav"}')
-    flags += ('--seconds=0.4', f'--output={tmp_path / "out"}')
+    flags += ('--seconds=0.4', '--embeddings=', f'--output={tmp_path / "out"}')
     with subprocess.Popen(
         [sys.executable, '-m', 'm2l_jax.evaluate', *flags],
         cwd=REPOSITORY,

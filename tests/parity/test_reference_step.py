@@ -15,7 +15,7 @@ from music2latent import hparams
 
 from benchmarks.options import Style
 from benchmarks.package import PackageTraining
-from configs import default
+from m2l_jax.configs import default
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.torch_weights.names import name_table
 from m2l_jax.torch_weights.reference import random_tensors

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import default, demo
 from m2l_jax.audio.spectrogram import SpectrogramConfig
+from m2l_jax.configs import default, demo
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
