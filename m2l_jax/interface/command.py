@@ -109,9 +109,10 @@ def run(main: Callable[[], None]) -> None:
         except (InputError, Interrupted) as error:
             sys.exit(report_error(error))
         except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition('.')[0] not in _TRAINING_PACKAGES:
+            package = (error.name or '').partition('.')[0]
+            if package not in _TRAINING_PACKAGES:
                 raise
-            _fail(f"this needs {error.name}, which is missing: pip install 'm2l-jax[train]'")
+            _fail(f"this needs {package}, which is missing: pip install 'm2l-jax[train]'")
         except (RuntimeError, AssertionError):
             if 'jax' in sys.modules:  # it raises these wherever a missing device is first used
                 from m2l_jax.interface.devices import check_devices

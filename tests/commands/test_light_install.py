@@ -1,0 +1,49 @@
+"""Commands where the packages that training needs are missing."""
+
+import pytest
+import soundfile
+
+from m2l_jax.torch_weights.conversion import save_torch_model
+from tests.commands import tiny
+from tests.commands.test_commands import assert_told, run_python
+from tests.conftest import make_music
+from tests.torch_weights.test_conversion import random_params
+
+MISSING = ('array_record', 'tensorboard', 'tensorboardX', 'tensorflow', 'tensorflow_datasets')
+CODE = f"""\
+import runpy, sys
+sys.modules.update(dict.fromkeys({(*MISSING, 'torch', 'ray')!r}))  # their import fails
+sys.argv[0] = 'm2l'
+runpy.run_module('m2l_jax', run_name='__main__', alter_sys=True)
+"""
+
+
+def run_light(*arguments):
+    return run_python('-c', CODE, *arguments)
+
+
+def test_encoding_and_decoding_do_without(tmp_path):
+    save_torch_model(tmp_path / 'model.safetensors', tiny.MODEL, random_params(tiny.MODEL))
+    soundfile.write(tmp_path / 'a.wav', make_music(0.9).T, 44_100)
+    model = f'--checkpoint={tmp_path / "model.safetensors"}'
+    latents, audio = tmp_path / 'latents', tmp_path / 'audio'
+    for arguments in (
+        ('encode', model, f'--input={tmp_path / "a.wav"}', f'--output={latents}'),
+        ('decode', model, f'--input={latents}', f'--output={audio}'),
+    ):
+        result = run_light(*arguments)
+        assert result.returncode == 0, result.stderr
+    assert list(audio.rglob('a*.wav'))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'package'),
+    [
+        (('train', '--config=demo', '--workdir=run'), 'tensorboard'),
+        (('plot', '--workdir=run', '--output=out'), 'tensorboard'),
+        (('prepare', '--input=m2l_jax/assets/voice', '--output=build/no'), 'tensorflow_datasets'),
+    ],
+)
+def test_other_commands_name_the_extra(arguments, package):
+    message = f"error: this needs {package}, which is missing: pip install 'm2l-jax[train]'"
+    assert_told(run_light(*arguments), message)
