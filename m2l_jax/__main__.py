@@ -31,7 +31,7 @@ def main() -> None:
     else:
         near = difflib.get_close_matches(name, commands, 1)
         hint = f'did you mean {near[0]}?' if near else '`m2l --help` lists the commands'
-        sys.exit(f'error: there is no command {name}: {hint}')
+        sys.exit(f'error: there is no command {name!r}: {hint}')
 
 
 if __name__ == '__main__':

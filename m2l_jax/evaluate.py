@@ -11,7 +11,7 @@ model, the first --media pieces as WAV, original and reconstruction, and as pict
 `index.html`, a page that plays these pieces and all models' reconstructions, openly and blind.
 
 `untrained` is the same model untrained, on few pieces, and `shaped noise` noise with the average
-spectrum of each piece: a useful model has a smaller mel distance. `by_noise_level` shows how much
+spectrum of each piece, below which no trained model must be. `by_noise_level` shows how much
 the latents are used: `latent_gain` is the error with another crop's latents over that with its own.
 
 ViSQOL and the F-measure of notes need more packages: `pip install -e '.[evaluate]'` and
@@ -75,28 +75,25 @@ def main() -> None:
     from m2l_jax.codec.compile_cache import use_compile_cache
     from m2l_jax.evaluation.quality import evaluate
     from m2l_jax.evaluation.reporting.table import describe_report
-    from m2l_jax.interface.errors import Interrupted
 
     use_compile_cache()
-    try:
-        report = evaluate(
-            _CHECKPOINT.value,
-            _INPUT.value,
-            _OUTPUT.value,
-            against=_AGAINST.value,
-            seconds=_SECONDS.value,
-            media=_MEDIA.value,
-            denoising_steps=_STEPS.value,
-            seed=_SEED.value,
-            seeds=_SEEDS.value,
-            webmushra=_WEBMUSHRA.value,
-            untrained=_UNTRAINED.value,
-            processes=_PROCESSES.value,
-            embeddings=_EMBEDDINGS.value,
-        )
-    except KeyboardInterrupt:
-        raise Interrupted('stopped by Ctrl-C: run the same command again, from the start') from None
+    report = evaluate(
+        _CHECKPOINT.value,
+        _INPUT.value,
+        _OUTPUT.value,
+        against=_AGAINST.value,
+        seconds=_SECONDS.value,
+        media=_MEDIA.value,
+        denoising_steps=_STEPS.value,
+        seed=_SEED.value,
+        seeds=_SEEDS.value,
+        webmushra=_WEBMUSHRA.value,
+        untrained=_UNTRAINED.value,
+        processes=_PROCESSES.value,
+        embeddings=_EMBEDDINGS.value,
+    )
     print(describe_report(report))
+    print(f'\nAll figures and, to listen, index.html: {_OUTPUT.value}/')
 
 
 if __name__ == '__main__':

@@ -203,6 +203,11 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Music2Latent, Params]:
         workdir, step = workdir.parent.parent, int(workdir.name)
     elif workdir.name == _FOLDER and not (workdir / _FOLDER).is_dir():
         workdir = workdir.parent
+    if not workdir.exists():
+        raise InputError(
+            f'{path} does not exist: pass the --workdir of a training run, a file of weights, or '
+            'the name of a packaged model, small'
+        )
     if not (workdir / _FOLDER).is_dir():
         raise InputError(f'{path} holds no checkpoints: pass the --workdir of a training run')
     with contextlib.closing(CheckpointStore(workdir)) as store:

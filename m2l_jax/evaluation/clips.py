@@ -97,7 +97,10 @@ def cut_clips(
         sounding = [piece for piece in pieces if not is_silent(piece.waveform)]
         clips += sounding
         if not sounding:
-            skipped[path] = f'{path} has no {seconds} s that are not silent'
+            length = waveform.shape[1] / sample_rate
+            skipped[path] = (
+                f'{path} has no {seconds:g} s that are not silent: it has {length:.3g} s'
+            )
     if not clips:
         unread_too = f' ({left_out.describe()})' if left_out.files else ''
         reason = f': {next(iter(skipped.values()))}' if skipped else ''

@@ -23,6 +23,7 @@ from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import new_folder
 from m2l_jax.interface.progress import progress
+from m2l_jax.interface.settings import LARGEST_SEED
 
 RELEASED = 'released'
 UNTRAINED, SHAPED_NOISE = 'untrained', 'shaped noise'
@@ -80,14 +81,16 @@ def evaluate(
     """
     if webmushra and not media:
         raise InputError('--webmushra writes the pieces of --media, which is 0: raise it')
+    if seed + seeds - 1 > LARGEST_SEED:
+        raise InputError(f'--seed={seed} with --seeds={seeds} is above {LARGEST_SEED}: lower it')
     codecs = _open_models(checkpoint, against)
     rate = codecs[checkpoint].config.spectrogram.sample_rate
-    clips, left_out, skipped = cut_clips(inputs, rate, seconds)
     available, left_out_metrics = metrics.find_available(metrics.ALL_METRICS)
     if embeddings is None:
         embeddings, missing = default_names()
         left_out_metrics |= {'distances': missing} if missing else {}
     networks = open_embeddings(embeddings, codecs[checkpoint])
+    clips, left_out, skipped = cut_clips(inputs, rate, seconds)
     for reason in left_out_metrics.values():
         _logger.warning(reason)
     processes = core_count() if processes is None else processes

@@ -16,6 +16,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from m2l_jax.interface.errors import InputError, Interrupted
+from m2l_jax.interface.progress import STOPPED
 from m2l_jax.interface.settings import LARGEST_SEED
 
 absl_flags.disclaim_key_flags()  # so that --help shows --config among the command's own
@@ -40,12 +41,12 @@ class _ConfigParser(config_flags.config_flags.ConfigFileFlagParser):
 
     def parse(self, path: str) -> ml_collections.ConfigDict:
         name, colon, argument = path.partition(':')
-        file = _CONFIGS / f'{name}.py' if name.isidentifier() else pathlib.Path(name)
+        files = sorted(_CONFIGS.glob('*.py'))
+        names = [each.stem for each in files if 'def get_config' in each.read_text()]
+        file = _CONFIGS / f'{name}.py' if name in names else pathlib.Path(name)
         try:
             file.open().close()  # the library would raise only when the config is used
         except OSError as error:
-            files = sorted(_CONFIGS.glob('*.py'))
-            names = [each.stem for each in files if 'def get_config' in each.read_text()]
             raise InputError(
                 f'--config={name} cannot be read ({error.strerror}): pass a .py file or one of '
                 f'{", ".join(names)}'
@@ -108,6 +109,8 @@ def run(main: Callable[[], None]) -> None:
             main()
         except (InputError, Interrupted) as error:
             sys.exit(report_error(error))
+        except KeyboardInterrupt:
+            sys.exit(report_error(Interrupted(STOPPED)))
         except ModuleNotFoundError as error:
             package = (error.name or '').partition('.')[0]
             if package not in _TRAINING_PACKAGES:

@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterator
 
 import tqdm
 
+from m2l_jax.interface.errors import Interrupted, StopRequest
+
 _logger = logging.getLogger(__name__)
+
+STOPPED = 'stopped: run the same command again, from the start'
 
 _SECONDS_BETWEEN_LINES = 30
 
@@ -56,10 +60,22 @@ class ProgressBar:
 
 @contextlib.contextmanager
 def progress(total: int, unit: str, text: str) -> Iterator[Callable[[], None]]:
-    """Logs that `text` is measured and shows how far it is; yields what counts one as done."""
+    """Logs that `text` is measured and shows how far it is; yields what counts one as done.
+
+    After Ctrl-C or SIGTERM that raises Interrupted. (A KeyboardInterrupt may be lost: JAX ignores
+    one that is raised while it collects garbage.)
+    """
     _logger.info('measuring %s', text)
-    with contextlib.closing(ProgressBar(total, unit)) as bar:
-        yield lambda: bar.advance(1, text)
+    stop = StopRequest()
+    promise = f'stopping after this {unit}; once more stops at once'
+    with contextlib.closing(ProgressBar(total, unit)) as bar, stop.watched(promise):
+
+        def advance() -> None:
+            bar.advance(1, text)
+            if stop:
+                raise Interrupted(STOPPED)
+
+        yield advance
 
 
 def describe_duration(seconds: float) -> str:

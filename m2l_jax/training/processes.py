@@ -97,7 +97,7 @@ def _reserve_coordinator(place: Place) -> None:
     """
     if place.index != 0 or place.coordinator is None or sys.platform != 'linux':
         return
-    port = place.coordinator.rpartition(':')[2]
+    port = int(place.coordinator.rpartition(':')[2])
     # In Linux's abstract namespace: gone with the process, and apart in each network namespace.
     reservation = socket.socket(socket.AF_UNIX)
     try:

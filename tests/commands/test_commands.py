@@ -132,6 +132,7 @@ def test_demo_reconstructs_fine_tunes_and_summarises(tmp_path):
             ['--config=configs/none.py'],
             'error: --config=configs/none.py cannot be read (No such file',
         ),
+        (['--config=variants'], 'error: --config=variants cannot be read (No such'),
         (['extra'], "error: unexpected argument 'extra'"),
         (['--config.model.dtype=int3'], "error: model.dtype='int3' must be one of"),
     ],
@@ -154,6 +155,12 @@ def test_train_tells_a_users_mistake_in_a_line(tmp_path, flags, message):
 )
 def test_compile_tells_a_users_mistake_in_a_line(flags, message):
     assert_told(run('compile', '--config=configs/demo.py', *flags), message)
+
+
+def test_a_missing_checkpoint_is_told_with_the_models_that_there_are(tmp_path):
+    result = run('evaluate', '--checkpoint=smal', f'--output={tmp_path / "out"}')
+    assert_told(result, 'error: smal does not exist: pass the --workdir of a training run')
+    assert 'small' in result.stderr
 
 
 def test_reconstruct_tells_a_missing_checkpoint_in_a_line(tmp_path):

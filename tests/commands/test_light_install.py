@@ -41,9 +41,10 @@ def test_encoding_and_decoding_do_without(tmp_path):
     [
         (('train', '--config=demo', '--workdir=run'), 'tensorboard'),
         (('plot', '--workdir=run', '--output=out'), 'tensorboard'),
-        (('prepare', '--input=m2l_jax/assets/voice', '--output=build/no'), 'tensorflow_datasets'),
+        (('prepare', '--input=m2l_jax/assets/voice', '--output=OUT'), 'tensorflow_datasets'),
     ],
 )
-def test_other_commands_name_the_extra(arguments, package):
+def test_other_commands_name_the_extra(tmp_path, arguments, package):
     message = f"error: this needs {package}, which is missing: pip install 'm2l-jax[train]'"
+    arguments = (each.replace('OUT', str(tmp_path / 'out')) for each in arguments)
     assert_told(run_light(*arguments), message)

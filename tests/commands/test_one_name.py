@@ -31,4 +31,4 @@ def test_a_command_gets_the_other_arguments(tmp_path):
     [('encod', 'did you mean encode?'), ('x', '`m2l --help` lists the commands')],
 )
 def test_an_unknown_command_is_told_with_a_hint(name, hint):
-    assert_told(m2l(name), f'error: there is no command {name}: {hint}')
+    assert_told(m2l(name), f'error: there is no command {name!r}: {hint}')

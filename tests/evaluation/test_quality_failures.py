@@ -64,7 +64,13 @@ def test_a_full_disk_is_one_line(models, tmp_path, without_levels):
         pytest.raises(InputError, match=r'00_a_00\.png cannot be written \(File too large\)$'),
     ):
         evaluate(model, inputs, tmp_path, seconds=0.25, media=1, untrained=0, processes=0)
-    assert not [path for path in tmp_path.iterdir() if path.suffix in ('.png', '.html', '.partial')]
+    suffixes = ('.png', '.html', '.json', '.partial')
+    assert not [path for path in tmp_path.iterdir() if path.suffix in suffixes]
+
+
+def test_seeds_that_keys_cannot_take_are_refused_first(tmp_path):
+    with pytest.raises(InputError, match=r'^--seed=4294967295 with --seeds=2 is above 4294967295'):
+        evaluate('missing', 'missing', tmp_path, seed=4294967295, seeds=2)
 
 
 def test_an_error_in_a_process_is_one_line(models, tmp_path, without_levels, monkeypatch):
@@ -93,6 +99,6 @@ def test_evaluate_ends_at_once_and_writes_nothing_when_it_is_interrupted(models,
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 75
-    assert rest.splitlines()[-1] == 'stopped by Ctrl-C: run the same command again, from the start'
+    assert rest.splitlines()[-1] == 'stopped: run the same command again, from the start'
     assert 'Traceback' not in rest
     assert not (tmp_path / 'out').exists()

@@ -1,6 +1,9 @@
+import signal
+
 import pytest
 
-from m2l_jax.interface.progress import describe_duration
+from m2l_jax.interface.errors import Interrupted
+from m2l_jax.interface.progress import describe_duration, progress
 
 
 @pytest.mark.parametrize(
@@ -17,3 +20,14 @@ from m2l_jax.interface.progress import describe_duration
 )
 def test_durations_are_told_as_people_do(seconds, text):
     assert describe_duration(seconds) == text
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_ends_the_work_at_the_next_step(number):
+    before = signal.getsignal(number)
+    with progress(3, 'piece', 'three pieces') as advance:
+        advance()
+        signal.raise_signal(number)  # raises nothing here, where JAX might ignore it
+        with pytest.raises(Interrupted, match=r'^stopped: run the same command again, from the st'):
+            advance()
+    assert signal.getsignal(number) == before

@@ -88,7 +88,7 @@ def _open(name: str, codec: EncoderDecoder) -> Embedding:
         label = "encoder, the model's own latents"
         return Embedding(name, label, rate, functools.partial(embed_by_codec, codec))
     path, _, rate = name.rpartition(':')
-    if not path or not rate.isdecimal() or not int(rate):
+    if not path or not rate.isdecimal() or not 1000 <= int(rate) <= 384_000:
         raise InputError(
             f'--embeddings={name} is none of {", ".join((*_MUSICNNS, ENCODER))}: for a model of '
             'your own give its path and sample rate in Hz, PATH:16000'

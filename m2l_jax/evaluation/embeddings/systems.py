@@ -9,6 +9,7 @@ from m2l_jax.evaluation.clips import Clip
 from m2l_jax.evaluation.embeddings.choice import Embedding
 from m2l_jax.evaluation.embeddings.distances import measure_distances
 from m2l_jax.evaluation.measuring.workers import Workers
+from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.progress import progress
 
 
@@ -42,7 +43,14 @@ class EmbeddedClips:
 
         Each is computed by one of the workers; see `measure_distances`.
         """
-        pairs = zip(reference._frames, self._frames, strict=True)
+        pairs = list(zip(reference._frames, self._frames, strict=True))
+        for embedding, pair in zip(self._embeddings, pairs, strict=True):
+            original, own = ([frames.shape for frames in each] for each in pair)
+            if original != own:
+                raise InputError(
+                    f'--embeddings: {embedding.name} gives clips of the same length other numbers '
+                    'of frames: export it so that the length alone decides'
+                )
         futures = [workers.submit(measure_distances, *pair) for pair in pairs]
         names = [embedding.name for embedding in self._embeddings]
         return {name: future.result() for name, future in zip(names, futures, strict=True)}

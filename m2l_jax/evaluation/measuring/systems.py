@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -33,7 +34,7 @@ class Measured:
     """A system's figures, some of which may still be computed.
 
     Attributes:
-      seconds: median time of a reconstruction over its samples.
+      seconds: median time of a reconstruction over its samples; nan if only one was made.
       clips: their names.
       figures: by seed and clip.
     """
@@ -103,8 +104,8 @@ class Trial:
                 advance()
         by_seed = [figures[first : first + count] for first in range(0, total, count)]
         names = [clip.name for clip in self.clips]
-        # The median: the first piece waits for programs to compile.
-        return Measured(float(np.median(seconds[:_TIMED])), names, by_seed)
+        timed = seconds[1:_TIMED]  # the first piece waits for programs to compile
+        return Measured(float(np.median(timed)) if timed else math.nan, names, by_seed)
 
     def _compute(self, original: np.ndarray, estimate: np.ndarray) -> 'Future[dict[str, float]]':
         arguments = original, estimate, self.sample_rate, self.metrics

@@ -42,13 +42,13 @@ def write_files(
     Raises:
       InputError: if a file cannot be written.
     """
-    write_json(folder / 'report.json', report)
     figures = {name: system['clips'] for name, system in report['systems'].items()}
     _write_csv(folder / 'clips.csv', figures, list(report['metrics']))
     for clip, waveform in zip(clips, sounds[report['checkpoint']], strict=False):
         measured = metrics.measure(clip.waveform, waveform, rate)
         Reconstruction(clip, waveform, rate, measured).write(folder)
     _write_listening(folder, clips, sounds, rate, figures, distance_rows(report), webmushra)
+    write_json(folder / 'report.json', report)  # last: with it all is there
 
 
 def _write_listening(

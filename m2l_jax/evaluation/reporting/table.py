@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from m2l_jax.audio.suffixes import LeftOut
+from m2l_jax.evaluation.embeddings.distances import LEAST_CLIPS
 from m2l_jax.evaluation.metrics import ALL_METRICS
 from m2l_jax.interface.tables import format_table
 
@@ -37,7 +38,9 @@ def describe_report(report: dict[str, Any]) -> str:
             {**system, **system.get('by_noise_level', {})}.get(name) for system in systems.values()
         ]
         rows.append((label, *('' if value is None else f'{value:.4g}' for value in values)))
-    lines = [format_table(rows), 'In brackets: the interval of 95 % of the mean over pieces.']
+    lines = [format_table(rows), 'In brackets: the interval of 95 %, by the chance of the pieces.']
+    if count < LEAST_CLIPS:
+        lines.append(f'Of fewer than {LEAST_CLIPS} pieces, intervals and distances say little.')
     lines += report['left_out_metrics'].values()
     lines += [f'skipped: {reason}' for reason in report['skipped'].values()]
     return '\n'.join(filter(None, (*lines, LeftOut(**report['left_out']).describe())))

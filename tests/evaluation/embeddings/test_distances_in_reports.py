@@ -11,6 +11,8 @@ from m2l_jax.evaluation import quality
 from m2l_jax.evaluation.clips import cut_clips
 from m2l_jax.evaluation.embeddings import choice
 from m2l_jax.evaluation.embeddings.distances import LEAST_CLIPS, measure_distances
+from m2l_jax.evaluation.embeddings.systems import EmbeddedClips
+from m2l_jax.evaluation.measuring.workers import Workers
 from m2l_jax.evaluation.quality import evaluate
 from m2l_jax.evaluation.reporting.table import describe_report
 from m2l_jax.interface.errors import InputError
@@ -89,3 +91,12 @@ def test_none_are_measured_if_none_are_wanted(model, tmp_path):
     assert report['systems']['shaped noise']['distances'] == {}
     assert 'distance (lower), ' not in describe_report(report)
     assert np.isfinite(report['systems']['untrained']['mean']['mel'])
+
+
+def test_a_network_whose_frames_follow_the_sound_is_refused():
+    by_peak = choice.Embedding('mine', 'mine', 8000, lambda x: np.ones((1 + int(x.max()), 2)))
+    originals, made = (EmbeddedClips([by_peak], 8000) for _ in range(2))
+    originals.add(np.zeros((1, 800)))
+    made.add(np.full((1, 800), 2.0))
+    with pytest.raises(InputError, match=r'^--embeddings: mine gives clips of the same length'):
+        made.measure(originals, Workers(0))
