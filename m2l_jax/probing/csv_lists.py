@@ -1,5 +1,6 @@
 """Labelled clips of a CSV file with a line for each audio file."""
 
+import collections
 import csv
 import functools
 import os
@@ -30,7 +31,8 @@ def read_csv(
       limit, seed: see `examples.draw`.
 
     Raises:
-      InputError: if it cannot be read, lacks a column, or has a split of another name.
+      InputError: if it cannot be read, lacks a column or has it twice, or has a split of another
+        name.
     """
     try:
         with open(path, newline='', encoding='utf-8-sig') as file:
@@ -44,6 +46,9 @@ def read_csv(
         raise InputError(f'{path} is no CSV in UTF-8 ({first_line(error)})') from None
     if _PATH not in columns:
         raise InputError(f'{path} has no column {_PATH!r}: its first line must name the columns')
+    repeated = [name for name, times in collections.Counter(columns).items() if name and times > 1]
+    if repeated:
+        raise InputError(f'{path} has two columns {repeated[0]!r}: rename or remove one')
     fields = {task: _column(path, columns, task, field) for task, field in tasks.items()}
     if not lines:
         raise InputError(f'{path} names no audio files')

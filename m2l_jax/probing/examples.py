@@ -23,7 +23,8 @@ class Example:
     Attributes:
       name: of its file or record, for reports.
       read: gives `[channels, samples]`, float32, at a sample rate in Hz; raises InputError.
-      labels: by task; empty where it has none that the task can use.
+      labels: by task; empty where the annotation has none, several where it has several, though
+        the task may take one: see `Task.can_use`.
       split: one of `SPLITS`, a fold's number, or '' where the data set states none.
       group: of clips that must be in one split, such as those of a song; '' for none.
     """
@@ -43,7 +44,9 @@ def split_name(value: Any, where: str) -> str:
     """
     name = '' if value is None else str(value).strip().lower()
     name = _OTHER_NAMES.get(name, name)
-    if name and name not in SPLITS and not re.fullmatch(r'\d+', name):
+    if re.fullmatch(r'\d+', name):
+        return str(int(name))
+    if name and name not in SPLITS:
         raise InputError(
             f'{where} has the split {value!r}: use {", ".join(SPLITS)}, or numbers of folds'
         )

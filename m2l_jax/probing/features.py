@@ -90,7 +90,7 @@ def extract_pooled(
     extractors: dict[str, Extractor],
     codec: EncoderDecoder,
     pooling: str,
-    advance: Callable[[int], None],
+    advance: Callable[[], None],
 ) -> Pooled:
     """Reads each clip once, mixed down to mono, and pools all representations of it.
 
@@ -101,7 +101,7 @@ def extract_pooled(
       extractors: by representation.
       codec: gives the sample rate, and the shortest clip.
       pooling: of `POOLINGS`.
-      advance: gets the number of clips of each batch that is done.
+      advance: is called for each clip that is done or left out.
 
     Raises:
       InputError: if no clip can be read.
@@ -112,14 +112,15 @@ def extract_pooled(
     numbers: list[int] = []
     left_out: dict[str, str] = {}
     samples = 0
-    read = _read_all(examples, rate, least, left_out)
+    read = _read_all(examples, rate, least, left_out, advance)
     for batch in _in_batches(read, _BATCH_SECONDS * rate):
         waveforms = [waveform for _, waveform in batch]
         for name, extract in extractors.items():
             pooled[name] += [pool(frames, pooling) for frames in extract(waveforms)]
         numbers += [number for number, _ in batch]
         samples += sum(map(len, waveforms))
-        advance(len(batch))
+        for _ in batch:
+            advance()
     if not numbers:
         raise InputError(f'no clip can be used: {next(iter(left_out.values()))}')
     features = {name: np.stack(rows) for name, rows in pooled.items()}
@@ -127,7 +128,11 @@ def extract_pooled(
 
 
 def _read_all(
-    examples: Sequence[Example], rate: int, least: int, left_out: dict[str, str]
+    examples: Sequence[Example],
+    rate: int,
+    least: int,
+    left_out: dict[str, str],
+    advance: Callable[[], None],
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The number of each clip, and its `[samples]`; reasons for others go to `left_out`."""
     for number, example in enumerate(examples):
@@ -140,6 +145,7 @@ def _read_all(
                 )
         except InputError as error:
             left_out[example.name] = str(error)
+            advance()
             continue
         yield number, waveform
 

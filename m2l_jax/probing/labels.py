@@ -24,7 +24,7 @@ class Task:
 
     Attributes:
       name: of the task.
-      parse: gives a clip's labels of an annotation; none if it cannot be used.
+      parse: gives a clip's labels of an annotation; none of one that it does not know.
       is_tagging: a clip may have any number of labels; otherwise one.
     """
 
@@ -32,11 +32,14 @@ class Task:
     parse: Callable[[Any], tuple[str, ...]]
     is_tagging: bool = False
 
+    def can_use(self, labels: Sequence[str]) -> bool:
+        """False for no label or several where the task takes one."""
+        return self.is_tagging or len(labels) == 1
+
 
 def parse_class(value: Any) -> tuple[str, ...]:
-    """A single label as text; none of an empty one, of None or of several."""
-    values = _listed(value)
-    return values if len(values) == 1 else ()
+    """Labels as text; none of an empty one or of None. Only a single one can be used."""
+    return _listed(value)
 
 
 def parse_tags(value: Any) -> tuple[str, ...]:
@@ -47,9 +50,11 @@ def parse_tags(value: Any) -> tuple[str, ...]:
 def parse_key(value: Any) -> tuple[str, ...]:
     """A key of `KEYS`, of texts such as 'Db minor', 'C#m', 'F# maj' or 'A'.
 
-    None of several keys, of other modes, or of an unknown key.
+    None of other modes, or of an unknown key. Several keys stay as they are written.
     """
-    named = parse_class(value)
+    named = _listed(value)
+    if len(named) > 1:
+        return named
     match = _KEY.fullmatch(named[0]) if named else None
     mode = match and _MODES.get(match[3], _MODES.get(match[3].lower()))
     if match is None or mode is None:
@@ -58,8 +63,13 @@ def parse_key(value: Any) -> tuple[str, ...]:
 
 
 def parse_pitch_class(value: Any) -> tuple[str, ...]:
-    """The note without its octave, 'C' to 'B' with sharps, of a name ('Db4') or MIDI number."""
-    named = parse_class(value)
+    """The note without its octave, 'C' to 'B' with sharps, of a name ('Db4') or MIDI number.
+
+    Several notes stay as they are written.
+    """
+    named = _listed(value)
+    if len(named) > 1:
+        return named
     if named and re.fullmatch(r'\d+', named[0]):
         return (_NAMES[int(named[0]) % 12],)
     match = _NOTE.fullmatch(named[0]) if named else None

@@ -93,7 +93,7 @@ def _open(name: str, version: str, data_home: str | os.PathLike[str] | None) -> 
         import mirdata
     except ModuleNotFoundError as error:
         raise InputError(
-            f"--data={_PREFIX}{name} needs {error.name}: pip install 'm2l_jax[probe]'"
+            f"--data={_PREFIX}{name} needs {error.name}: pip install 'm2l-jax[probe]'"
         ) from None
     names = mirdata.list_datasets()
     if name not in names:

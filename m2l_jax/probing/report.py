@@ -1,12 +1,10 @@
 """Reports how much of a task shallow probes find in a model's features, beside baselines."""
 
-import contextlib
 import csv
 import dataclasses
-import logging
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,8 @@ from m2l_jax.consistency.keys import random_key
 from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import new_folder, replaced_file, write_json
-from m2l_jax.interface.progress import ProgressBar
+from m2l_jax.interface.progress import progress
+from m2l_jax.interface.settings import LARGEST_SEED
 from m2l_jax.interface.tables import format_table
 from m2l_jax.probing.data_sets import read_examples
 from m2l_jax.probing.examples import SPLITS, TEST, TRAIN, Example
@@ -30,11 +29,9 @@ from m2l_jax.probing.features import (
 from m2l_jax.probing.labels import TASKS, choose_tasks
 from m2l_jax.probing.probes import PROBES, Fitted, ProbeConfig, fit_probe, standardise
 from m2l_jax.probing.scores import scores_of
-from m2l_jax.probing.splits import Problem, assign_splits, make_problem
+from m2l_jax.probing.splits import Problem, assign_splits, count_several, make_problem
 
 FREQUENCIES = 'no features'
-
-_logger = logging.getLogger(__name__)
 
 
 def probe(
@@ -75,9 +72,10 @@ def probe(
 
     Raises:
       InputError: if data or model cannot be read, or a task has nothing to learn or to score.
+      Interrupted: after Ctrl-C or SIGTERM; nothing is written then.
     """
     fields = choose_tasks(tasks)
-    _check(representations)
+    _check(representations, seed, seeds)
     examples = read_examples(data, fields, data_home, limit, seed)
     splits = {name: assign_splits(examples, TASKS[name], seed, fold) for name in fields}
     for name, assigned in splits.items():
@@ -109,7 +107,7 @@ def probe(
             'limit': limit,
             'tasks': {
                 name: {
-                    'unlabelled': sum(not split for split in splits[name]),
+                    **_count_unlabelled(examples, name),
                     **_describe_task(name, problem, pooled, fitted[name]),
                 }
                 for name, problem in problems.items()
@@ -139,11 +137,16 @@ def describe_report(report: Mapping[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def _check(representations: Sequence[str]) -> None:
+def _check(representations: Sequence[str], seed: int, seeds: int) -> None:
     unknown = [name for name in representations if name not in REPRESENTATIONS]
     if unknown or not representations:
         raise InputError(
             f'--features={",".join(representations)}: choose of {", ".join(REPRESENTATIONS)}'
+        )
+    if seed + seeds - 1 > LARGEST_SEED:
+        raise InputError(
+            f'--seed={seed} --seeds={seeds}: the last seed, {seed + seeds - 1}, is above '
+            f'{LARGEST_SEED}: choose a smaller --seed'
         )
 
 
@@ -160,7 +163,7 @@ def _extract(
         params = compute_once(lambda: codec.model.init_params(random_key(seed)))
         untrained = codec.with_params(params)
     extractors = extractors_of(codec, representations, untrained)
-    with _progress(len(examples), 'clip', f'features of {len(examples)} clips') as advance:
+    with progress(len(examples), 'clip', f'features of {len(examples)} clips') as advance:
         return extract_pooled(examples, extractors, codec, pooling, advance)
 
 
@@ -170,14 +173,14 @@ def _fit(
     """The probes of each task and system, of every seed."""
     count = len(problems) * len(pooled.features) * len(seeds)
     fitted: dict[str, dict[str, list[Fitted]]] = {name: {} for name in problems}
-    with _progress(count, 'probe', f'{count} probes') as advance:
+    with progress(count, 'probe', f'{count} probes') as advance:
         for name, problem in problems.items():
             for system, features in pooled.features.items():
                 scaled = standardise(features, problem)
                 own = fitted[name][system] = []
                 for seed in seeds:
                     own.append(fit_probe(scaled, problem, config, seed))
-                    advance(1)
+                    advance()
             fitted[name][FREQUENCIES] = [_frequencies(problem)]
     return fitted
 
@@ -220,10 +223,23 @@ def _describe_task(
     }
 
 
+def _count_unlabelled(examples: Sequence[Example], name: str) -> dict[str, Any]:
+    """Clips that the task can't use: those without a label, and those with several, by labels."""
+    several = count_several(examples, TASKS[name])
+    without = 0 if TASKS[name].is_tagging else sum(not each.labels[name] for each in examples)
+    return {'unlabelled': without, 'several_labels': several}
+
+
 def _describe_left_out(name: str, task: Mapping[str, Any]) -> list[str]:
     lines = [f'trained on {task["splits"][TRAIN]} clips, chosen on {task["splits"]["validation"]}']
     if task['unlabelled']:
         lines.append(f'clips without a label for {name}, left out: {task["unlabelled"]}')
+    if several := task['several_labels']:
+        first = next(iter(several)) + (', …' * (len(several) > 1))
+        lines.append(
+            f'clips with several labels ({first}), left out since {name} takes one: '
+            f'{sum(several.values())}'
+        )
     if task['unseen']:
         listed = ', '.join(f'{label} ({count})' for label, count in task['unseen'].items())
         lines.append(f'labels that training lacks, left out with so many clips: {listed}')
@@ -263,11 +279,3 @@ def _predicted(logits: np.ndarray, problem: Problem, task: str) -> str:
         chosen = zip(problem.classes, logits > 0, strict=True)
         return '|'.join(label for label, is_likely in chosen if is_likely)
     return problem.classes[int(np.argmax(logits))]
-
-
-@contextlib.contextmanager
-def _progress(total: int, unit: str, text: str) -> Iterator[Any]:
-    """Logs that work begins and shows how far it is; yields what counts some as done."""
-    _logger.info('computing %s', text)
-    with contextlib.closing(ProgressBar(total, unit)) as bar:
-        yield lambda count: bar.advance(count, text)

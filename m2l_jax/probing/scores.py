@@ -28,7 +28,8 @@ def roc_auc(targets: np.ndarray, scores: np.ndarray) -> float:
 def average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
     """Precision at each threshold, weighted by the growth of recall; arguments as in `roc_auc`.
 
-    Clips of one score pass a threshold together. nan without positive clips.
+    Clips of one score pass a threshold together. nan without positive or without negative clips:
+    where all are positive, any order has 1.
     """
     return float(_precision(*_by_score(targets, scores, np.ones((1, len(scores)))))[0])
 
@@ -158,7 +159,8 @@ def _precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """`average_precision` of each round."""
     hits, taken = np.cumsum(positive, axis=1), np.cumsum(positive + negative, axis=1)
     weighted = np.sum(positive * hits / np.maximum(taken, 1), axis=1)
-    return np.where(hits[:, -1], weighted / np.where(hits[:, -1], hits[:, -1], 1), np.nan)
+    is_defined = (hits[:, -1] > 0) & (hits[:, -1] < taken[:, -1])
+    return np.where(is_defined, weighted / np.where(is_defined, hits[:, -1], 1), np.nan)
 
 
 ACCURACY = ClipScore('accuracy', accuracy)

@@ -14,6 +14,7 @@ from m2l_jax.probing.labels import Task
 _SHARES = (0.6, 0.2, 0.2)  # of data sets without splits
 _WITHIN_TRAINING = (0.8, 0.2)  # of those without a validation split
 _LEAST_FOLDS = 3
+_MOST_LISTED = 10  # labels in an error's line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +47,17 @@ def assign_splits(
     of one group stay together.
 
     Raises:
-      InputError: if only some clips have a split, or folds or splits are missing.
+      InputError: if no clip has a label that can be used, only some clips have a split, folds or
+        splits are missing, or clips of one group are in two.
     """
     labelled = [
-        number
-        for number, example in enumerate(examples)
-        if task.is_tagging or example.labels[task.name]
+        number for number, example in enumerate(examples) if task.can_use(example.labels[task.name])
     ]
+    if not labelled and (several := count_several(examples, task)):
+        raise InputError(
+            f'{task.name} takes one label a clip, and no clip has just one, but several, such as '
+            f"{next(iter(several))!r} ('|' is between labels): keep one, or use --task=tagging"
+        )
     if not labelled:
         raise InputError(f'no clip has a label for {task.name}: check --task and its field')
     chosen = [examples[number] for number in labelled]
@@ -61,6 +66,14 @@ def assign_splits(
     for number, split in zip(labelled, found, strict=True):
         splits[number] = split
     return splits
+
+
+def count_several(examples: Sequence[Example], task: Task) -> dict[str, int]:
+    """Clips with several labels where the task takes one: how many have 'a|b', 'a|c', …."""
+    if task.is_tagging:
+        return {}
+    labels = [example.labels[task.name] for example in examples]
+    return dict(collections.Counter('|'.join(own) for own in labels if len(own) > 1))
 
 
 def make_problem(examples: Sequence[Example], splits: Sequence[str], task: Task) -> Problem:
@@ -77,16 +90,12 @@ def make_problem(examples: Sequence[Example], splits: Sequence[str], task: Task)
     classes = tuple(sorted(counts))
     others = itertools.chain(*(labels[n] for part in (VALIDATION, TEST) for n in numbers[part]))
     unseen = collections.Counter(label for label in others if label not in counts)
-    if not task.is_tagging:
-        numbers = {
-            split: [n for n in part if labels[n][0] in counts] for split, part in numbers.items()
-        }
     for split, part in numbers.items():
-        if not part:
-            raise InputError(
-                f'{task.name}: the split {split!r} has no clip to use: add some, or leave the '
-                'splits out and they are drawn'
-            )
+        used = part if task.is_tagging else [n for n in part if labels[n][0] in counts]
+        if not used:
+            lacking = sorted({labels[n][0] for n in part})
+            raise InputError(f'{task.name}: {_describe_empty(split, lacking)}')
+        numbers[split] = used
     if len(classes) < (1 if task.is_tagging else 2):
         only = f'one class only, {classes[0]!r}' if classes else 'no label at all'
         raise InputError(f'{task.name}: the training split has {only}: there is nothing to learn')
@@ -157,6 +166,18 @@ def stratify(
     return parts
 
 
+def _describe_empty(split: str, lacking: Sequence[str]) -> str:
+    """The reason why a split has no clip, and the remedy; `lacking` are labels not in training."""
+    remedy = 'or leave the splits out and they are drawn'
+    if not lacking:
+        return f'the split {split!r} has no clip to use: add some, {remedy}'
+    listed = ', '.join(lacking[:_MOST_LISTED]) + (', …' * (len(lacking) > _MOST_LISTED))
+    return (
+        f'the split {split!r} has no clip to use, since training lacks all its labels ({listed}): '
+        f'add training clips with them, {remedy}'
+    )
+
+
 def _splits_of(examples: Sequence[Example], task: Task, seed: int, fold: int) -> list[str]:
     """The split of each of these, which all have a label."""
     given = [example.split for example in examples]
@@ -166,6 +187,7 @@ def _splits_of(examples: Sequence[Example], task: Task, seed: int, fold: int) ->
     if '' in names:
         without = examples[given.index('')].name
         raise InputError(f'{without} has no split, and others have: give each one, or none')
+    _check_groups(examples)
     if all(name.isdigit() for name in names):
         return _fold_splits(given, fold)
     if missing := {TRAIN, TEST} - names:
@@ -177,6 +199,18 @@ def _splits_of(examples: Sequence[Example], task: Task, seed: int, fold: int) ->
     training = [example for example in examples if example.split == TRAIN]
     dealt = iter(_dealt(training, task, _WITHIN_TRAINING, seed))
     return [next(dealt) if split == TRAIN else split for split in given]
+
+
+def _check_groups(examples: Sequence[Example]) -> None:
+    """Refuses given splits that have clips of one group in two."""
+    split_of: dict[str, str] = {}
+    for example in examples:
+        first = split_of.setdefault(example.group, example.split) if example.group else ''
+        if example.group and first != example.split:
+            raise InputError(
+                f'clips of the group {example.group!r} are in the splits {first!r} and '
+                f'{example.split!r}: put them into one, or leave splits or groups out'
+            )
 
 
 def _dealt(

@@ -49,6 +49,7 @@ def test_columns_of_tasks_come_before_label(tmp_path):
         ('file,label\na.wav,x\n', r"has no column 'path': its first line must name the columns"),
         ('', r"has no column 'path'"),
         ('path,kind\na.wav,x\n', r"has no column 'genre' or 'label', only path, kind"),
+        ('path,label,genre, label\na.wav,x,y,z\n', r"has two columns 'label': rename or remove"),
         ('path,label\n', r'names no audio files'),
         ('path,label,split\na.wav,x,half\n', r"line 2 has the split 'half'"),
         ('path,label\n,x\n', r'line 2 has no path'),
@@ -62,6 +63,11 @@ def test_lists_that_cannot_be_used_are_refused(tmp_path, text, message):
 def test_a_field_that_is_asked_for_must_be_there(tmp_path):
     with pytest.raises(InputError, match="has no column 'style', only path, label"):
         read_examples(write(tmp_path, 'path,label\na.wav,x\n'), {'genre': 'style'})
+
+
+def test_columns_without_a_name_are_ignored(tmp_path):
+    (example,) = read_examples(write(tmp_path, 'path,label,,\na.wav,x,,\n'), {'genre': ''})
+    assert example.labels == {'genre': ('x',)}
 
 
 def test_a_line_without_all_columns_has_no_label(tmp_path):

@@ -45,7 +45,7 @@ def test_features_are_those_of_each_clip_by_itself(codec):
     examples = [make_example(str(number), clip) for number, clip in enumerate(clips)]
     extractors = extractors_of(codec, ['latents', 'features'], codec)
     done = []
-    pooled = extract_pooled(examples, extractors, codec, 'mean', done.append)
+    pooled = extract_pooled(examples, extractors, codec, 'mean', lambda: done.append(1))
     assert (pooled.numbers, pooled.left_out, sum(done)) == ((0, 1, 2), {}, 3)
     assert math.isclose(pooled.seconds, 0.8, rel_tol=1e-3)
     assert list(pooled.features) == [
@@ -69,15 +69,16 @@ def test_clips_that_cannot_be_used_are_left_out_and_named(codec):
         make_example('good', make_music(0.2)),
         make_example('brief', make_music(0.01)),
     ]
-    extractors = extractors_of(codec, ['latents'], None)
-    pooled = extract_pooled(examples, extractors, codec, 'mean', lambda count: None)
+    extractors, done = extractors_of(codec, ['latents'], None), []
+    pooled = extract_pooled(examples, extractors, codec, 'mean', lambda: done.append(1))
+    assert sum(done) == 3
     assert pooled.numbers == (1,)
     assert pooled.left_out == {
         'broken': 'broken.wav is not audio',
         'brief': 'brief has 0.010 s, too few for one latent vector: 0.046 s at least',
     }
     with pytest.raises(InputError, match=r'no clip can be used: broken\.wav is not audio'):
-        extract_pooled(examples[:1], extractors, codec, 'mean', lambda count: None)
+        extract_pooled(examples[:1], extractors, codec, 'mean', lambda: None)
 
 
 def test_batches_are_of_a_minute_or_of_one_longer_clip(codec, monkeypatch):
@@ -90,7 +91,7 @@ def test_batches_are_of_a_minute_or_of_one_longer_clip(codec, monkeypatch):
         batches.append([round(len(each) / RATE, 1) for each in waveforms])
         return [np.zeros((1, 1)) for _ in waveforms]
 
-    pooled = extract_pooled(examples, {'x': extract}, codec, 'mean', lambda count: None)
+    pooled = extract_pooled(examples, {'x': extract}, codec, 'mean', lambda: None)
     assert batches == [[0.4, 0.4], [0.4], [1.5], [0.2]]
     assert pooled.features['x'].shape == (5, 1)
 

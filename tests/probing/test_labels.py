@@ -3,6 +3,7 @@ import pytest
 from m2l_jax.interface.errors import InputError
 from m2l_jax.probing.labels import (
     KEYS,
+    TASKS,
     choose_tasks,
     parse_class,
     parse_key,
@@ -30,7 +31,7 @@ def test_keys_have_one_name(value, key):
     assert key in KEYS
 
 
-@pytest.mark.parametrize('value', ['x', '', None, ['C major', 'A minor'], 'C other', 'D dorian'])
+@pytest.mark.parametrize('value', ['x', '', None, 'C other', 'D dorian'])
 def test_other_keys_have_none(value):
     assert parse_key(value) == ()
 
@@ -46,9 +47,19 @@ def test_pitch_classes_are_of_names_and_of_numbers():
 def test_classes_are_single_and_tags_are_any_number():
     assert parse_class('Bass Tuba') == ('Bass Tuba',)
     assert parse_class(7) == ('7',)
-    assert parse_class('a|b') == parse_class(' ') == parse_class(None) == ()
+    assert parse_class(' ') == parse_class(None) == ()
     assert parse_tags('b| a|b|') == parse_tags(['a', 'b']) == ('a', 'b')
     assert parse_tags('') == ()
+
+
+@pytest.mark.parametrize('name', ['genre', 'key', 'pitch_class'])
+def test_several_labels_are_kept_and_not_used_where_a_task_takes_one(name):
+    labels = TASKS[name].parse('C| A minor')
+    assert labels == ('C', 'A minor')
+    assert not TASKS[name].can_use(labels)
+    assert not TASKS[name].can_use(())
+    assert TASKS[name].can_use(('C',))
+    assert TASKS['tagging'].can_use(labels)
 
 
 def test_tasks_may_name_their_field():

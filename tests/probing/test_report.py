@@ -132,6 +132,8 @@ def test_tags_and_keys_have_their_own_scores(notes, checkpoint, tmp_path):
 def test_what_is_left_out_is_said(notes, checkpoint, tmp_path):
     def text(number):
         split = ('train', 'validation', 'test')[number % 3]
+        if number in (3, 6, 9):
+            return f'{("a|b", "", "b|a")[number // 3 - 1]},{split}'
         return f'z,{split}' if number in (2, 5, 40) else f'{"ab"[number % 2]},{split}'
 
     path = relabel(notes, text, tmp_path)
@@ -140,8 +142,12 @@ def test_what_is_left_out_is_said(notes, checkpoint, tmp_path):
     options = {'representations': ['latents'], 'baselines': False}
     found = probe(checkpoint, path, tmp_path / 'out', tasks=['genre'], **options)
     assert found['tasks']['genre']['unseen'] == {'z': 3}
-    assert found['tasks']['genre']['splits'] == {'train': 15, 'validation': 14, 'test': 13}
+    assert found['tasks']['genre']['splits'] == {'train': 12, 'validation': 14, 'test': 13}
     lines = describe_report(found).splitlines()
+    assert found['tasks']['genre']['unlabelled'] == 1
+    assert found['tasks']['genre']['several_labels'] == {'a|b': 1, 'b|a': 1}
+    assert 'clips without a label for genre, left out: 1' in lines
+    assert 'clips with several labels (a|b, …), left out since genre takes one: 2' in lines
     assert 'labels that training lacks, left out with so many clips: z (3)' in lines
     assert lines[-1].startswith('1 clips left out: ')
     assert 'gone.wav' in lines[-1]
@@ -152,6 +158,10 @@ def test_what_is_left_out_is_said(notes, checkpoint, tmp_path):
     [
         (lambda number: 'a,', "one class only, 'a'"),
         (lambda number: f'{number % 2},train', "no clip is in the split 'test'"),
+        (
+            lambda number: 'a|b,',
+            "genre takes one label a clip, and no clip has just one, .*'a\\|b'",
+        ),
         (lambda number: f',{number}', 'no clip has a label for genre'),
     ],
 )
@@ -168,6 +178,14 @@ def test_unknown_features_are_refused(notes, tmp_path):
     for names in (['latents', 'colours'], []):
         with pytest.raises(InputError, match=r'--features=.*: choose of latents, features'):
             probe('/nowhere', str(notes), tmp_path, tasks=['pitch'], representations=names)
+
+
+def test_seeds_that_jax_does_not_take_are_refused(tmp_path):
+    message = '--seed=4294967295 --seeds=2: the last seed, 4294967296, is above 4294967295'
+    with pytest.raises(InputError, match=message):
+        probe('/nowhere', '/no.csv', tmp_path, tasks=['pitch'], seed=4294967295, seeds=2)
+    with pytest.raises(InputError, match=r'/no\.csv cannot be read'):
+        probe('/nowhere', '/no.csv', tmp_path, tasks=['pitch'], seed=4294967294, seeds=2)
 
 
 def test_a_full_disk_is_named(notes, checkpoint, tmp_path):

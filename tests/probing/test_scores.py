@@ -55,6 +55,7 @@ def test_closed_forms():
     assert average_precision([0, 1, 1, 0], [0.5] * 4) == 0.5
     assert math.isnan(roc_auc([1, 1], [1, 2]))
     assert math.isnan(average_precision([0, 0], [1, 2]))
+    assert math.isnan(average_precision([1, 1], [1, 2]))
     assert accuracy(np.array([0, 1]), np.array([[2, 1], [3, 0]])).tolist() == [1, 0]
 
 
@@ -62,6 +63,16 @@ def test_tags_that_lack_positive_clips_do_not_count():
     targets = np.array([[1, 0], [0, 0], [1, 0]], bool)
     scores = np.array([[[3, 1], [2, 2], [1, 3]]], float)
     assert ROC_AUC.measure(targets, scores, 'ab')[0] == [0.5]
+
+
+def test_tags_on_all_clips_do_not_count():
+    targets = np.array([[1, 0], [1, 0], [1, 1]], bool)
+    scores = np.array([[[3, 2], [2, 1], [1, 3]], [[3, 3], [2, 1], [1, 2]]], float)
+    figures, (low, high) = AVERAGE_PRECISION.measure(targets, scores, 'ab')
+    assert figures == [1, 0.5]
+    # The first tag's 1 has no part in resamples: with it, none would be below 0.75 + 0.25 / 3.
+    assert low < 0.75
+    assert high == 1
 
 
 def test_weights_of_keys_are_those_of_mir_eval():

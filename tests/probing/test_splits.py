@@ -6,7 +6,7 @@ import pytest
 from m2l_jax.interface.errors import InputError
 from m2l_jax.probing.examples import SPLITS, Example, draw, split_name
 from m2l_jax.probing.labels import TASKS
-from m2l_jax.probing.splits import assign_splits, make_problem, stratify
+from m2l_jax.probing.splits import assign_splits, count_several, make_problem, stratify
 
 GENRE, TAGGING = TASKS['genre'], TASKS['tagging']
 
@@ -79,9 +79,32 @@ def test_splits_that_cannot_be_used_are_refused(splits, fold, message):
         assign_splits([example('a', split) for split in splits], GENRE, fold=fold)
 
 
+@pytest.mark.parametrize('splits', [('train', 'test'), ('train', 'validation'), ('2', '0')])
+def test_given_splits_that_break_a_group_are_refused(splits):
+    names = ('0', '1', '2') if splits[0] == '2' else SPLITS
+    whole = [example('a', split, f'own {split}') for split in names for _ in range(2)]
+    assert len(assign_splits(whole, GENRE)) == 6
+    broken = [*whole, *(example('a', split, 'song') for split in splits)]
+    first, second = splits
+    message = f"clips of the group 'song' are in the splits '{first}' and '{second}'"
+    with pytest.raises(InputError, match=message):
+        assign_splits(broken, GENRE)
+
+
 def test_clips_without_a_label_are_not_dealt():
     with pytest.raises(InputError, match='no clip has a label for genre'):
         assign_splits([example('')], GENRE)
+
+
+def test_several_labels_are_named_where_a_task_takes_one():
+    clips = [example(own) for own in (['a', 'b'], ['a'], ['c', 'b'], ['a', 'b'], [], ['a'], ['b'])]
+    assert count_several(clips, GENRE) == {'a|b': 2, 'c|b': 1}
+    assert count_several(clips, TAGGING) == {}
+    dealt = assign_splits(clips, GENRE)
+    assert [bool(split) for split in dealt] == [False, True, False, False, False, True, True]
+    message = r"genre takes one label a clip, .* several, such as 'a\|b' \('\|' is between labels\)"
+    with pytest.raises(InputError, match=message):
+        assign_splits([clips[0], clips[4]], GENRE)
 
 
 def problem(rows, task=GENRE):
@@ -115,7 +138,11 @@ def test_tags_become_columns():
 @pytest.mark.parametrize(
     ('rows', 'task', 'message'),
     [
-        ([*ROWS[:3], ROWS[4]], GENRE, "the split 'test' has no clip to use"),
+        (
+            [*ROWS[:3], ROWS[4], ('y', 'test')],
+            GENRE,
+            r"the split 'test' has no clip to use, since training lacks all its labels \(y, z\)",
+        ),
         ([*ROWS[:2], ROWS[3]], GENRE, "the split 'validation' has no clip to use"),
         (ROWS[2:4], GENRE, "the split 'train' has no clip to use"),
         ([('a', split) for split in SPLITS], GENRE, "one class only, 'a': there is nothing"),
@@ -129,9 +156,9 @@ def test_tasks_with_nothing_to_learn_or_score_are_refused(rows, task, message):
 
 
 def test_names_of_splits():
-    names = ('Train', 'valid', 'dev', 'TEST', 3, '', None)
+    names = ('Train', 'valid', 'dev', 'TEST', 3, '', None, '03')
     assert [split_name(name, 'x') for name in names] == [
-        *('train', 'validation', 'validation', 'test', '3', '', '')
+        *('train', 'validation', 'validation', 'test', '3', '', '', '3')
     ]
     with pytest.raises(InputError, match=r"a\.csv, line 2 has the split 'half': use train, "):
         split_name('half', 'a.csv, line 2')
