@@ -1,11 +1,19 @@
-"""Signals that a useful reconstruction must be closer to the original than."""
+"""What a trained model must beat: itself untrained, and noise."""
 
 import numpy as np
 
+from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.consistency.keys import random_key
 from m2l_jax.evaluation.spectra import average_power_spectrum
+from m2l_jax.interface.devices import compute_once
 
 _NOISE_SEED = 0
 _NOISE_ROUNDS = 10
+
+
+def untrained_model(codec: EncoderDecoder, seed: int) -> EncoderDecoder:
+    """Baseline: a model of the same architecture with initial parameters, drawn by `seed`."""
+    return codec.with_params(compute_once(lambda: codec.model.init_params(random_key(seed))))
 
 
 def shaped_noise(waveform: np.ndarray) -> np.ndarray:

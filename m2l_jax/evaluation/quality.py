@@ -10,20 +10,18 @@ import numpy as np
 
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.consistency.keys import random_key
 from m2l_jax.evaluation import metrics, noise_bins
-from m2l_jax.evaluation.baselines import shaped_noise
+from m2l_jax.evaluation.baselines import shaped_noise, untrained_model
 from m2l_jax.evaluation.clips import Clip, cut_clips, cut_crops
 from m2l_jax.evaluation.embeddings.choice import default_names, open_embeddings
 from m2l_jax.evaluation.embeddings.systems import EmbeddedClips, embed_clips
 from m2l_jax.evaluation.measuring.systems import Take, Trial, ignore
 from m2l_jax.evaluation.measuring.workers import Workers, core_count
 from m2l_jax.evaluation.reporting.files import write_files
-from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import new_folder
 from m2l_jax.interface.progress import progress
-from m2l_jax.interface.settings import LARGEST_SEED
+from m2l_jax.interface.settings import check_seeds
 
 RELEASED = 'released'
 UNTRAINED, SHAPED_NOISE = 'untrained', 'shaped noise'
@@ -78,11 +76,11 @@ def evaluate(
     Raises:
       InputError: if a model or the audio cannot be read, a model gives NaN, figures cannot be
         computed, or files not written.
+      Interrupted: after Ctrl-C or SIGTERM; nothing is written then.
     """
     if webmushra and not media:
         raise InputError('--webmushra writes the pieces of --media, which is 0: raise it')
-    if seed + seeds - 1 > LARGEST_SEED:
-        raise InputError(f'--seed={seed} with --seeds={seeds} is above {LARGEST_SEED}: lower it')
+    check_seeds(seed, seeds)
     codecs = _open_models(checkpoint, against)
     rate = codecs[checkpoint].config.spectrogram.sample_rate
     available, left_out_metrics = metrics.find_available(metrics.ALL_METRICS)
@@ -93,19 +91,17 @@ def evaluate(
     clips, left_out, skipped = cut_clips(inputs, rate, seconds)
     for reason in left_out_metrics.values():
         _logger.warning(reason)
-    processes = core_count() if processes is None else processes
-    sounds: dict[str, list[np.ndarray]] = {}  # the first pieces, by model
-    systems: dict[str, Any] = {}
+    sounds: dict[str, list[np.ndarray]] = {name: [] for name in codecs}  # the first pieces
     with new_folder(output) as folder:
-        with Workers(processes) as workers:
+        with Workers(core_count() if processes is None else processes) as workers:
             trial = Trial(clips, rate, range(seed, seed + seeds), list(available), workers)
             originals = embed_clips(networks, clips, rate)
-            for name, codec in codecs.items():
-                made = originals.of_another_system()
-                take = _take(sounds.setdefault(name, []), media, made)
-                systems[name] = _measure_model(trial, name, codec, denoising_steps, take)
-                systems[name]['distances'] = made.measure(originals, workers)
-                systems[name]['by_noise_level'] = measure_noise_levels(codec, clips)
+            systems = {
+                name: _measure_compared(
+                    trial, name, codec, denoising_steps, originals, sounds[name], media
+                )
+                for name, codec in codecs.items()
+            }
             codec = codecs[checkpoint]
             systems |= _measure_baselines(trial, codec, denoising_steps, untrained, originals)
         report = {
@@ -196,6 +192,23 @@ def _measure_model(
     }
 
 
+def _measure_compared(
+    trial: Trial,
+    name: str,
+    codec: EncoderDecoder,
+    denoising_steps: int,
+    originals: EmbeddedClips,
+    sounds: list[np.ndarray],
+    media: int,
+) -> dict[str, Any]:
+    """The part of a model that is compared; its first `media` pieces go to `sounds`."""
+    made = originals.of_another_system()
+    part = _measure_model(trial, name, codec, denoising_steps, _take(sounds, media, made))
+    part['distances'] = made.measure(originals, trial.workers)
+    part['by_noise_level'] = measure_noise_levels(codec, trial.clips)
+    return part
+
+
 def _measure_baselines(
     trial: Trial,
     codec: EncoderDecoder,
@@ -208,13 +221,8 @@ def _measure_baselines(
     count, baselines = min(pieces, len(clips)), {}
     if count:
         spread = [clips[number * len(clips) // count] for number in range(count)]
-        params = compute_once(lambda: codec.model.init_params(random_key(seed)))
-        baselines[UNTRAINED] = _measure_model(
-            dataclasses.replace(trial, clips=spread),
-            UNTRAINED,
-            codec.with_params(params),
-            denoising_steps,
-        )
+        model, on_spread = untrained_model(codec, seed), dataclasses.replace(trial, clips=spread)
+        baselines[UNTRAINED] = _measure_model(on_spread, UNTRAINED, model, denoising_steps)
     once = dataclasses.replace(trial, seeds=[seed])  # the noise has a seed of its own
     made = originals.of_another_system()
     take = _take([], 0, made)

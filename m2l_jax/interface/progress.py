@@ -12,7 +12,7 @@ from m2l_jax.interface.errors import Interrupted, StopRequest
 
 _logger = logging.getLogger(__name__)
 
-STOPPED = 'stopped: run the same command again, from the start'
+STOPPED = 'stopped: run the same command again'
 
 _SECONDS_BETWEEN_LINES = 30
 

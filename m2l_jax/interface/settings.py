@@ -13,6 +13,16 @@ LARGEST_SEED = (1 << 32) - 1  # the bits that JAX's keys take
 Settings = TypeVar('Settings')
 
 
+def check_seeds(seed: int, seeds: int) -> None:
+    """Refuses seeds from `seed` on of which the last is larger than JAX's keys take."""
+    last = seed + seeds - 1
+    if last > LARGEST_SEED:
+        raise InputError(
+            f'--seed={seed} --seeds={seeds}: the last seed, {last}, is above {LARGEST_SEED}: '
+            'choose a smaller --seed'
+        )
+
+
 def build(cls: type[Settings], mapping: Mapping[str, Any], where: str = 'config') -> Settings:
     """Builds the dataclass `cls` from a ConfigDict, dict or parsed JSON, checking every field.
 

@@ -31,8 +31,8 @@ def read_csv(
       limit, seed: see `examples.draw`.
 
     Raises:
-      InputError: if it cannot be read, lacks a column or has it twice, or has a split of another
-        name.
+      InputError: if it cannot be read, lacks a column, has one or a clip twice, or has a split of
+        another name.
     """
     try:
         with open(path, newline='', encoding='utf-8-sig') as file:
@@ -49,6 +49,12 @@ def read_csv(
     repeated = [name for name, times in collections.Counter(columns).items() if name and times > 1]
     if repeated:
         raise InputError(f'{path} has two columns {repeated[0]!r}: rename or remove one')
+    counts = collections.Counter((row[_PATH] or '').strip() for _, row in lines)
+    if (most := counts.most_common(1)) and most[0][0] and most[0][1] > 1:
+        raise InputError(
+            f'{path} names {most[0][0]} {most[0][1]} times: give each clip one line, tags with | '
+            'between them'
+        )
     fields = {task: _column(path, columns, task, field) for task, field in tasks.items()}
     if not lines:
         raise InputError(f'{path} names no audio files')

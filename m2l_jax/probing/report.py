@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.consistency.keys import random_key
-from m2l_jax.interface.devices import compute_once
+from m2l_jax.evaluation.baselines import untrained_model
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import new_folder, replaced_file, write_json
 from m2l_jax.interface.progress import progress
-from m2l_jax.interface.settings import LARGEST_SEED
+from m2l_jax.interface.settings import check_seeds
 from m2l_jax.interface.tables import format_table
 from m2l_jax.probing.data_sets import read_examples
 from m2l_jax.probing.examples import SPLITS, TEST, TRAIN, Example
@@ -75,7 +74,8 @@ def probe(
       Interrupted: after Ctrl-C or SIGTERM; nothing is written then.
     """
     fields = choose_tasks(tasks)
-    _check(representations, seed, seeds)
+    _check(representations)
+    check_seeds(seed, seeds)
     examples = read_examples(data, fields, data_home, limit, seed)
     splits = {name: assign_splits(examples, TASKS[name], seed, fold) for name in fields}
     for name, assigned in splits.items():
@@ -137,16 +137,11 @@ def describe_report(report: Mapping[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def _check(representations: Sequence[str], seed: int, seeds: int) -> None:
+def _check(representations: Sequence[str]) -> None:
     unknown = [name for name in representations if name not in REPRESENTATIONS]
     if unknown or not representations:
         raise InputError(
             f'--features={",".join(representations)}: choose of {", ".join(REPRESENTATIONS)}'
-        )
-    if seed + seeds - 1 > LARGEST_SEED:
-        raise InputError(
-            f'--seed={seed} --seeds={seeds}: the last seed, {seed + seeds - 1}, is above '
-            f'{LARGEST_SEED}: choose a smaller --seed'
         )
 
 
@@ -158,10 +153,7 @@ def _extract(
     pooling: str,
     seed: int,
 ) -> Pooled:
-    untrained = None
-    if baselines:
-        params = compute_once(lambda: codec.model.init_params(random_key(seed)))
-        untrained = codec.with_params(params)
+    untrained = untrained_model(codec, seed) if baselines else None
     extractors = extractors_of(codec, representations, untrained)
     with progress(len(examples), 'clip', f'features of {len(examples)} clips') as advance:
         return extract_pooled(examples, extractors, codec, pooling, advance)

@@ -103,7 +103,7 @@ def test_the_centroid_is_that_of_scipys_average_spectrum(pairs):
 
 def test_the_loudness_is_that_of_the_recommendations_filters(pairs):
     def loudness(waveform):
-        """Of blocks of 0.4 s that overlap by three quarters, gated at -70 LUFS and at -10 LU."""
+        """Loudness of blocks of 0.4 s, three quarters shared, gated at -70 LUFS and -10 LU."""
         weighted = scipy.signal.sosfilt([SHELF, HIGH_PASS], waveform)
         starts = range(0, waveform.shape[1] - 19_200 + 1, 4800)
         powers = [np.sum(np.mean(weighted[:, s : s + 19_200] ** 2, axis=1)) for s in starts]

@@ -69,7 +69,9 @@ def test_a_full_disk_is_one_line(models, tmp_path, without_levels):
 
 
 def test_seeds_that_keys_cannot_take_are_refused_first(tmp_path):
-    with pytest.raises(InputError, match=r'^--seed=4294967295 with --seeds=2 is above 4294967295'):
+    with pytest.raises(
+        InputError, match=r'^--seed=4294967295 --seeds=2: the last seed, 4294967296, is above'
+    ):
         evaluate('missing', 'missing', tmp_path, seed=4294967295, seeds=2)
 
 
@@ -99,6 +101,6 @@ def test_evaluate_ends_at_once_and_writes_nothing_when_it_is_interrupted(models,
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 75
-    assert rest.splitlines()[-1] == 'stopped: run the same command again, from the start'
+    assert rest.splitlines()[-1] == 'stopped: run the same command again'
     assert 'Traceback' not in rest
     assert not (tmp_path / 'out').exists()

@@ -53,6 +53,7 @@ def test_columns_of_tasks_come_before_label(tmp_path):
         ('path,label\n', r'names no audio files'),
         ('path,label,split\na.wav,x,half\n', r"line 2 has the split 'half'"),
         ('path,label\n,x\n', r'line 2 has no path'),
+        ('path,label\na.wav,x\nb.wav,x\na.wav,y\n', r'names a\.wav 2 times: give each clip one l'),
     ],
 )
 def test_lists_that_cannot_be_used_are_refused(tmp_path, text, message):
