@@ -93,7 +93,7 @@ def main() -> None:
         embeddings=_EMBEDDINGS.value,
     )
     print(describe_report(report))
-    print(f'\nAll figures and, to listen, index.html: {_OUTPUT.value}/')
+    print(f'\nThe report and its files are in {_OUTPUT.value}/')
 
 
 if __name__ == '__main__':
