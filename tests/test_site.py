@@ -50,6 +50,7 @@ def test_the_reference_has_arguments_and_errors(site):
         assert re.search(rf'id="m2l_jax\.\w+\.{re.escape(anchor)}"', html), anchor
     text = re.sub(r'<[^>]+>', '', html)
     assert 'Raises:' in text
+    assert not re.search(r'<code[^>]*>\w+,</code>', html)  # attributes share no line
     assert 'Args:' not in text  # it would be a docstring that was not understood
 
 
