@@ -31,6 +31,7 @@ from m2l_jax.model.config import ModelConfig
 
 # They come first: one that began last would run on alone where files are tested side by side.
 LONGEST = (
+    'test_code_blocks.py',
     'distributed/test_job.py',
     'training/test_step.py',
     'commands/test_commands.py',

@@ -57,7 +57,7 @@ OVERRIDES = [
 # What makes a command quick, after the flags of the page.
 QUICK = {
     'train': OVERRIDES,
-    'evaluate': ['--seconds=0.4', '--media=0', '--untrained=0', '--processes=1'],
+    'evaluate': ['--seconds=0.4', '--media=0', '--untrained=0', '--processes=0', '--nolatent_gain'],
     'compare': ['--seconds=0.2'],
     'prepare': ['--segment_seconds=1', '--workers=1'],
 }
@@ -223,3 +223,28 @@ def test_blocks_run_or_say_what_they_need(page, request, tmp_path, monkeypatch):
     reader = Reader(server, folder)
     for block in blocks:
         reader.follow(block)
+
+
+def test_a_block_that_neither_runs_nor_is_marked_fails(tmp_path):
+    page = tmp_path / 'page.md'
+    fence = '`' * 3
+    page.write_text(
+        f'{fence}sh\nmake test\n{fence}\n\n{fence}yaml\na: 1\n{fence}\n'
+        f'<!-- needs: minutes -->\n{fence}sh\nmake test\n{fence}\n{fence}text\nmake test\n{fence}\n'
+        f'<!-- needs: no_such_package -->\n{fence}python\n1 / 0\n{fence}\n'
+        f'<!-- needs: json -->\n{fence}python\n1 / 0\n{fence}\n'
+    )
+    command, unknown, *others = read_blocks(page)
+    reader = Reader(None, tmp_path)
+    with pytest.raises(pytest.fail.Exception, match='page.md:1: `make test` is not run here'):
+        reader.follow(command)
+    with pytest.raises(AssertionError, match="page.md:5: mark a block of 'yaml'"):
+        reader.follow(unknown)
+    assert [block.runs for block in others] == [False, False, False, True]
+    with pytest.raises(ZeroDivisionError):
+        reader.follow(others[-1])
+
+
+def test_commands_are_split_as_a_shell_does(tmp_path):
+    block = Block(tmp_path, 1, 'sh', None, "A=1 m2l x --y='a b' \\\n  --z  # why\n\n# only this\n")
+    assert split_commands(block) == [({'A': '1'}, ['m2l', 'x', '--y=a b', '--z'])]
