@@ -236,9 +236,9 @@ def test_a_block_that_neither_runs_nor_is_marked_fails(tmp_path):
     )
     command, unknown, *others = read_blocks(page)
     reader = Reader(None, tmp_path)
-    with pytest.raises(pytest.fail.Exception, match='page.md:1: `make test` is not run here'):
+    with pytest.raises(pytest.fail.Exception, match=r'page\.md:1: `make test` is not run here'):
         reader.follow(command)
-    with pytest.raises(AssertionError, match="page.md:5: mark a block of 'yaml'"):
+    with pytest.raises(AssertionError, match=r"page\.md:5: mark a block of 'yaml'"):
         reader.follow(unknown)
     assert [block.runs for block in others] == [False, False, False, True]
     with pytest.raises(ZeroDivisionError):
