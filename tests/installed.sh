@@ -33,10 +33,11 @@ for package in tensorflow torch; do
 done
 alone m2l encode --checkpoint=small --input="$music/voice" --output=latents
 alone m2l decode --checkpoint=small --input=latents --output=decoded
-"$work/environment/bin/pip" install -qq "$wheel[train]"
+"$work/environment/bin/pip" install -qq "${wheel}[train]"
 alone m2l train --config=overfit --workdir=run --config.train.steps=2 \
   --config.optimizer.warmup_steps=1 --config.model.base_channels=8 \
   --config.model.bottleneck_channels=32 --config.evaluation.path=
 alone m2l encode --checkpoint=run --input="$music/voice" --output=latents_of_run
-alone m2l evaluate --checkpoint=run --input="$music/voice" --output=report --media=1 --untrained=1
+alone m2l evaluate --checkpoint=run --input="$music/voice" --output=report --media=1 \
+  --untrained=0 --nolatent_gain
 test -s report/index.html
