@@ -201,15 +201,13 @@ class Reader:
         return FOLDERS.sub(rf'{self._folder}/\1', text)
 
     def _own_model(self, word: str) -> str:
-        """The bundled and the released model are tiny ones."""
+        """The bundled model, the released one and one of the Hub are tiny ones."""
         flag, _, names = word.partition('=')
         if flag not in ('--checkpoint', '--against', '--config.init_from', '--from'):
             return word
-        files = (
-            re.sub(r'^(small|released)$', r'models/\1.safetensors', each)
-            for each in names.split(',')
-        )
-        return f'{flag}={",".join(files)}'
+        models = {each: f'models/{each}.safetensors' for each in ('small', 'released')}
+        models['hf://user/model'] = models['released']
+        return f'{flag}={",".join(models.get(each, each) for each in names.split(","))}'
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
