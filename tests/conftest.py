@@ -33,6 +33,7 @@ from m2l_jax.model.config import ModelConfig
 LONGEST = (
     'distributed/test_job.py',
     'training/test_step.py',
+    'notebooks/test_notebooks.py',
     'commands/test_commands.py',
     'training/test_loop.py',
     'codec/test_encoder_decoder.py',
