@@ -34,6 +34,7 @@ LONGEST = (
     'test_code_blocks.py',
     'distributed/test_job.py',
     'training/test_step.py',
+    'notebooks/test_notebooks.py',
     'commands/test_commands.py',
     'training/test_loop.py',
     'codec/test_encoder_decoder.py',
