@@ -91,6 +91,11 @@ class EncoderDecoder(RowCodec):
         return codec
 
     @property
+    def sample_rate(self) -> int:
+        """Of the audio that is encoded as it is and decoded, in Hz."""
+        return self.config.spectrogram.sample_rate
+
+    @property
     def samples_per_latent(self) -> int:
         """Audio samples from one latent vector to the next, 4096 at full size."""
         return self.config.samples_per_latent
@@ -147,8 +152,8 @@ class EncoderDecoder(RowCodec):
             and the last is completed from the start.
 
         Returns:
-          Latents `[channels, 64, frames]`, float32, scaled to unit variance on music; or features
-          `[channels, 8192, frames]`, not scaled.
+          Latents `[channels, 64, frames]`, float32, scaled so that the authors' weights give unit
+          variance on music; or features `[channels, 8192, frames]`, not scaled.
 
         Raises:
           InputError: for an unreadable file, another shape, integers, too few samples, samples that
@@ -275,7 +280,7 @@ class EncoderDecoder(RowCodec):
         return (samples - self.reach) // self.samples_per_latent
 
     def _open(self, path_or_audio: Any) -> np.ndarray:
-        return as_waveform(path_or_audio, self.config.spectrogram.sample_rate)
+        return as_waveform(path_or_audio, self.sample_rate)
 
     def _shown(self, rows: Iterator[np.ndarray], count: int, text: str) -> Iterator[np.ndarray]:
         return shown(rows, count, 'chunk', text) if self._progress else rows
