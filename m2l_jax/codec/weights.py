@@ -46,8 +46,8 @@ def locate_weights(checkpoint: str | os.PathLike[str] | None) -> pathlib.Path:
 
     Args:
       checkpoint: a training run's folder, a converted folder, a `.pt` or a `.safetensors` file, or
-        a folder with `model.safetensors`; an address in the Hub, see `hub.fetch`; a name in `PACKAGED`; None for the
-        released weights, which are fetched once (CC BY-NC 4.0).
+        a folder with `model.safetensors`; an address in the Hub, see `hub.fetch`; a name in
+        `PACKAGED`; None for the released weights, which are fetched once (CC BY-NC 4.0).
 
     Raises:
       InputError: if `checkpoint` is no path, the package comes without that model, one of the Hub

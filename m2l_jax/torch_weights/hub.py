@@ -146,6 +146,16 @@ def explain(error: Exception, place: Place) -> str | None:
     return None
 
 
+def reason(error: Exception) -> str:
+    """The reason why the Hub could not be asked, without the parameters of addresses."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if isinstance(error, OfflineModeIsEnabled):
+        return 'HF_HUB_OFFLINE is set'
+    cause = error if _status(error) is not None else error.__cause__ or error
+    return re.sub(r"\?[^\s'\")]*", '', first_line(cause))  # they may hold a signature
+
+
 @contextlib.contextmanager
 def quiet_hub() -> Iterator[None]:
     """Silences the Hub's own log, which repeats each attempt."""
@@ -175,12 +185,12 @@ def _fetch(place: Place) -> pathlib.Path:
     except Exception as error:  # of the Hub, its HTTP client, or the disk
         if line := explain(error, place):
             raise InputError(line) from None
-        reason = _reason(error)
+        why = reason(error)
     if path := _find_cached(place):
-        _logger.warning('%s is read from the cache: %s', place, reason)
+        _logger.warning('%s is read from the cache: %s', place, why)
         return path
     raise InputError(
-        f'{place} is not in the cache and cannot be fetched ({reason}). Fetch {place.file or "it"} '
+        f'{place} is not in the cache and cannot be fetched ({why}). Fetch {place.file or "it"} '
         f'from {place.url} on a machine with a connection, and pass the file as the checkpoint'
     )
 
@@ -229,12 +239,3 @@ def _find_cached(place: Place) -> pathlib.Path | None:
 def _status(error: Exception) -> int | None:
     """The status of an HTTP answer; None for other errors."""
     return getattr(getattr(error, 'response', None), 'status_code', None)
-
-
-def _reason(error: Exception) -> str:
-    """Why there is no connection, in a few words."""
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    if isinstance(error, OfflineModeIsEnabled):
-        return 'HF_HUB_OFFLINE is set'
-    return first_line(error.__cause__ or error) if _status(error) is None else first_line(error)

@@ -8,11 +8,17 @@ from huggingface_hub import close_session, constants
 
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.weights import convert, fix_checkpoint, locate_weights
+from m2l_jax.evaluation.quality import _open_models
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.settings import build
+from m2l_jax.model.config import ModelConfig
 from m2l_jax.torch_weights import hub
 from m2l_jax.torch_weights.conversion import save_torch_model
+from m2l_jax.training.config import TrainingConfig
+from m2l_jax.training.resume import read_initial
 from tests.commands import tiny
 from tests.hub_stand_in import TOKEN
+from tests.small_training import make_config
 from tests.torch_weights.test_conversion import UNEVEN, random_params
 
 PAGE = 'https?://[^ ]*/user/model'
@@ -230,3 +236,27 @@ def test_an_address_is_written_as_it_is_read():
     for address in ('hf://a/b', 'hf://a/b@v1', 'hf://a/b/c/d.pt', 'hf://a/b@x%2Fy/c.pt'):
         assert str(hub.parse(address)) == address
     assert hub.parse('hf://a/b@refs/pr/3/c.pt') == hub.Place('a/b', 'refs/pr/3', 'c.pt')
+
+
+def test_a_training_may_start_from_one(stand_in, tmp_path):
+    model = build(ModelConfig, make_config('music').model)
+    params = random_params(model)
+    save_torch_model(tmp_path / 'a.safetensors', model, params)
+    stand_in.add('user/model', model_safetensors=(tmp_path / 'a.safetensors').read_bytes())
+    config = make_config('music')
+    config.init_from = 'hf://user/model'
+    settings = build(TrainingConfig, config)
+    initial = read_initial(settings, tmp_path / 'run')
+    np.testing.assert_array_equal(initial['encoder']['gain'], params['encoder']['gain'])
+    stand_in.repositories.clear()
+    with pytest.raises(
+        InputError, match=r'^config\.init_from=hf://user/model: hf://user/model does'
+    ):
+        read_initial(settings, tmp_path / 'run')
+
+
+def test_an_evaluation_compares_several(stand_in, weights):
+    stand_in.add('user/model', model_safetensors=weights[0])
+    stand_in.add('user/other', model_safetensors=weights[1])
+    codecs = _open_models('hf://user/model', ['hf://user/other'])
+    assert [codec.config for codec in codecs.values()] == [UNEVEN, tiny.MODEL]
