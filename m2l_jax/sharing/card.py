@@ -163,14 +163,18 @@ def _describe_training(subject: Subject, licence: str | None) -> str:
     rows += [
         ('steps', f'{history.steps:,} of {settings.train.steps:,}'),
         ('batch', f'{settings.data.batch_size:,} crops of {seconds:.3g} s'),
-        ('audio', f'{history.audio_hours:,.4g} hours of crops'),
+        ('audio', f'{_hours(history.audio_hours)} of crops'),
     ]
     if history.hours is not None:
-        rows += [('time', f'{history.hours:,.3g} hours, without pauses and evaluations')]
+        rows += [('time', f'{_hours(history.hours)}, without pauses and evaluations')]
     if settings.init_from:
         rows += [('started from', history.base or 'another model')]
     picture = f'\n\n![Curves of the training]({CURVES})' if history.curves else ''
     return _table([('', ''), *rows]) + picture
+
+
+def _hours(hours: float) -> str:
+    return (f'{hours:,.0f}' if hours >= 100 else f'{hours:.3g}') + ' hours'
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

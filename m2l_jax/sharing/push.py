@@ -154,7 +154,11 @@ def _upload(
     files = sorted(folder.iterdir())
     there = {each.rfilename for each in found.siblings or ()} if found else set()
     if keeps_card and _README in there:
-        _logger.warning('%s has a %s, which is kept: pass a card to replace it', place.url, _README)
+        _logger.warning(
+            '%s has a %s, which is kept without what is new: pass card={} or --card=new for another',
+            place.url,
+            _README,
+        )
         files = [path for path in files if path.name != _README]
     else:
         _validate(folder / _README)

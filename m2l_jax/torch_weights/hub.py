@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from m2l_jax.interface.errors import InputError, first_line
-from m2l_jax.torch_weights.files import SUFFIXES
+from m2l_jax.torch_weights.files import SUFFIXES, import_torch
 
 SCHEME = 'hf://'
 RELEASED = 'SonyCSLParis/music2latent'
@@ -179,7 +179,10 @@ def _fetch(place: Place) -> pathlib.Path:
     try:
         found = huggingface_hub.HfApi().model_info(**where, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         names = [each.rfilename for each in found.siblings or ()]
-        return pathlib.Path(huggingface_hub.hf_hub_download(filename=_name(place, names), **where))
+        name = _name(place, names)
+        if name.endswith('.pt'):
+            import_torch(f'{place.repository}/{name}')  # fails before the download if it is missing
+        return pathlib.Path(huggingface_hub.hf_hub_download(filename=name, **where))
     except InputError:
         raise
     except Exception as error:  # of the Hub, its HTTP client, or the disk

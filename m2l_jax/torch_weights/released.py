@@ -6,10 +6,8 @@ import pathlib
 from m2l_jax.interface.paths import user_cache_folder
 from m2l_jax.torch_weights import hub
 from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model
-from m2l_jax.torch_weights.files import import_torch
 
-_FILE = 'music2latent.pt'
-_ADDRESS = f'{hub.SCHEME}{hub.RELEASED}/{_FILE}'
+_ADDRESS = f'{hub.SCHEME}{hub.RELEASED}/music2latent.pt'
 
 _logger = logging.getLogger(__name__)
 
@@ -26,7 +24,6 @@ def fetch_released() -> pathlib.Path:
     if path.exists():
         hub.warn_of_licence(hub.RELEASED)
         return path
-    import_torch(_FILE)  # fails before the download if it is missing
     _logger.warning('fetching %s', _ADDRESS)
     model, params = load_torch_model(hub.fetch(_ADDRESS))
     save_torch_model(path, model.config, params)

@@ -22,7 +22,7 @@ def run_light(*arguments):
     return run_python('-c', CODE, *arguments)
 
 
-def test_encoding_and_decoding_do_without(tmp_path):
+def test_encoding_decoding_and_sharing_do_without(tmp_path):
     save_torch_model(tmp_path / 'model.safetensors', tiny.MODEL, random_params(tiny.MODEL))
     soundfile.write(tmp_path / 'a.wav', make_music(0.9).T, 44_100)
     model = f'--checkpoint={tmp_path / "model.safetensors"}'
@@ -30,6 +30,7 @@ def test_encoding_and_decoding_do_without(tmp_path):
     for arguments in (
         ('encode', model, f'--input={tmp_path / "a.wav"}', f'--output={latents}'),
         ('decode', model, f'--input={latents}', f'--output={audio}'),
+        ('push', model, '--to=user/model', f'--dry_run={tmp_path / "card"}'),
     ):
         result = run_light(*arguments)
         assert result.returncode == 0, result.stderr

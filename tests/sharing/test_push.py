@@ -101,7 +101,7 @@ def test_the_card_says_how_a_run_went(logged_in, run):
         '| licence of the weights | cc-by-4.0 |',
         f'| steps | {steps} of {steps} |',
         f'| batch | {batch} crops of {samples / rate:.3g} s |',
-        f'| audio | {steps * batch * samples / rate / 3600:,.4g} hours of crops |',
+        f'| audio | {steps * batch * samples / rate / 3600:.3g} hours of crops |',
         f'| `optimizer.learning_rate` | `{config.optimizer.learning_rate}` |',
         "codec = EncoderDecoder.from_pretrained('user/model')",
         '![Curves of the training](curves.png)',
@@ -200,7 +200,7 @@ def test_a_readme_that_is_there_is_kept_unless_a_card_is_passed(logged_in, model
     push(model, 'user/model')
     assert repository.files['README.md'] == b'# Mine'
     assert 'model.safetensors' in repository.files
-    assert '/user/model has a README.md, which is kept: pass a card to replace it' in caplog.text
+    assert '/user/model has a README.md, which is kept without what is new: pass card={} or' in caplog.text
     push(model, 'user/model', card={})
     assert '## Use' in card_of(logged_in).text
 

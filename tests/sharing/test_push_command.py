@@ -36,7 +36,7 @@ def test_what_one_pushes_another_encodes_with(hub, tmp_path):
     assert f'-> {hub.url}/user/model/commit/' in pushed.stdout
     assert TOKEN not in pushed.stdout + pushed.stderr
     card = hub.repositories['user/model'].files['README.md'].decode()
-    assert card.startswith('---\nlicense: mit\n')
+    assert 'license: mit' in card.splitlines()
     assert 'language: fr' in card
     assert 'Of bells.' in card.splitlines()
     assert r'| data | Bells \| gongs |' in card.splitlines()
@@ -50,11 +50,10 @@ def test_what_one_pushes_another_encodes_with(hub, tmp_path):
     codec = EncoderDecoder(tmp_path / 'a.safetensors')
     stored = read_latents(next(output.rglob('a*.npz')))
     assert stored.model == codec.model_id
-    np.testing.assert_array_equal(stored.latents, codec.encode(codec.pad(source)))
+    np.testing.assert_allclose(stored.latents, codec.encode(source), atol=1e-3)
 
-    offline = run(
-        'encode', *flags[:2], f'--output={tmp_path / "b"}', HF_HUB_OFFLINE='1', **environment
-    )
+    again = (*flags[:2], f'--output={tmp_path / "again"}')
+    offline = run('encode', *again, HF_HUB_OFFLINE='1', **environment)
     assert offline.returncode == 0, offline.stderr
     assert 'hf://user/model is read from the cache: HF_HUB_OFFLINE is set' in offline.stderr
     flags = ('--checkpoint=hf://user/other', *flags[1:])

@@ -1,6 +1,7 @@
 """Weights from the Hugging Face Hub, which a stand-in on this machine plays."""
 
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -100,6 +101,15 @@ def test_a_repository_of_the_pytorch_package_loads(stand_in, tmp_path):
     convert('hf://someone/maestro', tmp_path / 'a.safetensors')
     loaded = EncoderDecoder(tmp_path / 'a.safetensors')
     np.testing.assert_array_equal(loaded.params['encoder']['gain'], params['encoder']['gain'])
+
+
+def test_pytorch_is_missed_before_the_download(stand_in, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    stand_in.add('someone/maestro', maestro_pt=b'')
+    message = r'someone/maestro/maestro\.pt is a PyTorch file and PyTorch is not installed: pip install'
+    with pytest.raises(InputError, match=message):
+        EncoderDecoder('hf://someone/maestro')
+    assert not any(each.startswith('GET /someone') for each in stand_in.asked)
 
 
 def test_several_files_are_listed(stand_in, weights):
