@@ -46,8 +46,10 @@ flags.mark_flags_as_required(['config', 'topology'])
 def main() -> None:
     """Parses the flags and compiles."""
     from m2l_jax.compilation.fitting import compile_config
+    from m2l_jax.interface.compilations import watch_compilations
     from m2l_jax.interface.paths import to_json
 
+    watch_compilations()
     config = _CONFIG.value
     report = compile_config(
         config, _TOPOLOGY.value, _WHAT.value, _SECONDS.value, _CHUNKS.value, _EFFORT.value

@@ -26,7 +26,7 @@ def main() -> None:
     from m2l_jax.evaluation.reconstruction import reconstruct_file
 
     use_compile_cache()
-    codec = EncoderDecoder(_CHECKPOINT.value)
+    codec = EncoderDecoder(_CHECKPOINT.value, progress=True)
     figures = reconstruct_file(codec, _INPUT.value, _OUTPUT.value, _STEPS.value, _SEED.value)
     print(
         f'{_INPUT.value}: {describe(figures)}, {figures["seconds"]:.1f} s, '

@@ -8,6 +8,7 @@ import platform
 
 import jax
 
+from m2l_jax.interface.compilations import watch_compilations
 from m2l_jax.interface.paths import user_cache_folder
 
 _logger = logging.getLogger(__name__)
@@ -22,8 +23,9 @@ def use_compile_cache() -> None:
 
     JAX's own settings take precedence: another folder (`JAX_COMPILATION_CACHE_DIR`), no cache
     (`JAX_ENABLE_COMPILATION_CACHE=false`), or the least compile time of a kept program. If the
-    folder cannot be written, a warning says so.
+    folder cannot be written, a warning says so. Compilations of over 5 s are logged.
     """
+    watch_compilations()
     if not jax.config.jax_enable_compilation_cache:
         return
     if jax.config.jax_compilation_cache_dir is None:

@@ -22,6 +22,7 @@ from m2l_jax.codec.placement import choose_devices
 from m2l_jax.codec.weights import locate_pretrained, open_weights
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.progress import shown
 from m2l_jax.interface.settings import LARGEST_SEED
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
@@ -47,10 +48,14 @@ class EncoderDecoder(RowCodec):
         but for some products, if it multiplies bfloat16 faster.
       devices: share the rows, in place of `device`.
       load_path_inference: the PyTorch package's name of `checkpoint`.
+      progress: shows a bar while `encode`, `decode` and the like take longer than 2 s; without a
+        terminal, logs a line every 30 s.
 
     Raises:
       InputError: if the checkpoint cannot be read or fetched, or a device is not there.
     """
+
+    _progress = False
 
     @standard_jax()
     def __init__(
@@ -61,12 +66,14 @@ class EncoderDecoder(RowCodec):
         dtype: str = 'float32',
         devices: Sequence[jax.Device] | None = None,
         load_path_inference: str | os.PathLike[str] | None = None,
+        progress: bool = False,
     ):
         if checkpoint is not None and load_path_inference is not None:
             raise InputError('load_path_inference and checkpoint are one: pass only one of them')
         chosen = choose_devices(device, devices)
         model, params = open_weights(load_path_inference if checkpoint is None else checkpoint)
         self._set_model(dataclasses.replace(model.config, dtype=dtype), params, chosen)
+        self._progress = progress
 
     @classmethod
     def from_pretrained(
@@ -198,6 +205,7 @@ class EncoderDecoder(RowCodec):
         count = self._limit(max_batch_size, len(rows))
         longest_first = [rows[number] for number in order]
         encoded = self.encode_rows(longest_first, chunking, count, extract_features)
+        encoded = self._shown(encoded, len(rows), 'encoding')
         by_number = dict(zip(order, encoded, strict=True))
         in_order = map(by_number.get, range(len(rows)))
         results = []
@@ -242,6 +250,7 @@ class EncoderDecoder(RowCodec):
         rows = latent_rows(latents, chunks)
         count = self._limit(max_batch_size, len(rows))
         decoded = self.decode_rows(rows, chunking, count, steps, seed)
+        decoded = self._shown(decoded, len(rows), 'decoding')
         parts = (np.stack([next(decoded) for _ in latents]) for _ in chunks)
         parts = (check_decoded(part, latents, config.latent_scale) for part in parts)
         return np.concatenate(list(self.join(parts, chunks, chunking)), axis=1)
@@ -284,6 +293,9 @@ class EncoderDecoder(RowCodec):
 
     def _open(self, path_or_audio: Any) -> np.ndarray:
         return as_waveform(path_or_audio, self.config.spectrogram.sample_rate)
+
+    def _shown(self, rows: Iterator[np.ndarray], count: int, text: str) -> Iterator[np.ndarray]:
+        return shown(rows, count, 'chunk', text) if self._progress else rows
 
     def _limit(self, max_batch_size: int | None, rows: int) -> int:
         """Rows at once, a multiple of the devices, of `rows` in all."""

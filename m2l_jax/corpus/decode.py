@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -17,8 +17,9 @@ from m2l_jax.codec.arrays import check_decoded
 from m2l_jax.codec.batches import LatentRow, latent_rows
 from m2l_jax.codec.chunks import Chunk
 from m2l_jax.corpus import models
+from m2l_jax.corpus.formats import is_shard
 from m2l_jax.corpus.inputs import read_latent_item
-from m2l_jax.corpus.plan import Item, Output, Shard, ShardSummary, describe_output
+from m2l_jax.corpus.plan import Advance, Item, Output, Shard, ShardSummary, describe_output
 from m2l_jax.corpus.store import SUFFIXES, StoredLatents, check_name, mirrored_name
 from m2l_jax.interface.errors import InputError
 
@@ -80,7 +81,7 @@ class DecodeWorker:
         self._batch_rows = models.rows_at_once(self._codec, self._chunking, job.batch_size)
         self._unnamed = threading.Lock()  # held for good once such a file has been logged
 
-    def work(self, shard: Shard, advance: Callable[[float], None]) -> ShardSummary:
+    def work(self, shard: Shard, advance: Advance) -> ShardSummary:
         """Decodes a shard; see `run.Worker`."""
         failures: dict[str, str] = {}
         outputs: list[Output] = []
@@ -163,19 +164,18 @@ class DecodeWorker:
                 f'{output}{ending}.{settings.format}',
                 one,
                 self._chunking.cut(one.latents.shape[2]),
+                0 if is_shard(item.path) else item.bytes / len(fitted),
             )
             for ending, one in zip(endings, fitted, strict=True)
         ]
         check_name(pathlib.Path(opened[-1].output))
         return opened, lines
 
-    def _write(
-        self, file: '_File', rows: Iterator[np.ndarray], advance: Callable[[float], None]
-    ) -> Output:
+    def _write(self, file: '_File', rows: Iterator[np.ndarray], advance: Advance) -> Output:
         """Writes the audio of a file as its rows are decoded."""
 
         def checked(part: np.ndarray) -> np.ndarray:
-            advance(file.seconds / len(file.chunks))
+            advance(file.seconds / len(file.chunks), file.bytes / len(file.chunks))
             try:
                 return check_decoded(
                     part, file.stored.latents, self._codec.config.latent_scale, file.name
@@ -217,6 +217,7 @@ class _File:
     output: str  # path of its audio below the output folder
     stored: StoredLatents  # from `fit_latents`
     chunks: list[Chunk]
+    bytes: float  # of the input, 0 if not known
 
     @property
     def rows(self) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,7 +18,7 @@ from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.corpus import models
 from m2l_jax.corpus.formats import FORMATS, Target
 from m2l_jax.corpus.inputs import AudioSource, audio_sources, read_ahead
-from m2l_jax.corpus.plan import Shard, ShardSummary
+from m2l_jax.corpus.plan import Advance, Shard, ShardSummary
 from m2l_jax.corpus.store import StoredLatents, to_storage
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
@@ -89,7 +89,7 @@ class EncodeWorker:
         self._chunking = models.chunking_of(self._codec, job.settings, job.settings.sample_rate)
         self._batch_rows = models.rows_at_once(self._codec, self._chunking, job.batch_size)
 
-    def work(self, shard: Shard, advance: Callable[[float], None]) -> ShardSummary:
+    def work(self, shard: Shard, advance: Advance) -> ShardSummary:
         """Encodes a shard; see `run.Worker`. Latents depend on nothing beyond the shard."""
         failures: dict[str, str] = {}
         warnings: list[tuple[str, str]] = []
@@ -142,7 +142,7 @@ class EncodeWorker:
         return sorted(usable, key=lambda file: -file.samples)
 
     def _encode(
-        self, files: Sequence['_File'], failures: dict[str, str], advance: Callable[[float], None]
+        self, files: Sequence['_File'], failures: dict[str, str], advance: Advance
     ) -> Iterator[tuple['_File', StoredLatents]]:
         """Yields the latents of each file that can be read to its end, in the order of `files`."""
         settings = self._settings
@@ -156,7 +156,9 @@ class EncodeWorker:
         for encoded in results:
             file = under_way.popleft()
             file.encoded.append(encoded)
-            advance(file.samples / settings.sample_rate / file.rows)
+            advance(
+                file.samples / settings.sample_rate / file.rows, file.source.item.bytes / file.rows
+            )
             if len(file.encoded) == file.rows:
                 yield file, self._joined(file)
                 file.encoded.clear()

@@ -11,7 +11,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from m2l_jax.audio.files import AudioInfo
@@ -63,6 +63,10 @@ class Piece(Item):
         info = self.info
         header = () if info is None else (info.sample_rate, info.channels, info.samples)
         return ' '.join(map(str, (self.bytes, *header)))
+
+
+# Takes work that was done: seconds of audio, and bytes of input, 0 if not known.
+Advance = Callable[[float, float], None]
 
 
 @dataclasses.dataclass(frozen=True)

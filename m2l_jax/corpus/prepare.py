@@ -7,7 +7,7 @@ import concurrent.futures
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from m2l_jax.audio.levels import FULL_SCALE, Levels, to_int16
 from m2l_jax.corpus import plan
 from m2l_jax.corpus.inputs import find_audio
 from m2l_jax.corpus.ledger import Ledger
-from m2l_jax.corpus.plan import Item, Piece, RunOptions, RunReport, Shard, ShardSummary
+from m2l_jax.corpus.plan import Advance, Item, Piece, RunOptions, RunReport, Shard, ShardSummary
 from m2l_jax.corpus.run import run_job
 from m2l_jax.data.segments import SegmentConfig
 from m2l_jax.data.tfds import ShardWriter, segment_format
@@ -102,7 +102,7 @@ class PrepareJob:
         """Returns itself: nothing needs loading."""
         return self
 
-    def work(self, shard: Shard, advance: Callable[[float], None]) -> ShardSummary:
+    def work(self, shard: Shard, advance: Advance) -> ShardSummary:
         """Writes a shard; see `run.Worker`.
 
         A file that is partly silent or damaged gets a warning; if nothing is left, a failure. The
@@ -168,7 +168,7 @@ class PrepareJob:
         )
 
     def _write_piece(
-        self, writer: ShardWriter, piece: Piece, levels: Levels, advance: Callable[[float], None]
+        self, writer: ShardWriter, piece: Piece, levels: Levels, advance: Advance
     ) -> tuple[int, str]:
         """Writes the finite, audible segments of a piece, a record a channel.
 
@@ -176,6 +176,7 @@ class PrepareJob:
           The number of records, and the first problem or ''.
         """
         written, problem = 0, ''
+        size = 0 if piece.first else piece.bytes / (piece.stop - piece.first)
         try:
             for offset, segment in self._read_segments(piece, levels):
                 for channel, waveform in enumerate(segment):
@@ -185,7 +186,7 @@ class PrepareJob:
                         )
                     else:
                         written += self._write_record(writer, piece, offset, channel, waveform)
-                advance(self._seconds(1))
+                advance(self._seconds(1), size)
         except _DamagedError as error:
             problem = problem or str(error)
         return written, problem

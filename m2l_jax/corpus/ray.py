@@ -120,7 +120,13 @@ class _Actor:
 
     def work(self, shard: Shard) -> ShardSummary:
         """Completes a shard; returns its summary without the outputs, which the ledger has."""
-        arguments = (self._worker, shard, self._ledger, lambda seconds: None, self._stop.is_set)
+        arguments = (
+            self._worker,
+            shard,
+            self._ledger,
+            lambda seconds, size: None,
+            self._stop.is_set,
+        )
         return dataclasses.replace(work_and_commit(*arguments), outputs=())
 
     def stop(self) -> None:

@@ -8,7 +8,6 @@ import os
 import pathlib
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 from m2l_jax.audio.suffixes import NONE_LEFT_OUT, LeftOut
 from m2l_jax.corpus import plan
 from m2l_jax.corpus.ledger import Ledger, is_claimed
-from m2l_jax.corpus.plan import Item, RunOptions, RunReport, Shard, ShardSummary
+from m2l_jax.corpus.plan import Advance, Item, RunOptions, RunReport, Shard, ShardSummary
 from m2l_jax.interface.errors import InputError, Interrupted, StopRequest
 from m2l_jax.interface.paths import new_folder, write_json
 from m2l_jax.interface.progress import ProgressBar
@@ -29,10 +28,10 @@ _LOOK_SECONDS = 5
 class Worker(Protocol):
     """Works on shards, in the process that opened the job."""
 
-    def work(self, shard: Shard, advance: Callable[[float], None]) -> ShardSummary:
+    def work(self, shard: Shard, advance: Advance) -> ShardSummary:
         """Writes the outputs of a shard; several threads may call it at once.
 
-        The worker calls `advance` with the seconds of audio done since its last call. It raises
+        The worker calls `advance` with what was done since its last call. It raises
         Interrupted if the shard is to be dropped; the worker lets that through.
 
         Raises:
@@ -65,8 +64,7 @@ class Progress:
         self._report = RunReport(left_out=left_out, files_before=files_before)
         self._lock = threading.RLock()
         self._done_seconds = 0.0  # of audio
-        self._under_way: defaultdict[int, float] = defaultdict(float)  # seconds, by shard
-        self._files_past = 0
+        self._under_way: dict[int, tuple[float, float]] = {}  # seconds and bytes, by shard
         self._begin = time.monotonic()
         self._bar: ProgressBar | None = None
 
@@ -75,20 +73,23 @@ class Progress:
         total, left = (sum(shard.bytes for shard in part) for part in (self._shards, missing))
         self._report.shards_before = len(self._shards) - len(missing)
         self._files = sum(shard.files for shard in self._shards)
-        self._files_past = self._files - sum(shard.files for shard in missing)
         self._begin = time.monotonic()
         self._bar = ProgressBar(total, 'B', total - left)
 
-    def advance(self, shard: Shard, seconds: float) -> None:
-        """Counts seconds of audio of a shard under way."""
+    def advance(self, shard: Shard, seconds: float, size: float) -> None:
+        """Counts seconds of audio and bytes of input of a shard under way."""
         with self._lock:
-            self._under_way[shard.number] += seconds
-            self.show()
+            old_seconds, old_size = self._under_way.get(shard.number, (0.0, 0.0))
+            size = min(size, shard.bytes - old_size)
+            self._under_way[shard.number] = old_seconds + seconds, old_size + size
+            self.show(size)
 
     def drop(self, shard: Shard) -> None:
-        """Subtracts the audio of a shard that is not completed."""
+        """Subtracts what was done of a shard that is not completed."""
         with self._lock:
-            self._under_way.pop(shard.number, None)
+            _, size = self._under_way.pop(shard.number, (0.0, 0.0))
+            if size:
+                self.show(-size)
 
     def after(self, shard: Shard, summary: ShardSummary) -> None:
         """Counts a completed shard, and logs its failures and warnings."""
@@ -97,15 +98,14 @@ class Progress:
         for source, reason in summary.warnings:
             _logger.warning('%s: %s', source, reason)
         with self._lock:
-            self._under_way.pop(shard.number, None)
+            _, size = self._under_way.pop(shard.number, (0.0, 0.0))
             self._report.shards += 1
             self._report.files += summary.files
             self._report.failures += len(summary.failures)
             self._report.warnings += len(summary.warnings)
             self._report.latents += summary.latents
             self._done_seconds += summary.seconds
-            self._files_past += shard.files
-            self.show(shard.bytes)
+            self.show(shard.bytes - size)
 
     def close(self) -> RunReport:
         """Ends the display, and returns the report."""
@@ -118,15 +118,15 @@ class Progress:
             self._bar.close()
         return report
 
-    def show(self, new_bytes: int = 0) -> None:
+    def show(self, new_bytes: float = 0) -> None:
         """Updates the display, after more bytes of input or only as time goes on."""
         with self._lock:
-            audio = self._done_seconds + sum(self._under_way.values())
+            audio = self._done_seconds + sum(seconds for seconds, _ in self._under_way.values())
             speed = audio / max(time.monotonic() - self._begin, 1e-9)
             self._bar.advance(
                 new_bytes,
-                f'{self._files_past} of {self._files} files, {audio / 3600:.2f} h of audio, '
-                f'{speed:.1f} times real time, {self._report.failures} failures',
+                f'{self._files} files, {audio / 3600:.2f} h of audio, {speed:.1f} times real '
+                f'time, {self._report.failures} failures',
             )
 
 
@@ -197,8 +197,11 @@ def run_single(job: Job, path: str, folder: str | os.PathLike[str]) -> str:
         raise InputError(f'{folder} holds a corpus, with its settings: choose another --output')
     begin = time.monotonic()
     item = Item(os.path.basename(path), path, os.path.getsize(path))
-    with new_folder(folder):
-        summary = job.open().work(Shard(0, (item,)), lambda seconds: None)
+    shard = Shard(0, (item,))
+    with new_folder(folder), contextlib.closing(Progress([shard])) as progress:
+        worker = job.open()
+        progress.start([shard])
+        summary = worker.work(shard, functools.partial(progress.advance, shard))
         for _, reason in summary.failures:
             raise InputError(reason if path in reason else f'{path}: {reason}')
     for _, reason in summary.warnings:
@@ -256,7 +259,7 @@ def work_and_commit(
     worker: Worker,
     shard: Shard,
     ledger: Ledger,
-    advance: Callable[[float], None],
+    advance: Advance,
     is_stopped: Callable[[], bool],
 ) -> ShardSummary:
     """Works on a shard and commits it.
@@ -270,10 +273,10 @@ def work_and_commit(
       Interrupted: if the shard was dropped.
     """
 
-    def advance_or_stop(seconds: float) -> None:
+    def advance_or_stop(seconds: float, size: float) -> None:
         if is_stopped():
             raise Interrupted(f'shard {shard.number} is dropped')
-        advance(seconds)
+        advance(seconds, size)
 
     try:
         summary = worker.work(shard, advance_or_stop)

@@ -4,7 +4,8 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import tqdm
 
@@ -12,9 +13,12 @@ from m2l_jax.interface.errors import Interrupted, StopRequest
 
 _logger = logging.getLogger(__name__)
 
+T = TypeVar('T')
+
 STOPPED = 'stopped: run the same command again'
 
 _SECONDS_BETWEEN_LINES = 30
+_SECONDS_WITHOUT_BAR = 2  # quick work shows none
 
 
 class ProgressBar:
@@ -32,29 +36,33 @@ class ProgressBar:
             unit_scale=unit == 'B',
             smoothing=0,
             dynamic_ncols=True,
+            delay=_SECONDS_WITHOUT_BAR,
             disable=not sys.stderr.isatty(),
         )
         self._total, self._before, self._done = total, done, done
         self._begin = self._line_time
 
     def advance(self, amount: float, figures: str) -> None:
-        """Adds finished work, possibly none, and shows it with other figures."""
+        """Adds finished work, possibly none or less than none, and shows it with other figures."""
         self._done += amount
         self._bar.set_postfix_str(figures, refresh=False)
         self._bar.update(amount)
         now = time.monotonic()
         if self._bar.disable and now - self._line_time > _SECONDS_BETWEEN_LINES:
             self._line_time = now
-            _logger.info('%s%s', figures, self._describe_rest(now - self._begin))
+            _logger.info('%s%s%s', self._describe_share(), figures, self._describe_rest(now))
 
     def close(self) -> None:
         """Leaves the bar as it is."""
         self._bar.close()
 
-    def _describe_rest(self, seconds: float) -> str:
+    def _describe_share(self) -> str:
+        return f'{self._done / self._total:.0%}: ' if self._total else ''
+
+    def _describe_rest(self, now: float) -> str:
         if self._done <= self._before:
             return ''
-        left = seconds * (self._total - self._done) / (self._done - self._before)
+        left = (now - self._begin) * (self._total - self._done) / (self._done - self._before)
         return f', {describe_duration(left)} left'
 
 
@@ -76,6 +84,14 @@ def progress(total: int, unit: str, text: str) -> Iterator[Callable[[], None]]:
                 raise Interrupted(STOPPED)
 
         yield advance
+
+
+def shown(results: Iterable[T], total: int, unit: str, text: str) -> Iterator[T]:
+    """Passes `total` results on and shows how many there were."""
+    with contextlib.closing(ProgressBar(total, unit)) as bar:
+        for result in results:
+            bar.advance(1, text)
+            yield result
 
 
 def describe_duration(seconds: float) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import itertools
 import logging
 import math
 import os
@@ -15,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import tqdm
 from jax.experimental import multihost_utils
 
 from m2l_jax.checkpoint.store import CheckpointStore
-from m2l_jax.evaluation.held_out import Evaluation, HeldOutClips
+from m2l_jax.evaluation.held_out import HeldOutClips
 from m2l_jax.evaluation.metrics import METRICS
 from m2l_jax.interface.errors import InputError, Interrupted
 from m2l_jax.interface.paths import make_folder
@@ -111,7 +109,6 @@ class _Run:
         """Trains to the last step, with metrics, evaluations and checkpoints."""
         loop = self.settings.train
         train_step = self.setup.make_step(self.feed.specs, self.feed.fetch)
-        train_step = _announced('the training step', train_step)
         steps = range(int(state.step), loop.steps)
         previous: Metrics | None = None
         is_due = False
@@ -151,7 +148,7 @@ class _Run:
         ema_params = self._average(state.ema_params)
         if jax.process_index() == 0:
             try:
-                evaluation = self._measure(ema_params)
+                evaluation = self.held_out.evaluate(ema_params)
             except InputError as error:  # the model gives NaN
                 _logger.warning('no evaluation at step %d: %s', done, error)
             else:
@@ -167,10 +164,6 @@ class _Run:
         """Turns the average's vector into a tree, whole on every device."""
         whole = meshes.replicated(self.setup.mesh)
         return jax.jit(lambda vector: unravel(vector, self.setup.params), out_shardings=whole)
-
-    @functools.cached_property
-    def _measure(self) -> Callable[[Any], Evaluation]:
-        return _announced('the evaluation', self.held_out.evaluate)
 
     def _save(self, done: int, state: TrainState, figures: Mapping[str, float] | None) -> None:
         trees = self.setup.to_stored(state)
@@ -223,26 +216,6 @@ def _closed(store: CheckpointStore) -> Iterator[None]:
             store.close()
         raise
     store.close()
-
-
-def _announced(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Has process 0 log that the first call of a function compiles, and how long the call took."""
-    calls = itertools.count()
-
-    def log(message: str, *arguments: object) -> None:
-        with tqdm.tqdm.external_write_mode():  # clears the progress bar meanwhile
-            _logger.info(message, *arguments)
-
-    def call(*arguments: Any) -> Any:
-        if next(calls) or jax.process_index():
-            return function(*arguments)
-        log('compiling %s: minutes on a first run, seconds from the cache', what)
-        begin = time.monotonic()
-        result = function(*arguments)
-        log('the first call of %s took %.1f s, with compiling', what, time.monotonic() - begin)
-        return result
-
-    return call
 
 
 def _open_held_out(settings: TrainingConfig, model: Music2Latent) -> HeldOutClips | None:

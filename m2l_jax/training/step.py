@@ -194,7 +194,7 @@ def make_train_step(
         out_specs=REPLICATED,
     )
 
-    def step(state: TrainState, data: Any, steps: jax.Array) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, data: Any, steps: jax.Array) -> tuple[TrainState, Metrics]:
         progress = state.step / steps
         mean = mean_over_mesh(state.params, state.step, progress, data)
         count, optimizer = state.step - state.skipped, make_optimizer(steps)
@@ -233,7 +233,7 @@ def make_train_step(
             (state_shardings(mesh, after, shard_optimizer), replicated(mesh)),
         )
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0)
 
 
 def _mean_over_mesh(

@@ -37,11 +37,11 @@ def test_what_was_done_before_counts_as_done_and_not_as_speed(clock, caplog):
     progress = Progress(shards)
     clock.now = 500
     progress.start(shards[4:])
-    progress.advance(shards[4], 1800)
-    progress.advance(shards[5], 1800)
+    progress.advance(shards[4], 1800, 250_000)
+    progress.advance(shards[5], 1800, 0)
     assert caplog.messages == []
     clock.now += 31
-    progress.advance(shards[4], 1800)
+    progress.advance(shards[4], 1800, 250_000)
     clock.now += 29
     progress.after(shards[4], summarise(shards[4], (('b', 'no audio'),)))
     progress.drop(shards[5])
@@ -50,10 +50,10 @@ def test_what_was_done_before_counts_as_done_and_not_as_speed(clock, caplog):
     clock.now += 31
     progress.show()
     assert caplog.messages == [
-        '8 of 20 files, 1.50 h of audio, 174.2 times real time, 0 failures',
+        '45%: 20 files, 1.50 h of audio, 174.2 times real time, 0 failures, 6 min left',
         'skipped b: no audio',
-        '12 of 20 files, 3.00 h of audio, 108.0 times real time, 1 failures, 3 min left',
-        '12 of 20 files, 3.00 h of audio, 82.4 times real time, 1 failures, 4 min left',
+        '60%: 20 files, 3.00 h of audio, 108.0 times real time, 1 failures, 3 min left',
+        '60%: 20 files, 3.00 h of audio, 82.4 times real time, 1 failures, 4 min left',
     ]
     clock.now += 4
     report = progress.close()

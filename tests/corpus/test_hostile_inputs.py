@@ -49,7 +49,7 @@ def encoder(checkpoint, tmp_path):
     return encode_job(checkpoint, tmp_path).open()
 
 
-def tell(seconds):
+def tell(seconds, size):
     pass
 
 
@@ -119,13 +119,13 @@ def test_a_stop_is_heard_within_a_file(checkpoint, tmp_path):
     soundfile.write(tmp_path / 'a.wav', make_music(3).T, 44_100)
     told = []
 
-    def stop(seconds):
-        told.append(seconds)
+    def stop(seconds, size):
+        told.append((seconds, size))
         raise Interrupted('enough')
 
     with pytest.raises(Interrupted):
         encoder.work(shard_of(tmp_path, 'a.wav'), stop)
-    np.testing.assert_allclose(told, [3 / 6], rtol=0.2)
+    np.testing.assert_allclose(told, [(3 / 6, 1 / 6)], rtol=0.2)
     assert not list((tmp_path / 'out').glob('*'))
 
 

@@ -1,9 +1,10 @@
+import logging
 import signal
 
 import pytest
 
 from m2l_jax.interface.errors import Interrupted
-from m2l_jax.interface.progress import describe_duration, progress
+from m2l_jax.interface.progress import describe_duration, progress, shown
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,11 @@ def test_a_request_to_stop_ends_the_work_at_the_next_step(number):
         with pytest.raises(Interrupted, match=r'^stopped: run the same command again$'):
             advance()
     assert signal.getsignal(number) == before
+
+
+def test_results_pass_and_a_line_tells_how_far_they_are(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, 'm2l_jax')
+    times = iter(range(100, 1000, 20))
+    monkeypatch.setattr('time.monotonic', lambda: next(times))
+    assert list(shown('abcd', 4, 'chunk', 'decoding')) == list('abcd')
+    assert caplog.messages == ['50%: decoding, 40 s left', '100%: decoding, 0 s left']
