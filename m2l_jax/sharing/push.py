@@ -155,7 +155,7 @@ def _upload(
     there = {each.rfilename for each in found.siblings or ()} if found else set()
     if keeps_card and _README in there:
         _logger.warning(
-            '%s has a %s, which is kept without what is new: pass card={} or --card=new for another',
+            '%s has a %s, which is kept as it is: pass card={} or --card=new for another',
             place.url,
             _README,
         )

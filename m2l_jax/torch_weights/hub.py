@@ -182,6 +182,8 @@ def _fetch(place: Place) -> pathlib.Path:
         name = _name(place, names)
         if name.endswith('.pt'):
             import_torch(f'{place.repository}/{name}')  # fails before the download if it is missing
+        if _find_cached(dataclasses.replace(place, file=name, revision=found.sha)) is None:
+            _logger.info('fetching %s from %s', name, place.url)
         return pathlib.Path(huggingface_hub.hf_hub_download(filename=name, **where))
     except InputError:
         raise

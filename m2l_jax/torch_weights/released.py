@@ -1,6 +1,5 @@
 """Fetches the weights that Music2Latent's authors released."""
 
-import logging
 import pathlib
 
 from m2l_jax.interface.paths import user_cache_folder
@@ -8,8 +7,6 @@ from m2l_jax.torch_weights import hub
 from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model
 
 _ADDRESS = f'{hub.SCHEME}{hub.RELEASED}/music2latent.pt'
-
-_logger = logging.getLogger(__name__)
 
 
 def fetch_released() -> pathlib.Path:
@@ -24,7 +21,6 @@ def fetch_released() -> pathlib.Path:
     if path.exists():
         hub.warn_of_licence(hub.RELEASED)
         return path
-    _logger.warning('fetching %s', _ADDRESS)
     model, params = load_torch_model(hub.fetch(_ADDRESS))
     save_torch_model(path, model.config, params)
     return path

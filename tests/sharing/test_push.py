@@ -200,7 +200,7 @@ def test_a_readme_that_is_there_is_kept_unless_a_card_is_passed(logged_in, model
     push(model, 'user/model')
     assert repository.files['README.md'] == b'# Mine'
     assert 'model.safetensors' in repository.files
-    assert '/user/model has a README.md, which is kept without what is new: pass card={} or' in caplog.text
+    assert '/user/model has a README.md, which is kept as it is: pass card={} or' in caplog.text
     push(model, 'user/model', card={})
     assert '## Use' in card_of(logged_in).text
 

@@ -106,7 +106,7 @@ def test_a_repository_of_the_pytorch_package_loads(stand_in, tmp_path):
 def test_pytorch_is_missed_before_the_download(stand_in, monkeypatch):
     monkeypatch.setitem(sys.modules, 'torch', None)
     stand_in.add('someone/maestro', maestro_pt=b'')
-    message = r'someone/maestro/maestro\.pt is a PyTorch file and PyTorch is not installed: pip install'
+    message = r'someone/maestro/maestro\.pt is a PyTorch file and PyTorch is not installed'
     with pytest.raises(InputError, match=message):
         EncoderDecoder('hf://someone/maestro')
     assert not any(each.startswith('GET /someone') for each in stand_in.asked)
