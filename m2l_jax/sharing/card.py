@@ -167,8 +167,7 @@ def _describe_training(subject: Subject, licence: str | None) -> str:
     ]
     if history.hours is not None:
         rows += [('time', f'{_hours(history.hours)}, without pauses and evaluations')]
-    if settings.init_from:
-        rows += [('started from', history.base or 'another model')]
+    rows += [('started from', history.origin)]
     picture = f'\n\n![Curves of the training]({CURVES})' if history.curves else ''
     return _table([('', ''), *rows]) + picture
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from m2l_jax.checkpoint.store import read_settings
+from m2l_jax.codec.weights import is_packaged
 from m2l_jax.interface.settings import build
 from m2l_jax.torch_weights import hub
 from m2l_jax.training.config import TrainingConfig
@@ -55,6 +56,14 @@ class History:
         """The model of the Hub that the training started from, 'user/model'."""
         source = self.settings.init_from
         return hub.parse(source).repository if hub.is_address(source) else None
+
+    @property
+    def origin(self) -> str:
+        """The model that the training started from; no name of a private file."""
+        source = self.settings.init_from
+        if is_packaged(source):
+            return f'{source}, the model that m2l_jax comes with'
+        return (self.base or 'another model') if source else 'random parameters'
 
 
 def read_history(path: str) -> History | None:

@@ -1,12 +1,13 @@
 """Models pushed to a stand-in of the Hugging Face Hub, and loaded from it elsewhere."""
 
 import dataclasses
+import json
 import sys
 
 import jax
 import numpy as np
 import pytest
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import ModelCard, close_session, constants
 
 import m2l_jax
 from m2l_jax.checkpoint.store import save_model
@@ -14,6 +15,7 @@ from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.quality import evaluate
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
+from m2l_jax.sharing.history import read_history
 from m2l_jax.torch_weights.conversion import save_torch_model
 from m2l_jax.training.loop import train_and_evaluate
 from tests.commands import tiny
@@ -98,6 +100,7 @@ def test_the_card_says_how_a_run_went(logged_in, run):
         f'| compression | {codec.samples_per_latent / width:.4g} samples of audio for each '
         'number |',
         '| data | Two short files. |',
+        '| started from | random parameters |',
         '| licence of the weights | cc-by-4.0 |',
         f'| steps | {steps} of {steps} |',
         f'| batch | {batch} crops of {samples / rate:.3g} s |',
@@ -145,6 +148,14 @@ def test_the_card_has_a_reports_figures(logged_in, model, tmp_path):
     assert results['mel'].dataset_name == '2 pieces of 0.4 s'
     assert card.data.to_dict()['model-index'][0]['name'] == 'model'
     assert ', stored as float16 |' in card.text
+    path = tmp_path / 'out' / 'report.json'
+    changed = json.loads(path.read_text())
+    changed['systems'][str(model)]['mean']['mel'] = None  # not finite
+    path.write_text(json.dumps(changed))
+    push(model, 'user/model', evaluation=path, card={})
+    assert set(results) - {each.metric_type for each in card_of(logged_in).data.eval_results} == {
+        'mel'
+    }
     with pytest.raises(InputError, match=r'report\.json measured other models than this one: eval'):
         push('small', 'user/other', evaluation=tmp_path / 'out' / 'report.json')
     assert set(logged_in.repositories) == {'user/model'}
@@ -292,6 +303,16 @@ def test_refusals_are_told_in_a_line(logged_in, model, repository, refused, mess
         assert set(repository.files) == {'.gitattributes'}  # nothing half pushed
 
 
+@pytest.mark.parametrize(('offline', 'why'), [(True, 'HF_HUB_OFFLINE is set'), (False, '.*efused')])
+def test_without_a_connection_a_line_says_so(logged_in, model, monkeypatch, offline, why):
+    logged_in.__exit__()
+    close_session()
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', offline)
+    message = rf'nothing was uploaded to hf://user/model \({why}.*\): run this again'
+    with pytest.raises(InputError, match=message):
+        push(model, 'user/model')
+
+
 def test_without_a_login_a_line_says_so(stand_in, model):
     with pytest.raises(InputError, match='the Hub does not know who you are: log in with `hf auth'):
         push(model, 'user/model')
@@ -302,6 +323,29 @@ def test_a_card_that_the_hub_refuses_makes_no_repository(logged_in, model):
     with pytest.raises(InputError, match=r'the Hub refuses the card: .*"license.* must be one of'):
         push(model, 'user/model', licence='nonsense')
     assert not logged_in.repositories
+
+
+def test_the_start_of_a_training_is_named_unless_it_is_private(run):
+    history = read_history(run)
+    for source, origin, base in (
+        ('', 'random parameters', None),
+        ('small', 'small, the model that m2l_jax comes with', None),
+        ('/home/me/secret', 'another model', None),
+        ('hf://user/model@v1', 'user/model', 'user/model'),
+    ):
+        settings = dataclasses.replace(history.settings, init_from=source)
+        changed = dataclasses.replace(history, settings=settings)
+        assert (changed.origin, changed.base) == (origin, base)
+
+
+def test_hours_are_those_of_the_steps(run):
+    history = read_history(run)
+    changed = dataclasses.replace(history, curves={'steps_per_second': {2: 0.5, 6: 2.0}})
+    assert changed.hours == pytest.approx((2 / 0.5 + 4 / 2.0) / 3600)
+    assert dataclasses.replace(history, curves={}).hours is None
+    first = read_history(run / 'checkpoints' / '3')
+    assert first.steps == 3
+    assert list(first.curves['loss']) == [2]
 
 
 def test_without_tensorboard_the_card_has_no_curves(run, tmp_path, monkeypatch, caplog):
