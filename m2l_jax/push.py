@@ -1,8 +1,8 @@
 """Uploads a model to the Hugging Face Hub, with a card that says how it was trained.
 
-    python -m m2l_jax.push --checkpoint=/runs/first --to=user/model --licence=cc-by-4.0 \
-        --data='200 hours of piano, MAESTRO 3' --evaluation=out/report.json
     python -m m2l_jax.push --checkpoint=/runs/first --to=user/model --dry_run=out
+    python -m m2l_jax.push --checkpoint=/runs/first --to=user/model --licence=cc-by-4.0 …
+    … --data='200 hours of piano, MAESTRO 3' --evaluation=report/report.json
 
 Others load it by `--checkpoint=hf://user/model`. Log in first with `hf auth login`, or set
 `HF_TOKEN`. --dry_run writes the files into a folder, to read the card first, and uploads nothing.
