@@ -1,18 +1,19 @@
-# Commands that need nothing but Python (3.11 to 3.13) and make: `make demo`, `make test`, `make bench`.
-# Each makes its own virtual environment in .venv; a second run reuses it.
+# Commands that need nothing but Python (3.11 to 3.13) and make: `make demo`, `make test`, `make bench`, `make docs`.
+# They share a virtual environment in .venv; a second run reuses it.
 
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 TESTS_INSTALLED := $(VENV)/.installed-tests
+DOCS_INSTALLED := $(VENV)/.installed-docs
 
 # What tests use beyond the extras, or as tested.
-TESTED := auraloss==0.4.0 mir_eval==0.8.2 mirdata==1.0.0 numba==0.68.1 onnxruntime==1.32.0 visqol-python==3.8.0
+TESTED := auraloss==0.4.0 grain==0.2.18 mir_eval==0.8.2 mirdata==1.0.0 numba==0.68.1 onnxruntime==1.32.0 visqol-python==3.8.0
 # Only their weights are read: their own dependencies are of old versions.
 WEIGHTS := basic-pitch==0.4.0 musicnn==0.1.0
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench docs package lint clean
 
 demo: $(INSTALLED)
 	rm -rf build/demo
@@ -29,10 +30,18 @@ bench: $(TESTS_INSTALLED)
 	$(RUN) -m benchmarks.input --batches=50 --output=build/bench/input.json
 	$(RUN) -m benchmarks.corpus --model=small --files=8 --seconds=2,5 --output=build/bench/corpus.json
 
+# In environments of its own.
+package:
+	PYTHON="$(PYTHON)" tests/installed.sh
+
+# Opens as files: build/site/index.html. The variable silences an advertisement of mkdocs-material.
+docs: $(DOCS_INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/shellcheck launch/*.sh launch/*.sbatch .ci/run
+	$(VENV)/bin/shellcheck launch/*.sh launch/*.sbatch tests/*.sh .ci/run
 
 clean:
 	rm -rf $(VENV) build
@@ -49,4 +58,8 @@ $(INSTALLED): requirements.txt pyproject.toml
 $(TESTS_INSTALLED): $(INSTALLED)
 	$(RUN) -m pip install --quiet --editable '.[dev,torch,evaluate,probe]' $(TESTED) --constraint requirements.txt
 	$(RUN) -m pip install --quiet --no-deps $(WEIGHTS)
+	touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(RUN) -m pip install --quiet --editable '.[docs]' --constraint requirements.txt
 	touch $@

@@ -2,8 +2,10 @@
 
 import ast
 import difflib
+import importlib.metadata
 import pathlib
 import runpy
+import signal
 import sys
 
 _FOLDER = pathlib.Path(__file__).parent
@@ -21,7 +23,11 @@ def main() -> None:
     """Runs the command that the first argument names, or lists the commands."""
     commands = _commands()
     name = sys.argv[1] if len(sys.argv) > 1 else '--help'
-    if name in ('-h', '--help', 'help'):
+    if name in ('--version', 'version'):
+        print(importlib.metadata.version('m2l-jax'))
+    elif name in ('-h', '--help', 'help'):
+        if hasattr(signal, 'SIGPIPE'):  # a pipe to `head` closes early
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         print('Usage: m2l COMMAND --flag=value …; `m2l COMMAND --help` lists the flags.\n')
         for command, purpose in commands.items():
             print(f'  {command:12}{purpose}')

@@ -32,7 +32,8 @@ _CHECKPOINT = command.define_checkpoint()
 _INPUT = flags.DEFINE_string(
     'input',
     str(pathlib.Path(__file__).parent / 'assets' / 'heldout'),
-    'Audio file or folder, or TFDS dataset, also as tfds:NAME[SPLIT]; several with commas between.',
+    'Audio file, folder, quoted pattern, list (.txt), or TFDS dataset, also as tfds:NAME[SPLIT]; '
+    'several with commas between.',
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for report, audio and pictures.')
 _AGAINST = flags.DEFINE_list(
@@ -53,6 +54,9 @@ _WEBMUSHRA = flags.DEFINE_bool(
 )
 _UNTRAINED = flags.DEFINE_integer(
     'untrained', 5, 'Pieces to measure with the model untrained too.', lower_bound=0
+)
+_LATENT_GAIN = flags.DEFINE_bool(
+    'latent_gain', True, 'Measure errors by noise level too, which takes minutes on a CPU.'
 )
 _PROCESSES = flags.DEFINE_integer(
     'processes',
@@ -89,6 +93,7 @@ def main() -> None:
         seeds=_SEEDS.value,
         webmushra=_WEBMUSHRA.value,
         untrained=_UNTRAINED.value,
+        latent_gain=_LATENT_GAIN.value,
         processes=_PROCESSES.value,
         embeddings=_EMBEDDINGS.value,
     )

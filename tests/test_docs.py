@@ -1,5 +1,6 @@
 """Commands, flags, files and links that README and docs name exist."""
 
+import ast
 import importlib.util
 import json
 import pathlib
@@ -58,3 +59,26 @@ def test_configs_and_launchers_exist():
         text = page.read_text()
         for path in re.findall(r'\b((?:configs|launch)/\w+\.(?:py|sh|sbatch|yaml))', text):
             assert (ROOT / path).exists(), f'{page.name}: {path}'
+
+
+def read_messages():
+    """All texts of the source, with … for what is filled in."""
+    paths = [*(ROOT / 'm2l_jax').rglob('*.py'), *(ROOT / 'configs').glob('*.py')]
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.JoinedStr):
+                yield ''.join(
+                    part.value if isinstance(part, ast.Constant) else '…' for part in node.values
+                )
+
+
+def test_messages_in_troubleshooting_are_in_the_source():
+    page = (ROOT / 'docs' / 'troubleshooting.md').read_text()
+    quoted = re.findall(r'^\| (`+)(.+?)\1 \|', page, re.MULTILINE)
+    messages = list(read_messages())
+    assert len(quoted) > 30
+    for _, quote in quoted:
+        parts = '.*'.join(re.escape(part) for part in quote.split('…'))
+        assert any(re.search(parts, message, re.DOTALL) for message in messages), quote

@@ -18,7 +18,13 @@ from m2l_jax.audio.levels import Levels, log_once
 from m2l_jax.audio.parts import PathLike, truncated
 from m2l_jax.audio.suffixes import AUDIO_SUFFIXES, UNREAD_SUFFIXES, LeftOut, left_out
 from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.listing import list_files, readable_name, split_inputs
+from m2l_jax.interface.listing import (
+    find_files,
+    list_files,
+    names_others,
+    readable_name,
+    split_inputs,
+)
 from m2l_jax.interface.paths import replaced_file
 
 # Source samples read on either side of a part: more than half of soxr's high-quality filter, whose
@@ -66,18 +72,25 @@ def search(paths: str) -> tuple[list[str], LeftOut]:
     """Lists audio files, each once; folders are searched recursively.
 
     Args:
-      paths: a file or folder; several with commas between.
+      paths: a file, folder, pattern or list, see `find_files`; several with commas between.
 
     Returns:
       The files, and those in the folders whose formats are not read.
 
     Raises:
-      InputError: if one of them does not exist.
+      InputError: if one of them does not exist, or a pattern matches nothing.
     """
-    listed = [list_files(part, AUDIO_SUFFIXES, UNREAD_SUFFIXES) for part in split_inputs(paths)]
+    listed = [_list(part) for part in split_inputs(paths)]
     found = dict.fromkeys(file for files, _ in listed for file in files)
     others = {file for _, files in listed for file in files} - found.keys()
     return list(found), left_out(map(readable_name, others))
+
+
+def _list(part: str) -> tuple[list[str], list[str]]:
+    if not names_others(part):
+        return list_files(part, AUDIO_SUFFIXES, UNREAD_SUFFIXES)
+    found = find_files([part], AUDIO_SUFFIXES, 'audio file', UNREAD_SUFFIXES)
+    return found.files, found.left_out
 
 
 def read_info(path: PathLike) -> AudioInfo:

@@ -57,8 +57,8 @@ def cut_clips(
     """Cuts every file into pieces of one length, without the rest and silent pieces.
 
     Args:
-      paths: a file, a folder, or a TFDS dataset of audio, a folder or `tfds:NAME[SPLIT]`; several
-        with commas between.
+      paths: a file, folder, pattern or list, see `find_files`, or a TFDS dataset of audio, a folder
+        or `tfds:NAME[SPLIT]`; several with commas between.
       sample_rate: of the clips, in Hz.
       seconds: of each.
 

@@ -46,6 +46,7 @@ def evaluate(
     seeds: int = 1,
     webmushra: bool = False,
     untrained: int = 5,
+    latent_gain: bool = True,
     processes: int | None = None,
     embeddings: Sequence[str] | None = None,
 ) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def evaluate(
 
     Args:
       checkpoint: the model, as `EncoderDecoder` takes it.
-      inputs: a file or folder; several with commas between.
+      inputs: see `clips.cut_clips`.
       output: folder; made if missing.
       against: other models to measure in the same way; `RELEASED` for the authors' weights.
       seconds: of each piece.
@@ -63,6 +64,7 @@ def evaluate(
       seeds: decodings of each piece, from noise of `seed`, `seed` + 1, …; figures are their means.
       webmushra: write the pieces as a blind test for webMUSHRA too, into `webmushra`.
       untrained: pieces, evenly spaced, on which the model is measured untrained too; 0 for none.
+      latent_gain: measure errors by noise level too.
       processes: compute the figures while this one decodes; 0 for none, and as many as cores if not
         given.
       embeddings: networks for Fréchet and kernel distances, see `open_embeddings`; if not given,
@@ -102,6 +104,9 @@ def evaluate(
                 )
                 for name, codec in codecs.items()
             }
+            if latent_gain:
+                for name, codec in codecs.items():
+                    systems[name]['by_noise_level'] = measure_noise_levels(codec, clips)
             codec = codecs[checkpoint]
             systems |= _measure_baselines(trial, codec, denoising_steps, untrained, originals)
         report = {
@@ -205,7 +210,6 @@ def _measure_compared(
     made = originals.of_another_system()
     part = _measure_model(trial, name, codec, denoising_steps, _take(sounds, media, made))
     part['distances'] = made.measure(originals, trial.workers)
-    part['by_noise_level'] = measure_noise_levels(codec, trial.clips)
     return part
 
 

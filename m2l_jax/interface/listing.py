@@ -70,6 +70,13 @@ def split_inputs(inputs: str) -> list[str]:
     return parts
 
 
+def names_others(part: str) -> bool:
+    """True for a list, and for a pattern, which is no file or folder itself."""
+    if os.path.exists(part):
+        return os.path.isfile(part) and part.lower().endswith(LIST_SUFFIX)
+    return glob.has_magic(part)
+
+
 def find_files(
     parts: Iterable[str], suffixes: Collection[str], kind: str, others: Collection[str] = ()
 ) -> Found:
@@ -91,14 +98,14 @@ def find_files(
     """
     folders, found, left_out = set(), set(), set()
     for part in map(os.path.abspath, parts):
-        if os.path.isfile(part) and part.lower().endswith(LIST_SUFFIX):
+        if names_others(part) and os.path.exists(part):
             folders_there, listed = _read_list(part)
             folders |= folders_there
             found.update(listed)
             continue
         if os.path.isdir(part):
             folder, (listed, others_there) = part, list_files(part, suffixes, others)
-        elif os.path.exists(part) or not glob.has_magic(part):
+        elif not names_others(part):
             folder, (listed, others_there) = os.path.dirname(part), list_files(part, suffixes)
         else:
             folder, listed, others_there = _match(part, suffixes, kind, others)

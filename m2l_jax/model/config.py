@@ -36,8 +36,11 @@ class ModelConfig:
       downsampling: (frequency, time) factor of each step to the next level.
       attention: levels whose residual blocks end in frequency attention.
       attention_heads: heads of each attention layer.
-      encoder_blocks, decoder_blocks, unet_blocks: residual blocks of each level.
-      bottleneck_channels, bottleneck_blocks: the stack over time between features and latents.
+      encoder_blocks: residual blocks of each level of the encoder.
+      decoder_blocks: the same of the decoder.
+      unet_blocks: the same of the UNet.
+      bottleneck_channels: of the stack over time between features and latents.
+      bottleneck_blocks: residual blocks of that stack.
       bottleneck: name in `bottleneck.BOTTLENECKS` of the map from the encoder's outputs to latents.
       latent_channels: numbers in a latent vector.
       latent_scale: latents in files and for users are those of the model divided by it, for unit

@@ -53,9 +53,10 @@ class LoopConfig:
 class TrainingConfig:
     """All settings of a run; the same settings give the same numbers.
 
+    The fields of other types are sections; see these classes.
+
     Attributes:
       seed: of all random draws.
-      model, consistency, optimizer, data, train, evaluation: see their classes.
       init_from: model to start from: a training run's folder, a `.pt` or `.safetensors` file,
         hf://user/model, or the name of a model that comes with the package; '' for random
         parameters.

@@ -26,7 +26,8 @@ class OptimizerConfig:
       learning_rate: at the end of the warm-up.
       final_learning_rate: on the last step, at the end of the cosine decay.
       warmup_steps: over which the rate rises linearly from 0.
-      b1, b2: decay rates of the moments.
+      b1: decay rate of the first moment.
+      b2: decay rate of the second moment.
       ema_decay: of the moving average, once it has warmed up.
       clip_norm: largest norm of the gradient; 0: no clipping.
     """

@@ -108,3 +108,13 @@ def test_a_disk_that_is_full_before_the_last_byte_is_reported(tmp_path, suffix, 
     ):
         files.write(path, music, 44_100)
     assert not list(tmp_path.iterdir())
+
+
+def test_patterns_and_lists_name_files_too(tmp_path):
+    for name in ('b.wav', 'a.wav', 'c.flac'):
+        soundfile.write(tmp_path / name, np.zeros(100), 44_100)
+    (tmp_path / 'some.txt').write_text('c.flac\n')
+    paths = [str(tmp_path / name) for name in ('a.wav', 'b.wav', 'c.flac')]
+    assert files.search(f'{tmp_path}/*.wav,{tmp_path}/some.txt')[0] == paths
+    with pytest.raises(InputError, match=r'no audio file matches .*/\*\.mp3: check the pattern'):
+        files.search(f'{tmp_path}/*.mp3')

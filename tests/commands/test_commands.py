@@ -203,7 +203,7 @@ def test_evaluate_reports_each_piece_and_the_untrained_model(tmp_path):
     assert lines[0].startswith('2 pieces of 0.4 s, seed 3 ')
     mel = next(line for line in lines if line.startswith('mel distance (lower)'))
     assert f'{noise["mean"]["mel"]:.3f} [' in mel
-    gain = next(line for line in lines if line.startswith('latent gain (least'))
+    gain = next(line for line in lines if line.startswith('latent gain (higher'))
     assert gain.endswith(f'{model["by_noise_level"]["latent_gain"]:.4g}')
     assert report['seeds'] == [3]
     written = {path.name for path in (tmp_path / 'out').iterdir()}

@@ -1,5 +1,9 @@
 """All commands by one name."""
 
+import importlib.metadata
+import subprocess
+import sys
+
 import pytest
 
 from tests.commands.test_commands import assert_told, run_python
@@ -17,6 +21,19 @@ def test_without_a_command_all_are_listed(arguments):
         line.strip() for line in listed.stdout.splitlines()
     )
     assert '__' not in listed.stdout
+
+
+def test_the_version_is_told():
+    assert m2l('--version').stdout.strip() == importlib.metadata.version('m2l-jax')
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    """As `m2l | head` does."""
+    with subprocess.Popen(
+        [sys.executable, '-m', 'm2l_jax'], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as listing:
+        listing.stdout.close()
+        assert listing.stderr.read() == b''
 
 
 def test_a_command_gets_the_other_arguments(tmp_path):

@@ -139,7 +139,13 @@ def test_models_are_measured_in_the_same_way(models, tmp_path, monkeypatch, capl
     assert {path.name for path in (tmp_path / 'a').iterdir()} == {
         'report.json', 'clips.csv', 'index.html', 'webmushra',
         '00_a_00.wav', '00_a_00.original.wav', '00_a_00.png',
+        '00_a_00.released.wav', '00_a_00.b.safetensors.wav',
     }  # fmt: skip
+    heard = [
+        soundfile.read(tmp_path / folder / f'00_a_00{ending}.wav')[0]
+        for folder, ending in (('a', '.released'), ('a', '.b.safetensors'), ('b', ''))
+    ]
+    np.testing.assert_array_equal(heard[:2], [heard[2]] * 2)
 
     page = (tmp_path / 'a' / 'index.html').read_text()
     assert page.count('id="sound-0-') == 4  # the original, and three models'
@@ -164,10 +170,13 @@ def test_models_are_measured_in_the_same_way(models, tmp_path, monkeypatch, capl
     assert low < figure < high
 
 
-def test_figures_of_several_seeds_are_their_means(models, tmp_path, without_levels):
+def test_figures_of_several_seeds_are_their_means(models, tmp_path):
     model, inputs = str(models / 'a.safetensors'), str(models / 'a.wav')
     options = {'seconds': 0.25, 'media': 0, 'processes': 0, 'embeddings': []}
+    options['latent_gain'] = False
     both = evaluate(model, inputs, tmp_path / 'both', seed=3, seeds=2, **options)
+    assert 'by_noise_level' not in both['systems'][model]
+    assert 'latent gain' not in describe_report(both)
     apart = [evaluate(model, inputs, tmp_path / str(seed), seed=seed, **options) for seed in (3, 4)]
     assert both['seeds'] == [3, 4]
     means = [report['systems'][model]['mean']['lsd'] for report in apart]

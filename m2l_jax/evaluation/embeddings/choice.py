@@ -47,7 +47,7 @@ class Embedding:
 
 def default_names() -> tuple[list[str], str]:
     """Names for those who choose none, and a line on what is left out, if anything."""
-    missing = describe_missing([musicnn.PACKAGE])
+    missing = describe_missing(musicnn.NEEDS)
     return ([], f'no Fréchet and kernel distances: {missing}') if missing else ([MUSICNN], '')
 
 

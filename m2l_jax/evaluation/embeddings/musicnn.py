@@ -27,6 +27,7 @@ _COMPRESSION = 10_000
 _VARIANCE_FLOOR = 1e-3  # of TensorFlow's batch normalisation
 
 PACKAGE = Package('musicnn', 'pip install --no-deps musicnn==0.1.0')
+NEEDS = (Package('tensorflow', "pip install 'm2l-jax[train]'"), PACKAGE)  # it reads the weights
 
 Weights = Mapping[str, np.ndarray]
 
@@ -61,7 +62,7 @@ class Musicnn:
 
 def read_weights(checkpoint: str) -> dict[str, np.ndarray]:
     """The tensors of a network by TensorFlow's names, without its optimiser's."""
-    if reason := describe_missing([PACKAGE]):
+    if reason := describe_missing(NEEDS):
         raise InputError(reason)
     import tensorflow as tf  # takes seconds
 

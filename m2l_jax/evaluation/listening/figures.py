@@ -3,7 +3,7 @@
 import html
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -20,11 +20,11 @@ _WIDTH, _MARGIN, _STRIP, _AXIS, _LABEL = 360, 20, 44, 24, 15
 _COLOURS = 8  # of the style sheet
 
 
-def make_table(figures: Figures) -> str:
+def make_table(figures: Figures, compared: Collection[str]) -> str:
     """Makes an HTML table of `ALL_METRICS`, '' without any: means by model, then a row a clip.
 
-    Means are over the finite figures, with the interval of 95 % (`statistics`); the best of each
-    metric is marked.
+    Means are over the finite figures, with the interval of 95 % (`statistics`); the best of the
+    models compared is marked, if there are several.
     """
     metrics = _metrics(figures)
     if not metrics:
@@ -43,7 +43,7 @@ def make_table(figures: Figures) -> str:
     ]
     return (
         f'<table id="table"><thead><tr>{head}</tr></thead>\n'
-        f'<tbody class="means">{_mean_rows(figures, metrics)}</tbody>\n'
+        f'<tbody class="means">{_mean_rows(figures, metrics, compared)}</tbody>\n'
         f'<tbody class="clips">{"".join(rows)}</tbody></table>'
     )
 
@@ -77,21 +77,25 @@ def _column(figures: Figures, model: str, name: str) -> dict[str, float]:
     return {clip: row[name] for clip, row in rows if math.isfinite(row.get(name, math.nan))}
 
 
-def _mean_rows(figures: Figures, metrics: Mapping[str, Metric]) -> str:
+def _mean_rows(figures: Figures, metrics: Mapping[str, Metric], compared: Collection[str]) -> str:
     rows: dict[str, list[str]] = {model: [] for model in figures}
     for name, metric in metrics.items():
         columns = {
             model: np.array(list(_column(figures, model, name).values())) for model in figures
         }
         means = {model: statistics.mean(values) for model, values in columns.items()}
-        ranks = [_rank(value, metric) for value in means.values() if not math.isnan(value)]
+        ranks = {
+            model: _rank(value, metric)
+            for model, value in means.items()
+            if model in compared and not math.isnan(value)
+        }
         for model, value in means.items():
             counted, count = len(columns[model]), len(figures[model])
             low, high = statistics.interval(columns[model])
             note = f' of {counted}' if 0 < counted < count else ''
             if counted > 1:
                 note += f'<small>[{_text(low, metric)}, {_text(high, metric)}]</small>'
-            best = not math.isnan(value) and _rank(value, metric) == min(ranks)
+            best = len(compared) > 1 and ranks.get(model) == min(ranks.values(), default=math.inf)
             rows[model].append(_cell(value, metric, note, best))
     return ''.join(
         _row(f'mean of {len(figures[model])}', model, cells) for model, cells in rows.items()

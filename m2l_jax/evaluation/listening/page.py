@@ -109,7 +109,7 @@ def _fill_template(
         'title': html.escape(title),
         'style': _asset('page.css'),
         'script': _asset('player.js') + _asset('page.js'),
-        'table': make_table(figures),
+        'table': make_table(figures, clips[0].reconstructions),
         'distances': distance_table,
         'plots': make_plots(figures),
         'data': json.dumps(data).replace('<', r'\u003c'),  # a name may hold the end of a script

@@ -50,18 +50,18 @@ def write_webmushra(
       InputError: if clips do not fit together, or a file cannot be written: then none is left.
     """
     check_comparisons(clips)
-    name = _file_name(title, set())
+    name = file_name(title, set())
     config = pathlib.Path(folder, 'configs', f'{name}.yaml')
     resources = f'configs/resources/{name}'
     anchors = anchor_filters(clips[0].sample_rate)
     taken = {_REFERENCE, *ANCHORS}
-    models = [_file_name(model, taken) for model in clips[0].reconstructions]
+    models = [file_name(model, taken) for model in clips[0].reconstructions]
     keys = [_REFERENCE, *models, *anchors]
     lines = _head(name, title)
     with new_folder(pathlib.Path(folder, resources)) as made, _all_or_none() as written:
         written.append(config)  # it is written last
         for number, clip in enumerate(clips):
-            stem = f'{number:02}_{_file_name(clip.name, set())}'
+            stem = f'{number:02}_{file_name(clip.name, set())}'
             sounds = clip.sounds()
             sounds += [apply_filter(clip.original, taps) for taps in anchors.values()]
             gains = matching_gains(sounds, clip.sample_rate)
@@ -130,8 +130,8 @@ def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _file_name(name: str, taken: set[str]) -> str:
-    """A name of letters, digits, `_`, `.` and `-`, which is added to those taken."""
+def file_name(name: str, taken: set[str]) -> str:
+    """A part of a file's name: letters, digits, `_`, `.` and `-`; it is added to those taken."""
     base = re.sub(r'[^A-Za-z0-9_.-]+', '_', name).strip('._')[:_LONGEST_NAME] or 'unnamed'
     number, unique = 1, base
     while unique in taken:

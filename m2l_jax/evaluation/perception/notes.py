@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import soxr
 
-from m2l_jax.evaluation.perception.packages import Package
+from m2l_jax.evaluation.perception.packages import EXTRA, Package
 
 NEEDS = (
-    Package('onnxruntime', 'pip install onnxruntime'),
-    Package('mir_eval', 'pip install mir_eval'),
+    Package('onnxruntime', EXTRA),
+    Package('mir_eval', EXTRA),
     # Its other dependencies are of old versions, and not needed for its model.
     Package('basic_pitch', 'pip install --no-deps basic-pitch==0.4.0'),
 )

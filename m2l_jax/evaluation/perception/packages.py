@@ -4,6 +4,8 @@ import dataclasses
 import importlib.util
 from collections.abc import Sequence
 
+EXTRA = "pip install 'm2l-jax[evaluate]'"
+
 
 @dataclasses.dataclass(frozen=True)
 class Package:
@@ -27,7 +29,7 @@ def describe_missing(packages: Sequence[Package]) -> str:
     missing = [package for package in packages if not package.is_installed()]
     if not missing:
         return ''
-    names = ' and '.join(package.module for package in missing)
+    names = ', '.join(package.module for package in missing)
     verb = 'are' if len(missing) > 1 else 'is'
-    commands = ' and '.join(dict.fromkeys(package.install for package in missing))
+    commands = ' && '.join(dict.fromkeys(package.install for package in missing))
     return f'{names} {verb} not installed: {commands}'

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import soxr
 
-from m2l_jax.evaluation.perception.packages import Package
+from m2l_jax.evaluation.perception.packages import EXTRA, Package
 
-NEEDS = (Package('visqol', "pip install 'visqol-python[accel]'"),)
+NEEDS = (Package('visqol', EXTRA),)
 
 _RATE = 48_000  # of the audio mode, in Hz
 # One patch of 30 frames begins in frame 15; frames have 80 ms and begin every 20 ms.

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from m2l_jax.audio import files as audio
 from m2l_jax.evaluation import metrics
 from m2l_jax.evaluation.clips import Clip
 from m2l_jax.evaluation.listening.figures import Figures
 from m2l_jax.evaluation.listening.page import is_playable, write_page
 from m2l_jax.evaluation.listening.stimuli import Comparison
-from m2l_jax.evaluation.listening.webmushra import write_webmushra
+from m2l_jax.evaluation.listening.webmushra import file_name, write_webmushra
 from m2l_jax.evaluation.reconstruction import Reconstruction
 from m2l_jax.evaluation.reporting.table import distance_rows
 from m2l_jax.interface.paths import replaced_file, write_json
@@ -47,6 +48,11 @@ def write_files(
     for clip, waveform in zip(clips, sounds[report['checkpoint']], strict=False):
         measured = metrics.measure(clip.waveform, waveform, rate)
         Reconstruction(clip, waveform, rate, measured).write(folder)
+    taken = {'original'}
+    for name in [each for each in sounds if each != report['checkpoint']]:
+        ending = file_name(pathlib.PurePath(name).name, taken)
+        for clip, waveform in zip(clips, sounds[name], strict=False):
+            audio.write(folder / f'{clip.name}.{ending}.wav', waveform, rate)
     _write_listening(folder, clips, sounds, rate, figures, distance_rows(report), webmushra)
     write_json(folder / 'report.json', report)  # last: with it all is there
 

@@ -10,16 +10,16 @@ from m2l_jax.evaluation.metrics import ALL_METRICS
 from m2l_jax.interface.tables import format_table
 
 _FURTHER = {
-    'latent_gain': 'latent gain (least from σ = 5 on; 1 if unused)',
-    'latent_gain_magnitude': 'of magnitudes',
+    'latent_gain': 'latent gain (higher; 1 if latents are unused)',
+    'latent_gain_magnitude': 'latent gain of magnitudes (higher)',
     'latent_std': 'spread of the latents',
-    'latents_saturated': 'part of the latents at -1 or 1',
+    'latents_saturated': 'share of the latents at -1 or 1',
     'times_real_time': 'times real time',
     'kilobits_a_second': 'kbit/s of a channel, latents in 16 bits',
 }
 _DISTANCES = {
     'fad': 'Fréchet distance (lower), {}',
-    'fad_inf': 'the same of infinitely many pieces, {}',
+    'fad_inf': 'Fréchet distance, extrapolated to many pieces, {}',
     'kad': 'kernel distance (lower), {}',
 }
 
@@ -35,7 +35,8 @@ def describe_report(report: dict[str, Any]) -> str:
         values = [
             {**system, **system.get('by_noise_level', {})}.get(name) for system in systems.values()
         ]
-        rows.append((label, *('' if value is None else f'{value:.4g}' for value in values)))
+        if any(value is not None for value in values):
+            rows.append((label, *('' if value is None else f'{value:.4g}' for value in values)))
     lines = [format_table(rows), 'In brackets: the interval of 95 %, by the chance of the pieces.']
     if count < LEAST_CLIPS:
         lines.append(f'Of fewer than {LEAST_CLIPS} pieces, intervals and distances say little.')

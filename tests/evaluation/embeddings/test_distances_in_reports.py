@@ -80,8 +80,8 @@ def test_what_is_missing_is_named_and_left_out(model, tmp_path, monkeypatch):
     monkeypatch.setattr(choice.musicnn.PACKAGE.__class__, 'is_installed', lambda _: False)
     report = run(model, tmp_path / 'out', None)
     assert report['embeddings'] == {}
-    assert 'no Fréchet and kernel distances: musicnn is not installed' in describe_report(report)
-    with pytest.raises(InputError, match='musicnn is not installed'):
+    assert 'distances: tensorflow, musicnn are not installed: ' in describe_report(report)
+    with pytest.raises(InputError, match='musicnn are not installed'):
         run(model, tmp_path / 'asked', ['musicnn'])
     assert not pathlib.Path(tmp_path / 'asked').exists()
 

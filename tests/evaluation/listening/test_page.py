@@ -147,7 +147,7 @@ def test_pictures_show_the_sound(data):
 
 
 def test_table_has_means_first_and_every_clip():
-    rows = Elements(make_table(FIGURES)).rows
+    rows = Elements(make_table(FIGURES, ['one', 'two'])).rows
     headings = [ALL_METRICS[name].heading for name in ('si_sdr', 'mel', 'centroid')]
     assert rows == [
         ['clip', 'model', *headings],
@@ -166,12 +166,15 @@ def test_table_has_means_first_and_every_clip():
 
 def test_best_means_are_marked():
     """The highest SI-SDR, the lowest distance, and the bias that is nearest to 0."""
-    table = make_table(FIGURES)
+    table = make_table(FIGURES, ['one', 'two'])
     assert re.findall(r'class="best"[^>]*>([^<]+)', table) == ['9.00 of 1', '0.250', '5 of 1']
+    better = FIGURES | {'noise': {'a': {'mel': 0.0}}}
+    assert 'class="best" data-value="0.0"' not in make_table(better, ['one', 'two'])
+    assert 'class="best"' not in make_table(FIGURES, ['one'])  # it is best of itself
 
 
 def test_sorting_has_exact_values():
-    values = re.findall(r'data-value="([^"]+)"', make_table(FIGURES))
+    values = re.findall(r'data-value="([^"]+)"', make_table(FIGURES, ['one', 'two']))
     assert values[:3] == ['-0.5', '0.5', '-15.0']
     assert values[12:15] == ['-Infinity', '0.125', 'NaN']
 

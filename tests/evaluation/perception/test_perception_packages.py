@@ -10,7 +10,7 @@ def test_missing_packages_are_named_with_their_commands():
     assert describe_missing([here]) == ''
     assert describe_missing([here, one]) == 'no_such_a is not installed: pip install no_such_a'
     assert describe_missing([one, here, two]) == (
-        'no_such_a and no_such_b are not installed: pip install no_such_a and pip install no_such_b'
+        'no_such_a, no_such_b are not installed: pip install no_such_a && pip install no_such_b'
     )
 
 
@@ -19,10 +19,9 @@ def test_metrics_are_left_out_with_the_reason(monkeypatch):
     available, left_out = find_available(ALL_METRICS)
     assert list(available) == [*METRICS, 'snr', 'centroid', 'loudness']
     assert left_out == {
-        'visqol': "ViSQOL is left out: visqol is not installed: pip install 'visqol-python[accel]'",
-        'notes': 'note F-measure is left out: onnxruntime and mir_eval and basic_pitch are not '
-        'installed: pip install onnxruntime and pip install mir_eval and '
-        'pip install --no-deps basic-pitch==0.4.0',
+        'visqol': "ViSQOL is left out: visqol is not installed: pip install 'm2l-jax[evaluate]'",
+        'notes': 'note F-measure is left out: onnxruntime, mir_eval, basic_pitch are not installed'
+        ": pip install 'm2l-jax[evaluate]' && pip install --no-deps basic-pitch==0.4.0",
     }
 
 
