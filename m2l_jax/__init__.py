@@ -9,6 +9,7 @@ _PUBLIC = {
     'Music2Latent': 'm2l_jax.model.autoencoder',
     'SpectrogramConfig': 'm2l_jax.audio.spectrogram',
     'load_model': 'm2l_jax.checkpoint.store',
+    'push_to_hub': 'm2l_jax.sharing.push',
     'to_spectrogram': 'm2l_jax.audio.spectrogram',
     'to_waveform': 'm2l_jax.audio.spectrogram',
     'use_compile_cache': 'm2l_jax.codec.compile_cache',

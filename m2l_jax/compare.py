@@ -17,7 +17,9 @@ from absl import flags
 from m2l_jax.interface import command
 
 _CHECKPOINT = flags.DEFINE_string(
-    'torch_checkpoint', None, '.pt or .safetensors file, or the name of a packaged model: small.'
+    'torch_checkpoint',
+    None,
+    '.pt or .safetensors file, hf://user/model, or a packaged model: small.',
 )
 _RANDOM = flags.DEFINE_boolean('random', False, 'Compare with random weights instead of a file.')
 _AUDIO = flags.DEFINE_string('audio', None, 'Audio file; bundled music if not given.')

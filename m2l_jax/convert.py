@@ -13,7 +13,7 @@ from absl import flags
 from m2l_jax.interface import command
 
 _FROM = flags.DEFINE_string(
-    'from', None, 'Folder with checkpoints, .pt or .safetensors file, or a packaged model: small.'
+    'from', None, 'Folder with checkpoints, .pt or .safetensors file, hf://user/model, or small.'
 )
 _TO = flags.DEFINE_string('to', None, 'Folder, or .pt or .safetensors file, to write.')
 _HEADS = flags.DEFINE_integer(

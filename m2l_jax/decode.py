@@ -83,7 +83,7 @@ def _decode(source: str, output: str) -> 'str | RunReport':
         _SCALE.value,
     )
     # An error comes before the folder is taken.
-    chunking_of(codec, settings, codec.config.spectrogram.sample_rate)
+    chunking_of(codec, settings, codec.sample_rate)
     folder = os.path.abspath(output)
     job = DecodeJob(checkpoint, settings, folder, flags.FLAGS.batch_size, opened)
     if corpus_flags.is_alone(source):

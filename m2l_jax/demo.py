@@ -62,7 +62,7 @@ def run_demo(config, output: pathlib.Path) -> dict:
     settings = build(TrainingConfig, config)
     _check_unfinished(run, settings.train.steps)
     codec = _open(settings, run)
-    rate = codec.config.spectrogram.sample_rate
+    rate = codec.sample_rate
     piece = Clip(_PIECE.stem, files.read(_PIECE, rate, samples=round(_SECONDS * rate)))
     voice = Clip(_VOICE.stem, files.read(_VOICE, rate))
 

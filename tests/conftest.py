@@ -23,11 +23,13 @@ import jax
 import numpy as np
 import pytest
 import soundfile
+from huggingface_hub import close_session, constants
 
 from m2l_jax.cpu_kernels import patches, statistics, strided, winograd
 from m2l_jax.interface.devices import compute_once
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.model.config import ModelConfig
+from tests.hub_stand_in import Hub
 
 # They come first: one that began last would run on alone where files are tested side by side.
 LONGEST = (
@@ -142,3 +144,23 @@ def largest_file(size: int):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """A stand-in of the Hugging Face Hub, which this process uses, with an empty cache."""
+    with Hub() as hub:
+        template = hub.url + '/{repo_id}/resolve/{revision}/{filename}'
+        for name, value in {
+            'ENDPOINT': hub.url,
+            'HUGGINGFACE_CO_URL_TEMPLATE': template,
+            'HF_HUB_CACHE': str(tmp_path / 'hub'),
+            'HF_TOKEN_PATH': str(tmp_path / 'token'),
+            'HF_HUB_DISABLE_XET': True,
+            'HF_HUB_OFFLINE': False,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.delenv('HF_TOKEN', raising=False)
+        close_session()
+        yield hub
+    close_session()

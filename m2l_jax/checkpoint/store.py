@@ -45,7 +45,8 @@ class CheckpointStore:
     def __init__(
         self, workdir: str | os.PathLike[str], keep: int | None = None, score: Score | None = None
     ):
-        folder = pathlib.Path(workdir).absolute() / _FOLDER
+        self.workdir = pathlib.Path(workdir).absolute()
+        folder = self.workdir / _FOLDER
         if keep is not None and folder.is_dir() and jax.process_index() == 0:
             # Orbax would do it in a thread, during the first save.
             _remove_unfinished(folder)
@@ -198,6 +199,21 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Music2Latent, Params]:
     Raises:
       InputError: if there is no checkpoint.
     """
+    with _opened(path) as (store, step):
+        model = Music2Latent(build(ModelConfig, store.read_config(step)['model'], 'model'))
+        return model, jax.device_put(store.read_ema(step), jax.local_devices()[0])
+
+
+@root_logger_kept()
+def read_settings(path: str | os.PathLike[str]) -> tuple[pathlib.Path, int, dict[str, Any]]:
+    """The run's folder, and step and settings of the checkpoint that `load_model` loads."""
+    with _opened(path) as (store, step):
+        return store.workdir, step, store.read_config(step)
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[CheckpointStore, int]]:
+    """The store of a path, see `load_model`, and the step of its checkpoint."""
     workdir, step = pathlib.Path(path), None
     if workdir.parent.name == _FOLDER and workdir.name.isdigit() and workdir.is_dir():
         workdir, step = workdir.parent.parent, int(workdir.name)
@@ -214,8 +230,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Music2Latent, Params]:
         step = store.latest_step() if step is None else step
         if step is None:
             raise InputError(f'{path} holds no complete checkpoint: let the training run write one')
-        model = Music2Latent(build(ModelConfig, store.read_config(step)['model'], 'model'))
-        return model, jax.device_put(store.read_ema(step), jax.local_devices()[0])
+        yield store, step
 
 
 def _meet_unless_failing(*, key: str, timeout_ms: int) -> None:

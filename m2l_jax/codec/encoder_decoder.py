@@ -19,7 +19,7 @@ from m2l_jax.codec.arrays import (
 from m2l_jax.codec.batches import RowCodec, latent_rows
 from m2l_jax.codec.chunks import Chunk, Chunking, join_latents, join_waveforms
 from m2l_jax.codec.placement import choose_devices
-from m2l_jax.codec.weights import open_weights
+from m2l_jax.codec.weights import locate_pretrained, open_weights
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.progress import shown
@@ -37,9 +37,10 @@ class EncoderDecoder(RowCodec):
     masked. Threads may share an instance; processes, if spawned and not forked, get a pickled copy.
 
     Args:
-      checkpoint: folder of a training run or a conversion, `.pt` or `.safetensors` file, or 'small'
-        for the model that comes with this package (`./small` is a folder). Without one the authors'
-        released weights are fetched once; these are CC BY-NC 4.0.
+      checkpoint: folder of a training run or a conversion, `.pt` or `.safetensors` file,
+        'hf://user/model' for one of the Hugging Face Hub, or 'small' for the model that comes with
+        this package (`./small` is a folder). Without one the authors' released weights are fetched
+        once; these are CC BY-NC 4.0.
       device: one of JAX's, or a name as PyTorch has it: 'cpu', 'cuda', 'cuda:1'; None for JAX's
         default one.
       dtype: of the computation, independent of training: 'float32', in full precision on
@@ -75,6 +76,22 @@ class EncoderDecoder(RowCodec):
         self._progress = progress
 
     @classmethod
+    def from_pretrained(
+        cls, model: str | os.PathLike[str], revision: str | None = None, **options: Any
+    ) -> 'EncoderDecoder':
+        """A codec of a model of the Hugging Face Hub, fetched once, or of a local folder or file.
+
+        Args:
+          model: 'user/model', or a path that is there.
+          revision: branch, tag or commit in the Hub; None for the main branch.
+          options: the constructor's: `device`, `dtype`, `devices`.
+
+        Raises:
+          InputError: if the model cannot be fetched or read, or a device is not there.
+        """
+        return cls(locate_pretrained(model, revision), **options)
+
+    @classmethod
     @standard_jax()
     def from_params(
         cls,
@@ -89,6 +106,11 @@ class EncoderDecoder(RowCodec):
         config = dataclasses.replace(model.config, dtype=dtype)
         codec._set_model(config, params, choose_devices(None, devices))
         return codec
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the audio that is encoded as it is and decoded, in Hz."""
+        return self.config.spectrogram.sample_rate
 
     @property
     def samples_per_latent(self) -> int:
@@ -147,8 +169,8 @@ class EncoderDecoder(RowCodec):
             and the last is completed from the start.
 
         Returns:
-          Latents `[channels, 64, frames]`, float32, scaled to unit variance on music; or features
-          `[channels, 8192, frames]`, not scaled.
+          Latents `[channels, 64, frames]`, float32, scaled so that the authors' weights give unit
+          variance on music; or features `[channels, 8192, frames]`, not scaled.
 
         Raises:
           InputError: for an unreadable file, another shape, integers, too few samples, samples that
@@ -275,7 +297,7 @@ class EncoderDecoder(RowCodec):
         return (samples - self.reach) // self.samples_per_latent
 
     def _open(self, path_or_audio: Any) -> np.ndarray:
-        return as_waveform(path_or_audio, self.config.spectrogram.sample_rate)
+        return as_waveform(path_or_audio, self.sample_rate)
 
     def _shown(self, rows: Iterator[np.ndarray], count: int, text: str) -> Iterator[np.ndarray]:
         return shown(rows, count, 'chunk', text) if self._progress else rows

@@ -1,13 +1,16 @@
 """Loads models from a run, a file or a name, and converts them."""
 
+import dataclasses
 import logging
 import os
 import pathlib
+from typing import Any
 
 import jax
 
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
+from m2l_jax.torch_weights import hub
 from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model
 from m2l_jax.torch_weights.files import SUFFIXES
 from m2l_jax.torch_weights.released import fetch_released
@@ -26,6 +29,11 @@ def open_weights(
 ) -> tuple[Music2Latent, Params]:
     """Loads a model and its parameters; see `locate_weights` and `load_torch_model`."""
     path = locate_weights(checkpoint)
+    if hub.is_address(checkpoint):
+        try:
+            return load_torch_model(path, attention_heads)
+        except InputError as error:
+            raise InputError(f'{checkpoint}: {error}') from None
     if path.is_file() or path.suffix in SUFFIXES:
         return load_torch_model(path, attention_heads)
     from m2l_jax.checkpoint.store import load_model  # Orbax is slow to import
@@ -37,19 +45,22 @@ def locate_weights(checkpoint: str | os.PathLike[str] | None) -> pathlib.Path:
     """Finds the path of a model, which need not exist.
 
     Args:
-      checkpoint: a training run's folder, a converted folder, a `.pt` or a `.safetensors` file; a
-        name in `PACKAGED`; None for the released weights, which are fetched once (CC BY-NC 4.0).
+      checkpoint: a training run's folder, a converted folder, a `.pt` or a `.safetensors` file, or
+        a folder with `model.safetensors`; an address in the Hub, see `hub.fetch`; a name in
+        `PACKAGED`; None for the released weights, which are fetched once (CC BY-NC 4.0).
 
     Raises:
-      InputError: if `checkpoint` is no path, the package comes without that model, or the
-        released one cannot be fetched.
+      InputError: if `checkpoint` is no path, the package comes without that model, one of the Hub
+        cannot be fetched.
     """
     if checkpoint is None:
         return fetch_released()
     if not isinstance(checkpoint, str | os.PathLike):
         raise InputError(f'checkpoint={checkpoint!r} must be a path or a name')
+    if hub.is_address(checkpoint):
+        return hub.fetch(checkpoint)
     if not is_packaged(checkpoint):
-        return pathlib.Path(checkpoint)
+        return _file_in(pathlib.Path(checkpoint))
     path = packaged_path(checkpoint)
     if not path.is_file():
         raise InputError(
@@ -63,6 +74,26 @@ def locate_weights(checkpoint: str | os.PathLike[str] | None) -> pathlib.Path:
     return path
 
 
+def locate_pretrained(model: str | os.PathLike[str], revision: str | None) -> Any:
+    """The checkpoint that `from_pretrained` names: 'user/model' in the Hub, unless a path is there.
+
+    Raises:
+      InputError: for a revision of a path.
+    """
+    if hub.is_address(model) or is_packaged(model) or os.path.exists(model):
+        if revision is not None:
+            raise InputError(f'{model} takes no revision={revision!r}: pass user/model of the Hub')
+        return model
+    return str(dataclasses.replace(hub.parse(f'{hub.SCHEME}{model}'), revision=revision))
+
+
+def fix_checkpoint(checkpoint: str | None) -> str | None:
+    """The checkpoint as processes elsewhere find it: an absolute path, or a commit in the Hub."""
+    if checkpoint is None or is_packaged(checkpoint):
+        return checkpoint
+    return hub.pin(checkpoint) if hub.is_address(checkpoint) else os.path.abspath(checkpoint)
+
+
 def is_packaged(checkpoint: str | os.PathLike[str] | None) -> bool:
     """True for the bare name of a packaged model; `./small` and `Path('small')` are paths."""
     return isinstance(checkpoint, str) and checkpoint in PACKAGED
@@ -71,6 +102,12 @@ def is_packaged(checkpoint: str | os.PathLike[str] | None) -> bool:
 def packaged_path(name: str) -> pathlib.Path:
     """The file of a packaged model, which may be missing."""
     return _FOLDER / f'{name}.safetensors'
+
+
+def _file_in(path: pathlib.Path) -> pathlib.Path:
+    """The file in a folder as the Hub has them, if it is no training run's; else the path."""
+    file = path / hub.WEIGHTS
+    return file if file.is_file() and not (path / 'checkpoints').is_dir() else path
 
 
 def convert(
@@ -95,6 +132,8 @@ def convert(
     Raises:
       InputError: for a target that cannot be written, or if there is no such model.
     """
+    if hub.is_address(target):
+        raise InputError(f'{target}: python -m m2l_jax.push uploads models')
     target, kinds = pathlib.Path(target), f'{" or ".join(SUFFIXES)} files'
     is_file = target.suffix in SUFFIXES
     if target.is_file() or (is_file and target.exists()):

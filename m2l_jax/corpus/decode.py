@@ -76,7 +76,7 @@ class DecodeWorker:
         self._folder = pathlib.Path(job.target).absolute()
         self._settings = job.settings
         self._codec = job.load()
-        sample_rate = self._codec.config.spectrogram.sample_rate
+        sample_rate = self._codec.sample_rate
         self._chunking = models.chunking_of(self._codec, job.settings, sample_rate)
         self._batch_rows = models.rows_at_once(self._codec, self._chunking, job.batch_size)
         self._unnamed = threading.Lock()  # held for good once such a file has been logged

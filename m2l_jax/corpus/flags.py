@@ -169,14 +169,14 @@ def run(work: 'Callable[[str, str], str | RunReport]', devices: bool = True) -> 
 
 
 def open_model() -> 'tuple[str | None, EncoderDecoder, EncoderDecoder | None]':
-    """Returns the checkpoint's path or name, its model, and the model again unless actors open it.
+    """Returns a checkpoint as actors find it, its model, and that again unless actors open it.
 
     Raises:
       InputError: if it cannot be read, or --dtype is missing for machines elsewhere.
     """
     import jax
 
-    from m2l_jax.codec.weights import is_packaged
+    from m2l_jax.codec.weights import fix_checkpoint
     from m2l_jax.corpus.models import load_codec
 
     values = flags.FLAGS
@@ -186,9 +186,7 @@ def open_model() -> 'tuple[str | None, EncoderDecoder, EncoderDecoder | None]':
                 '--runner=ray needs --dtype: bfloat16 for accelerators, float32 for CPUs'
             )
         jax.config.update('jax_platforms', 'cpu')  # an accelerator here is for an actor
-    checkpoint = values.checkpoint
-    if checkpoint is not None and not is_packaged(checkpoint):
-        checkpoint = os.path.abspath(checkpoint)
+    checkpoint = fix_checkpoint(values.checkpoint)
     codec = load_codec(checkpoint, values.dtype)
     return checkpoint, codec, None if values.runner == 'ray' else codec
 

@@ -63,7 +63,7 @@ def reconstruct(
     Raises:
       InputError: if the model gives NaN.
     """
-    rate = codec.config.spectrogram.sample_rate
+    rate = codec.sample_rate
     begin = time.monotonic()
     waveform = codec.reconstruct(clip.waveform, denoising_steps, seed)
     seconds = time.monotonic() - begin
@@ -94,7 +94,7 @@ def reconstruct_file(
       InputError: for a file that cannot be read, is too short, silent, not finite or absurdly
         loud, or that would be overwritten.
     """
-    path, rate = pathlib.Path(audio_path), codec.config.spectrogram.sample_rate
+    path, rate = pathlib.Path(audio_path), codec.sample_rate
     written = pathlib.Path(output, f'{path.stem}.wav')
     if written.resolve() == path.resolve():
         raise InputError(f'{written} would be overwritten: choose another output folder')

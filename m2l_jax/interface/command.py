@@ -73,8 +73,9 @@ def define_checkpoint() -> absl_flags.FlagHolder:
     return absl_flags.DEFINE_string(
         'checkpoint',
         None,
-        'Folder of a training run or a conversion, .pt or .safetensors file, or the name of a '
-        'model that comes with this package: small.',
+        'Folder of a training run or a conversion, .pt or .safetensors file, hf://user/model or '
+        'hf://user/model@revision of the Hugging Face Hub, or the name of a model that comes with '
+        'this package: small.',
     )
 
 

@@ -22,7 +22,7 @@ _SECONDS_WITHOUT_BAR = 2  # quick work shows none
 
 
 class ProgressBar:
-    """A bar on a terminal, elsewhere a log line every 30 s.
+    """A bar on a terminal or in a notebook, elsewhere a log line every 30 s.
 
     Amounts are of `unit`; `done` by an earlier run doesn't count for the speed.
     """
@@ -37,7 +37,7 @@ class ProgressBar:
             smoothing=0,
             dynamic_ncols=True,
             delay=_SECONDS_WITHOUT_BAR,
-            disable=not sys.stderr.isatty(),
+            disable=not (sys.stderr.isatty() or _in_notebook()),
         )
         self._total, self._before, self._done = total, done, done
         self._begin = self._line_time
@@ -64,6 +64,11 @@ class ProgressBar:
             return ''
         left = (now - self._begin) * (self._total - self._done) / (self._done - self._before)
         return f', {describe_duration(left)} left'
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get('IPython')
+    return ipython is not None and ipython.get_ipython() is not None
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ def model_extractor(codec: EncoderDecoder, extract_features: bool) -> Extractor:
     Raises, when called, an InputError for a model that gives NaN.
     """
 
-    most = _BATCH_SECONDS * codec.config.spectrogram.sample_rate
+    most = _BATCH_SECONDS * codec.sample_rate
 
     def extract(waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         fitting = min(_MOST_ROWS, max(1, most // max(map(len, waveforms))))
@@ -106,7 +106,7 @@ def extract_pooled(
     Raises:
       InputError: if no clip can be read.
     """
-    rate = codec.config.spectrogram.sample_rate
+    rate = codec.sample_rate
     least = max(codec.least_samples, WINDOW)
     pooled: dict[str, list[np.ndarray]] = {name: [] for name in extractors}
     numbers: list[int] = []
@@ -175,5 +175,5 @@ def extractors_of(
     if untrained is not None:
         for name, option in options.items():
             made[f'{name}, {UNTRAINED}'] = model_extractor(untrained, option)
-        made[MEL] = mel_extractor(codec.config.spectrogram.sample_rate)
+        made[MEL] = mel_extractor(codec.sample_rate)
     return made

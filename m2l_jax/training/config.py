@@ -57,8 +57,9 @@ class TrainingConfig:
 
     Attributes:
       seed: of all random draws.
-      init_from: model to start from: a training run's folder, a `.pt` or `.safetensors` file, or
-        the name of a model that comes with the package; '' for random parameters.
+      init_from: model to start from: a training run's folder, a `.pt` or `.safetensors` file,
+        hf://user/model, or the name of a model that comes with the package; '' for random
+        parameters.
     """
 
     seed: int

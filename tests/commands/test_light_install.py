@@ -25,7 +25,7 @@ def run_light(*arguments):
     return run_python('-c', CODE, *arguments)
 
 
-def test_encoding_decoding_and_evaluation_do_without(tmp_path):
+def test_encoding_decoding_evaluation_and_sharing_do_without(tmp_path):
     save_torch_model(tmp_path / 'model.safetensors', tiny.MODEL, random_params(tiny.MODEL))
     soundfile.write(tmp_path / 'a.wav', make_music(0.9).T, 44_100)
     model = f'--checkpoint={tmp_path / "model.safetensors"}'
@@ -35,6 +35,7 @@ def test_encoding_decoding_and_evaluation_do_without(tmp_path):
         ('encode', model, f'--input={tmp_path / "a.wav"}', f'--output={latents}'),
         ('decode', model, f'--input={latents}', f'--output={audio}'),
         ('evaluate', model, f'--input={tmp_path}/*.wav', f'--output={tmp_path / "out"}', *flags),
+        ('push', model, '--to=user/model', f'--dry_run={tmp_path / "card"}'),
     ):
         result = run_light(*arguments)
         assert result.returncode == 0, result.stderr

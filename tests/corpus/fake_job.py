@@ -82,13 +82,13 @@ class FakeWorker:
         outputs, failures = [], []
         for item in shard.items:
             try:
-                linger = functools.partial(tell, 0.0) if shard.number >= self._endless else None
+                linger = functools.partial(tell, 0.0, 0) if shard.number >= self._endless else None
                 outputs.append(self._write(item, linger))
             except InputError as error:
                 if 'no audio' not in str(error):
                     raise
                 failures.append((item.source, str(error)))
-            tell(1.0)
+            tell(1.0, item.bytes)
         count = len(outputs)
         return ShardSummary(
             shard.number, count, float(count), 10 * count, tuple(outputs), tuple(failures)

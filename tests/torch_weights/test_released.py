@@ -1,7 +1,5 @@
-import huggingface_hub
 import numpy as np
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError
 
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.interface.errors import InputError
@@ -18,32 +16,27 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / 'cache'
 
 
-def test_fetched_and_converted_once_with_the_licence_told(tmp_path, cache, monkeypatch, caplog):
+def test_fetched_and_converted_once_with_the_licence_told(tmp_path, cache, stand_in, caplog):
     params = random_params(UNEVEN)
-    save_torch_model(tmp_path / 'hub.safetensors', UNEVEN, params)
-    calls = []
-
-    def download(repository, name):
-        calls.append((repository, name))
-        return str(tmp_path / 'hub.safetensors')
-
-    monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
+    save_torch_model(tmp_path / 'a.pt', UNEVEN, params)
+    stand_in.add('SonyCSLParis/music2latent', music2latent_pt=(tmp_path / 'a.pt').read_bytes())
     for _ in range(2):
+        caplog.clear()
         codec = EncoderDecoder()
         np.testing.assert_array_equal(codec.params['encoder']['gain'], params['encoder']['gain'])
-    assert calls == [('SonyCSLParis/music2latent', 'music2latent.pt')]
+        assert 'SonyCSLParis/music2latent are CC BY-NC 4.0: not for commercial use' in caplog.text
+    assert len([each for each in stand_in.asked if each.startswith('GET /cdn/')]) == 1
     assert fetch_released() == cache / 'music2latent.safetensors'
+    caplog.clear()
+    assert EncoderDecoder('hf://SonyCSLParis/music2latent').model_id == codec.model_id
     assert 'CC BY-NC 4.0' in caplog.text
 
 
-def test_offline_it_says_what_to_do_in_a_line(cache, monkeypatch):
-    def download(repository, name):
-        raise LocalEntryNotFoundError('no connection\nand a page of advice')
-
-    monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
+def test_offline_it_says_what_to_do_in_a_line(cache, stand_in):
+    stand_in.refused['/'] = 503
     message = (
-        r'cannot be fetched \(no connection\)\. Fetch music2latent\.pt from '
-        r'https://huggingface\.co/SonyCSLParis/music2latent .* pass it as the checkpoint'
+        r'music2latent\.pt is not in the cache and cannot be fetched \(.*503.*\)\. Fetch '
+        r'music2latent\.pt from http.*/SonyCSLParis/music2latent on .*, and pass the file as the ch'
     )
     with pytest.raises(InputError, match=message) as caught:
         EncoderDecoder()

@@ -84,7 +84,7 @@ def _open(name: str, codec: EncoderDecoder) -> Embedding:
     if name in _MUSICNNS:
         return Embedding(name, name, musicnn.SAMPLE_RATE, musicnn.Musicnn(_MUSICNNS[name]))
     if name == ENCODER:
-        rate = codec.config.spectrogram.sample_rate
+        rate = codec.sample_rate
         label = "encoder, the model's own latents"
         return Embedding(name, label, rate, functools.partial(embed_by_codec, codec))
     path, _, rate = name.rpartition(':')

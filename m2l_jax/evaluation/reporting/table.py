@@ -30,9 +30,7 @@ def describe_report(report: dict[str, Any]) -> str:
     count = len(systems[report['checkpoint']]['clips'])
     seeds = ', '.join(map(str, report['seeds']))
     rows = [(f'{count} pieces of {report["seconds"]:g} s, seed {seeds}', *systems)]
-    for name, heading in report['metrics'].items():
-        rows.append((heading, *(_cell(system, name, count) for system in systems.values())))
-    rows += distance_rows(report)
+    rows += metric_rows(report) + distance_rows(report)
     for name, label in _FURTHER.items():
         values = [
             {**system, **system.get('by_noise_level', {})}.get(name) for system in systems.values()
@@ -45,6 +43,16 @@ def describe_report(report: dict[str, Any]) -> str:
     lines += report['left_out_metrics'].values()
     lines += [f'skipped: {reason}' for reason in report['skipped'].values()]
     return '\n'.join(filter(None, (*lines, LeftOut(**report['left_out']).describe())))
+
+
+def metric_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of a heading and each system's mean, with its interval."""
+    systems = report['systems']
+    count = len(systems[report['checkpoint']]['clips'])
+    return [
+        (heading, *(_cell(system, name, count) for system in systems.values()))
+        for name, heading in report['metrics'].items()
+    ]
 
 
 def distance_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
