@@ -18,6 +18,7 @@ from m2l_jax.interface.progress import describe_duration
 _logger = logging.getLogger(__name__)
 
 _LONG_SECONDS = 5
+_UNNAMED = 'a function'
 # JAX's events, each by the thread that compiles.
 _LOWERED = '/jax/core/compile/jaxpr_to_mlir_module_duration'
 _COMPILED = '/jax/core/compile/backend_compile_duration'
@@ -40,7 +41,7 @@ class _Watch:
         """Takes an event at its end: what is lowered is compiled next, or read from the cache."""
         if event not in (_LOWERED, _COMPILED):
             return
-        name, thread = fun_name.removeprefix('jit(').removesuffix(')'), threading.get_ident()
+        name, thread = _readable(fun_name), threading.get_ident()
         if timer := self._timers.pop(thread, None):
             timer.cancel()
         if event == _LOWERED:
@@ -50,6 +51,11 @@ class _Watch:
             timer.start()
         elif seconds > _LONG_SECONDS:
             _end(name, seconds)
+
+
+def _readable(fun_name: str) -> str:
+    name = fun_name.removeprefix('jit(').removesuffix(')').lstrip('_')
+    return _UNNAMED if name == '<lambda>' else name
 
 
 def _begin(name: str) -> None:
@@ -62,6 +68,8 @@ def _begin(name: str) -> None:
 
 def _end(name: str, seconds: float) -> None:
     _log('compiled %s in %s', name, describe_duration(seconds))
+    if name == _UNNAMED:
+        return
     with contextlib.suppress(InputError, OSError, RuntimeError):  # nothing depends on it
         make_folder(_file().parent)
         write_json(_file(), {**_last_times(), name: round(seconds, 1)})

@@ -27,12 +27,16 @@ def test_a_long_compilation_says_how_long_it_took_last_time(watch, caplog, tmp_p
     begin(watch, 'jit(train_step)')
     watch.after(compilations._COMPILED, 83.04, 'jit(train_step)')
     begin(watch, 'jit(train_step)')
-    begin(watch, 'jit(other)')
+    begin(watch, 'jit(_other)')
+    for _ in range(2):  # any function may have no name
+        begin(watch, 'jit(<lambda>)')
+        watch.after(compilations._COMPILED, 8, 'jit(<lambda>)')
     assert caplog.messages == [
         'compiling train_step, which may take minutes',
         'compiled train_step in 83 s',
         'compiling train_step, which took 83 s last time',
         'compiling other, which may take minutes',
+        *2 * ['compiling a function, which may take minutes', 'compiled a function in 8 s'],
     ]
     (tmp_path / 'cache' / 'compile_seconds.json').write_text('[')  # damaged
     begin(watch, 'jit(train_step)')
