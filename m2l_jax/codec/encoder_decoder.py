@@ -82,7 +82,7 @@ class EncoderDecoder(RowCodec):
         """A codec of a model of the Hugging Face Hub, fetched once, or of a local folder or file.
 
         Args:
-          model: 'user/model', or a path that is there.
+          model: 'user/model', 'user/model@revision', or a path.
           revision: branch, tag or commit in the Hub; None for the main branch.
           options: the constructor's: `device`, `dtype`, `devices`.
 

@@ -1,6 +1,5 @@
 """Loads models from a run, a file or a name, and converts them."""
 
-import dataclasses
 import logging
 import os
 import pathlib
@@ -33,7 +32,7 @@ def open_weights(
         try:
             return load_torch_model(path, attention_heads)
         except InputError as error:
-            raise InputError(f'{checkpoint}: {error}') from None
+            raise InputError(f'{checkpoint}: {hub.printable(str(error))}') from None
     if path.is_file() or path.suffix in SUFFIXES:
         return load_torch_model(path, attention_heads)
     from m2l_jax.checkpoint.store import load_model  # Orbax is slow to import
@@ -60,7 +59,8 @@ def locate_weights(checkpoint: str | os.PathLike[str] | None) -> pathlib.Path:
     if hub.is_address(checkpoint):
         return hub.fetch(checkpoint)
     if not is_packaged(checkpoint):
-        return _file_in(pathlib.Path(checkpoint))
+        path = pathlib.Path(checkpoint)
+        return path / hub.WEIGHTS if holds_weights(path) else path
     path = packaged_path(checkpoint)
     if not path.is_file():
         raise InputError(
@@ -75,16 +75,23 @@ def locate_weights(checkpoint: str | os.PathLike[str] | None) -> pathlib.Path:
 
 
 def locate_pretrained(model: str | os.PathLike[str], revision: str | None) -> Any:
-    """The checkpoint that `from_pretrained` names: 'user/model' in the Hub, unless a path is there.
+    """The checkpoint that `from_pretrained` names: 'user/model' in the Hub, unless it is a path.
+
+    A path is one that is there or absolute, begins with a dot or ends as files of weights do.
 
     Raises:
-      InputError: for a revision of a path.
+      InputError: for a revision of a path, two revisions, or neither a name nor a path.
     """
-    if hub.is_address(model) or is_packaged(model) or os.path.exists(model):
+    if not isinstance(model, str | os.PathLike):
+        raise InputError(f'model={model!r} must be user/model of the Hub, or a path')
+    name = os.fspath(model)
+    is_path = not isinstance(model, str) or os.path.isabs(name) or os.path.exists(name)
+    is_path = is_path or name.startswith('.') or name.endswith(SUFFIXES)
+    if hub.is_address(model) or is_packaged(model) or is_path:
         if revision is not None:
             raise InputError(f'{model} takes no revision={revision!r}: pass user/model of the Hub')
         return model
-    return str(dataclasses.replace(hub.parse(f'{hub.SCHEME}{model}'), revision=revision))
+    return str(hub.parse_with_revision(name, revision))
 
 
 def fix_checkpoint(checkpoint: str | None) -> str | None:
@@ -104,10 +111,9 @@ def packaged_path(name: str) -> pathlib.Path:
     return _FOLDER / f'{name}.safetensors'
 
 
-def _file_in(path: pathlib.Path) -> pathlib.Path:
-    """The file in a folder as the Hub has them, if it is no training run's; else the path."""
-    file = path / hub.WEIGHTS
-    return file if file.is_file() and not (path / 'checkpoints').is_dir() else path
+def holds_weights(path: pathlib.Path) -> bool:
+    """True for a folder with `model.safetensors`, as the Hub has them, but no training run's."""
+    return (path / hub.WEIGHTS).is_file() and not (path / 'checkpoints').is_dir()
 
 
 def convert(

@@ -16,7 +16,7 @@ import numpy as np
 from huggingface_hub import CommitOperationAdd, ModelCard, errors
 
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
-from m2l_jax.codec.weights import is_packaged, open_weights
+from m2l_jax.codec.weights import holds_weights, is_packaged, open_weights
 from m2l_jax.evaluation.pictures import draw_curves, save_picture
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import new_folder, replaced_file
@@ -71,10 +71,9 @@ def push_to_hub(
       InputError: if the model cannot be read, holds numbers that are not finite or is none that the
         PyTorch package has a name for; for a report of another model; if the Hub refuses.
     """
-    place = hub.parse(repository if hub.is_address(repository) else f'{hub.SCHEME}{repository}')
-    if place.file is not None or (place.revision and revision):
+    place = hub.parse_with_revision(repository, revision)
+    if place.file is not None:
         raise InputError(f'{repository} must be user/model: pass a branch as revision')
-    place = dataclasses.replace(place, revision=place.revision or revision)
     if dry_run is not None:
         _refuse_existing(pathlib.Path(dry_run))
     with tempfile.TemporaryDirectory() as name:
@@ -115,12 +114,7 @@ def _write_weights(
 def _history_of(run: str | os.PathLike[str]) -> History | None:
     """The training of a run's folder; None for other models."""
     path = pathlib.Path(run)
-    if (
-        hub.is_address(run)
-        or is_packaged(run)
-        or not path.is_dir()
-        or (path / hub.WEIGHTS).exists()
-    ):
+    if hub.is_address(run) or is_packaged(run) or not path.is_dir() or holds_weights(path):
         return None
     return read_history(os.fspath(run))
 

@@ -35,11 +35,20 @@ class Place:
       repository: 'user/model'.
       revision: branch, tag or commit; None for the main branch.
       file: its path in the repository; None for the only one of weights.
+
+    Raises:
+      InputError: for a part that is no plain path; folders of the cache have these names.
     """
 
     repository: str
     revision: str | None = None
     file: str | None = None
+
+    def __post_init__(self):
+        for name, value in dataclasses.asdict(self).items():
+            parts = value.split('/') if value is not None else ()
+            if any(part in ('', '.', '..') or not part.isprintable() for part in parts):
+                raise InputError(f'{value!r} is no {name} in the Hub: use the name on its page')
 
     def __str__(self) -> str:
         revision = f'@{urllib.parse.quote(self.revision, "")}' if self.revision else ''
@@ -67,11 +76,29 @@ def parse(address: str) -> Place:
     match = _ADDRESS.fullmatch(address)
     if match is None:
         raise InputError(
-            f'{address} is no address of a model: use hf://user/model, hf://user/model@revision or '
-            'hf://user/model/file.safetensors'
+            f'{printable(address)} is no address of a model: use hf://user/model, '
+            'hf://user/model@revision or hf://user/model/file.safetensors'
         )
     revision = match['revision']
     return Place(match['repository'], revision and urllib.parse.unquote(revision), match['file'])
+
+
+def parse_with_revision(name: str, revision: str | None) -> Place:
+    """Reads 'user/model', 'user/model@revision' or an address, with a revision beside it.
+
+    Raises:
+      InputError: for another name, or two revisions.
+    """
+    place = parse(name if is_address(name) else f'{SCHEME}{name}')
+    if place.revision and revision:
+        raise InputError(f'{name} names a revision already: leave out revision={revision!r}')
+    return dataclasses.replace(place, revision=place.revision or revision or None)
+
+
+def printable(text: str) -> str:
+    """A text of others for one line of a terminal: escapes control characters."""
+    escaped = (c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+    return ''.join(escaped)
 
 
 def fetch(address: str) -> pathlib.Path:
@@ -118,8 +145,8 @@ def choose_file(names: Iterable[str], place: Place) -> str | None:
         return names[0]
     more = f' and {len(names) - _MOST_NAMES} more' if len(names) > _MOST_NAMES else ''
     raise InputError(
-        f'{place} holds several files of weights ({", ".join(names[:_MOST_NAMES])}{more}): choose '
-        f'one, as in {place}/{names[0]}'
+        f'{place} holds several files of weights ({_list(names)}{more}): choose one, as in '
+        f'{place}/{printable(names[0])}'
     )
 
 
@@ -138,7 +165,8 @@ def explain(error: Exception, place: Place) -> str | None:
     if isinstance(error, errors.RevisionNotFoundError):
         return f'{SCHEME}{place.repository} has no revision {place.revision!r}: see {place.url}'
     if isinstance(error, errors.HFValidationError):
-        return f'{SCHEME}{place.repository} is no name of a repository: {first_line(error)}'
+        why = printable(first_line(error))
+        return f'{SCHEME}{place.repository} is no name of a repository: {why}'
     if isinstance(error, errors.LocalTokenNotFoundError) or _status(error) == 401:
         return f'the Hub does not know who you are: {log_in}'
     if _status(error) == 403:
@@ -153,7 +181,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, OfflineModeIsEnabled):
         return 'HF_HUB_OFFLINE is set'
     cause = error if _status(error) is not None else error.__cause__ or error
-    return re.sub(r"\?[^\s'\")]*", '', first_line(cause))  # they may hold a signature
+    return re.sub(r"\?[^\s'\")]*", '', printable(first_line(cause)))  # they may hold a signature
 
 
 @contextlib.contextmanager
@@ -173,6 +201,8 @@ def _fetch(place: Place) -> pathlib.Path:
     import huggingface_hub
     from huggingface_hub import constants
 
+    if place.file is not None and not place.file.endswith(SUFFIXES):
+        raise InputError(f'{place} is no file of weights: use one of {", ".join(SUFFIXES)}')
     if place.revision and _COMMIT.fullmatch(place.revision) and (path := _find_cached(place)):
         return path
     where = {'repo_id': place.repository, 'revision': place.revision}
@@ -211,30 +241,31 @@ def _name(place: Place, names: list[str]) -> str:
     if place.file not in names:
         weights = [name for name in names if name.endswith(SUFFIXES)] or ['no weights']
         repository = dataclasses.replace(place, file=None)
-        raise InputError(
-            f'{repository} has no file {place.file!r}: it holds {", ".join(weights[:_MOST_NAMES])}'
-        )
+        raise InputError(f'{repository} has no file {place.file!r}: it holds {_list(weights)}')
     return place.file
+
+
+def _list(names: list[str]) -> str:
+    return ', '.join(map(printable, names[:_MOST_NAMES]))
 
 
 def _find_cached(place: Place) -> pathlib.Path | None:
     """The file in the cache, as last fetched; None without one."""
     import huggingface_hub
-    import huggingface_hub.errors
 
-    if place.file is not None:
-        found = huggingface_hub.try_to_load_from_cache(
-            place.repository, place.file, revision=place.revision
-        )
-        return pathlib.Path(found) if isinstance(found, str) else None
     try:
+        if place.file is not None:
+            found = huggingface_hub.try_to_load_from_cache(
+                place.repository, place.file, revision=place.revision
+            )
+            return pathlib.Path(found) if isinstance(found, str) else None
         found = huggingface_hub.snapshot_download(
             place.repository,
             revision=place.revision,
             local_files_only=True,
             allow_patterns='-',  # whatever is there: a repository is never fetched whole
         )
-    except huggingface_hub.errors.LocalEntryNotFoundError:
+    except (OSError, ValueError):  # not there, or no name that the cache may have
         return None
     folder = pathlib.Path(found)
     files = (path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file())

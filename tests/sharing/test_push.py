@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 
 import jax
@@ -194,6 +195,15 @@ def test_fields_and_texts_can_be_added(model, tmp_path):
     for bad in ('---\n- a\n---\n', '---\na: [\n---\n'):
         with pytest.raises(InputError, match='the fields of the card cannot be read: '):
             write(4, bad)
+
+
+def test_a_run_beside_other_weights_is_still_a_run(run, model, tmp_path):
+    folder = tmp_path / 'run'
+    shutil.copytree(run, folder)
+    shutil.copyfile(model, folder / 'model.safetensors')
+    push(folder, 'user/model', dry_run=tmp_path / 'out')
+    assert EncoderDecoder(tmp_path / 'out').model_id == EncoderDecoder(run).model_id
+    assert '| steps | ' in (tmp_path / 'out' / 'README.md').read_text()
 
 
 def test_a_dry_run_writes_all_files_and_asks_nobody(stand_in, run, tmp_path):

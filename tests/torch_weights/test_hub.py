@@ -70,6 +70,9 @@ def test_a_revision_or_a_file_can_be_named(stand_in, weights):
     ):
         assert EncoderDecoder(address).config == config, address
     assert EncoderDecoder.from_pretrained('user/model').config == UNEVEN
+    assert EncoderDecoder.from_pretrained('user/model@tiny%2Fsecond').config == tiny.MODEL
+    with pytest.raises(InputError, match=r"user/model@v1 names a revision already: .*='v2'"):
+        EncoderDecoder.from_pretrained('user/model@v1', 'v2')
     codec = EncoderDecoder.from_pretrained('user/model', 'tiny/second', dtype='bfloat16')
     assert codec.config.latent_channels == tiny.MODEL.latent_channels
     assert codec.config.dtype == 'bfloat16'
@@ -85,6 +88,68 @@ def test_from_pretrained_takes_local_folders_and_files_too(tmp_path, monkeypatch
     assert EncoderDecoder.from_pretrained('small').config.base_channels == 32
     with pytest.raises(InputError, match="user/model takes no revision='v1': pass user/model of"):
         EncoderDecoder.from_pretrained('user/model', 'v1')
+
+
+def test_a_path_that_is_missing_is_not_looked_for_in_the_hub(stand_in, tmp_path):
+    path = tmp_path / 'user' / 'model'
+    for missing in (path, str(path), './user/model', pathlib.Path('user/model'), 'user/a.pt'):
+        with pytest.raises(InputError, match=r'(model|a\.pt) does not exist'):
+            EncoderDecoder.from_pretrained(missing)
+    for other in (None, 3, b'user/model'):
+        with pytest.raises(InputError, match=r'^model=.* must be user/model of the Hub, or a path'):
+            EncoderDecoder.from_pretrained(other)
+    assert not stand_in.asked
+
+
+@pytest.mark.parametrize('offline', [False, True])
+@pytest.mark.parametrize(
+    'address',
+    [
+        'hf://user/model@%2e%2e',
+        'hf://user/model@a%2F..%2Fb',
+        'hf://user/model@%2Fetc',
+        'hf://user/model@a%1Bb',
+        'hf://user/model/../../refs/main',
+        'hf://user/model//etc/a.pt',
+        'hf://user/model/a\x1b.pt',
+        'hf://us\x1ber/model',
+        'hf://us er/model@' + 40 * 'a',
+        'hf://\n',
+    ],
+)
+def test_an_address_never_leaves_its_repository(stand_in, weights, monkeypatch, address, offline):
+    stand_in.add('user/model', model_safetensors=weights[0])
+    locate_weights('hf://user/model')
+    close_session()
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', offline)
+    with pytest.raises(
+        InputError, match=r'is no (address|(name of a )?rep|revision|file)'
+    ) as caught:
+        locate_weights(address)
+    assert str(caught.value).isprintable()
+
+
+def test_another_kind_of_file_is_refused_before_the_download(stand_in):
+    stand_in.add('user/model', big_bin=b'0')
+    with pytest.raises(
+        InputError, match=r'hf://user/model/big\.bin is no file of weights: use one'
+    ):
+        EncoderDecoder('hf://user/model/big.bin')
+    assert not stand_in.asked
+
+
+def test_names_of_others_reach_no_terminal_raw(stand_in):
+    names = {f'{each}\x1b[2J.pt': b'' for each in 'ab'}
+    stand_in.add('user/model').commit(names)
+    stand_in.add('user/other').commit({'a\x1b.safetensors': b''})
+    for address, message in (
+        ('hf://user/model', r'several files of weights \(a\\x1b\[2J\.pt, b'),
+        ('hf://user/model/c.pt', r'it holds a\\x1b\[2J\.pt, b'),
+        ('hf://user/other', r"'a\\x1b\.safetensors' is no file in the Hub"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            EncoderDecoder(address)
+        assert str(caught.value).isprintable()
 
 
 def test_a_repository_of_the_pytorch_package_loads(stand_in, tmp_path):
