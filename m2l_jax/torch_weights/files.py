@@ -122,11 +122,13 @@ def _read_pickle(path: pathlib.Path) -> tuple[StateDict, str | None]:
 def _parse_config(text: Any, path: pathlib.Path) -> ModelConfig:
     try:
         fields = json.loads(text)
-    except (TypeError, ValueError):
-        fields = None
-    if not isinstance(fields, dict):
-        raise InputError(f'{path} has a damaged record of its sizes ({_CONFIG}): convert it again')
-    return build(ModelConfig, fields, f'{path}: model')
+        if isinstance(fields, dict):
+            return build(ModelConfig, fields, f'{path}: model')
+    except InputError:
+        raise
+    except (TypeError, ValueError, OverflowError, RecursionError):  # numbers or depth without end
+        pass
+    raise InputError(f'{path} has a damaged record of its sizes ({_CONFIG}): convert it again')
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """Converts parameters to the PyTorch package's state dict and back, exactly."""
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
 
-from m2l_jax.interface.errors import InputError
+from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.model.autoencoder import Params
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.torch_weights.names import name_table, tensor_shapes, unused_tensors
@@ -51,7 +52,11 @@ def from_state_dict(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> P
 
 def check_tensors(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> None:
     """Raises an InputError that lists tensors missing, unknown, or of another shape."""
-    expected = tensor_shapes(config)
+    _check_plausible(tensors, config)
+    try:
+        expected = tensor_shapes(config)
+    except (ValueError, TypeError, OverflowError) as error:  # no array can be so large
+        raise InputError(f'no model has the recorded sizes: {first_line(error)}') from None
     unused = {name for name, _ in unused_tensors(config)}
     problems = {
         'missing': sorted(expected.keys() - unused - tensors.keys()),
@@ -68,6 +73,28 @@ def check_tensors(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> Non
         lines += [f'{kind}: {", ".join(names[:_MOST_NAMES])}{more}'] if names else []
     if lines:
         raise InputError(f'the tensors are not those of a Music2Latent model; {"; ".join(lines)}')
+
+
+def _check_plausible(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> None:
+    """Refuses sizes far beyond the tensors': tracing such a model takes minutes and gigabytes."""
+    blocks = config.encoder_blocks + config.decoder_blocks + 2 * config.unet_blocks
+    blocks = len(config.widths) * blocks + 2 * config.bottleneck_blocks
+    widths = (
+        *config.widths,
+        *itertools.chain(*config.downsampling),
+        config.channels,
+        config.feature_channels,
+        config.bottleneck_channels,
+        config.latent_channels,
+        config.embedding_channels,
+        config.spectrogram.bins,
+    )
+    numbers = sum(tensor.size for tensor in tensors.values())
+    if blocks > len(tensors) or max(widths) > numbers:
+        raise InputError(
+            f'the recorded sizes, {blocks} blocks of up to {max(widths)} channels, are beyond the '
+            f'{len(tensors)} tensors of {numbers} numbers: get the file again from its authors'
+        )
 
 
 def _check_representable(config: ModelConfig) -> None:

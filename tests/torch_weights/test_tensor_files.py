@@ -1,5 +1,6 @@
 import contextlib
 import importlib.util
+import json
 import os
 import pickle
 
@@ -34,6 +35,62 @@ def test_a_file_holds_model_and_sizes(tmp_path, suffix):
     model, loaded = load_torch_model(tmp_path / f'model{suffix}')
     assert model.config == UNEVEN
     assert_same(loaded, params)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'base_channels': 10**9},
+        {'base_channels': 10**30},
+        {'encoder_blocks': 10**5},
+        {'bottleneck_blocks': 10**9},
+        {'bottleneck_channels': 2**40},
+        {'latent_channels': 10**18},
+        {'embedding_channels': 10**12},
+        {'channels': 10**18},
+        {'downsampling': [[2, 2], [4, 10**12]]},
+        {'channel_multipliers': [1] * 10**4, 'attention': [False] * 10**4}
+        | {'downsampling': [[1, 1]] * (10**4 - 1)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_record_of_sizes_beyond_the_tensors_is_refused_at_once(tmp_path, monkeypatch, changes):
+    from safetensors.numpy import save_file
+
+    def trace(config):
+        raise AssertionError('a model of these sizes is traced')
+
+    tensors = to_state_dict(random_params(UNEVEN), UNEVEN)
+    text = json.dumps({**UNEVEN.record(), **changes})
+    path = tmp_path / 'model.safetensors'
+    save_file(tensors, path, metadata={'m2l_jax_model_config': text})
+    monkeypatch.setattr('m2l_jax.torch_weights.state_dict.tensor_shapes', trace)
+    with pytest.raises(InputError, match=r'are beyond the \d+ tensors of \d+ numbers: get the'):
+        load_torch_model(path)
+
+
+@pytest.mark.parametrize('error', [ValueError, TypeError, OverflowError])
+def test_sizes_that_no_array_has_are_a_line(tmp_path, monkeypatch, error):
+    def overflow(config):
+        raise error('array is too big')
+
+    save_torch_model(tmp_path / 'a.safetensors', UNEVEN, random_params(UNEVEN))
+    monkeypatch.setattr('m2l_jax.torch_weights.state_dict.tensor_shapes', overflow)
+    with pytest.raises(InputError, match='no model has the recorded sizes: array is too big'):
+        load_torch_model(tmp_path / 'a.safetensors')
+
+
+@pytest.mark.parametrize(
+    'text',
+    ['[' * 10**5, '{"base_channels": ' + '1' * 5000 + '}', '{"latent_scale": 1' + '0' * 400 + '}'],
+)
+def test_a_record_without_end_is_a_line(tmp_path, text):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / 'model.safetensors'
+    save_file({'a': np.zeros(1, np.float32)}, path, metadata={'m2l_jax_model_config': text})
+    with pytest.raises(InputError, match=r'model\.safetensors has a damaged record of its sizes'):
+        load_torch_model(path)
 
 
 @pytest.mark.parametrize('size', [0, 1000, 10_000])
