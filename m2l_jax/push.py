@@ -42,7 +42,8 @@ def main() -> None:
     from m2l_jax.sharing.push import push_to_hub
 
     try:
-        card = pathlib.Path(_CARD.value).read_text() if _CARD.value not in (None, 'new') else None
+        named = _CARD.value not in (None, 'new')
+        card = pathlib.Path(_CARD.value).read_text('utf-8-sig') if named else None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f'--card={_CARD.value} cannot be read ({error}): pass a file') from None
     where = push_to_hub(

@@ -159,8 +159,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if found := self._find(name, revision):
             repository, commit = found
             files = [{'rfilename': each} for each in repository.commits.get(commit, {})]
-            private = repository.private
-            self._send(200, {'id': name, 'sha': commit, 'private': private, 'siblings': files})
+            card = repository.commits.get(commit, {}).get('README.md', b'').decode()
+            library = re.search(r'^library_name: (\S+)$', card, re.MULTILINE)
+            answer = {'id': name, 'sha': commit, 'private': repository.private, 'siblings': files}
+            self._send(200, {**answer, 'cardData': {'library_name': library[1]} if library else {}})
 
     def resolve(self, name, revision, file):
         if (found := self._find(name, revision)) is None:

@@ -16,6 +16,7 @@ from m2l_jax.sharing.history import History
 from m2l_jax.torch_weights.hub import Place
 
 CURVES = 'curves.png'
+LIBRARY = 'm2l_jax'
 
 _TAGS = ['audio', 'music', 'autoencoder', 'consistency-model', 'music2latent', 'jax', 'flax']
 _NOT_STATED = 'not stated'
@@ -54,15 +55,16 @@ def write_card(subject: Subject, card: Mapping[str, Any] | str | None) -> str:
       card: further fields, or a text in Markdown, which may have fields on top.
 
     Raises:
-      InputError: if the fields cannot be read or written.
+      InputError: if the fields cannot be read or written, or name another licence.
     """
     fields, text = _read_extra(card)
+    licence = _choose_licence(subject.licence, fields.get('license'))
     evaluation, history = subject.evaluation, subject.history
     try:
         data = ModelCardData(
             **{
                 'license': subject.licence,
-                'library_name': 'm2l_jax',
+                'library_name': LIBRARY,
                 'pipeline_tag': 'audio-to-audio',
                 'tags': _TAGS,
                 'base_model': history and history.base,
@@ -76,7 +78,6 @@ def write_card(subject: Subject, card: Mapping[str, Any] | str | None) -> str:
         top = data.to_yaml()
     except Exception as error:  # the Hub's or YAML's own
         raise InputError(f'the fields of the card cannot be used: {first_line(error)}') from None
-    licence = subject.licence or fields.get('license')
     parts = [f'# {subject.place.repository.partition("/")[2]}', _INTRODUCTION]
     parts += [text] if text else []
     parts += [_describe_model(subject), '## Use', _describe_use(subject)]
@@ -85,7 +86,7 @@ def write_card(subject: Subject, card: Mapping[str, Any] | str | None) -> str:
         parts += ['## Evaluation', f'{evaluation.description}. In brackets: intervals of 95 %.']
         parts += [_table(evaluation.rows)]
     if history is not None:
-        rows = [(f'`{name}`', f'`{json.dumps(value)}`') for name, value in history.fields.items()]
+        rows = [(f'`{name}`', _as_code(value)) for name, value in history.fields.items()]
         table = _table([('field', 'value'), *rows])
         parts += [
             f'<details><summary>All settings of the training</summary>\n\n{table}\n\n</details>'
@@ -103,11 +104,26 @@ def _read_extra(card: Mapping[str, Any] | str | None) -> tuple[dict[str, Any], s
     """The fields and the text of what a user gives."""
     if card is None or isinstance(card, Mapping):
         return dict(card or {}), ''
+    if not isinstance(card, str):
+        raise InputError(f'card={card!r} must be fields or a text')
+    card = card.removeprefix('\ufeff')  # of some editors' files
     try:
         read = ModelCard(card) if card.lstrip().startswith('---') else None
     except Exception as error:  # the Hub's or YAML's own
         raise InputError(f'the fields of the card cannot be read: {first_line(error)}') from None
     return (read.data.to_dict(), read.text.strip()) if read else ({}, card.strip())
+
+
+def _choose_licence(given: str | None, field: Any) -> str | None:
+    """The licence as the card's text names it; `field` is that of the card's fields."""
+    if isinstance(field, list | tuple):
+        field = ', '.join(map(str, field))
+    for licence in (given, field):
+        if not isinstance(licence, str | None):
+            raise InputError(f'the licence {licence!r} of the card must be a text')
+    if given and field and given != field:
+        raise InputError(f'the card has license: {field}, but the licence is {given}: pass one')
+    return given or field
 
 
 def _describe_model(subject: Subject) -> str:
@@ -184,4 +200,9 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _escape(cell: str) -> str:
-    return ' '.join(cell.split()).replace('|', '\\|')
+    return ' '.join(cell.split()).replace('|', '\\|').replace('<', '&lt;')
+
+
+def _as_code(value: Any) -> str:
+    """A value as JSON, where Markdown keeps all characters but escapes none."""
+    return '`' + json.dumps(value).replace('<', r'\u003c').replace('`', r'\u0060') + '`'

@@ -41,7 +41,7 @@ def read_evaluation(path: str | os.PathLike[str], models: Collection[str]) -> Ev
       InputError: if it is no such report, or one of other models.
     """
     try:
-        report = _with_nan(json.loads(pathlib.Path(path).read_text()))
+        report = _with_nan(json.loads(pathlib.Path(path).read_text('utf-8-sig')))
         systems = report['systems']
         name = next((each for each in systems if systems[each].get('model') in models), None)
         if name is None:
@@ -55,7 +55,7 @@ def read_evaluation(path: str | os.PathLike[str], models: Collection[str]) -> Ev
         raise InputError(f'{path} cannot be read ({error.strerror}): pass a report.json') from None
     except InputError:
         raise
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise InputError(f'{path} is no report.json of m2l_jax.evaluate: pass one') from None
 
 

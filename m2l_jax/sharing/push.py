@@ -21,7 +21,7 @@ from m2l_jax.evaluation.pictures import draw_curves, save_picture
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import new_folder, replaced_file
 from m2l_jax.model.autoencoder import Music2Latent, Params
-from m2l_jax.sharing.card import CURVES, Subject, write_card
+from m2l_jax.sharing.card import CURVES, LIBRARY, Subject, write_card
 from m2l_jax.sharing.evaluations import read_evaluation
 from m2l_jax.sharing.history import History, read_history
 from m2l_jax.torch_weights import hub
@@ -48,14 +48,15 @@ def push_to_hub(
 ) -> str:
     """Uploads a model as `model.safetensors`, with a card and curves, in one commit.
 
-    The repository is made if it is missing. A README.md that is there is kept unless `card` is
-    passed. The token is that of `hf auth login` or `HF_TOKEN`.
+    The repository is made if it is missing. Without `card` a README.md that is there is kept, and
+    one with files whose README.md doesn't say `library_name: m2l_jax` is refused. The token is that
+    of `hf auth login` or `HF_TOKEN`.
 
     Args:
       run: a training run or one of its checkpoints; or another model, as `EncoderDecoder` has it.
       repository: 'user/model'.
       card: fields for the Hub, or a text in Markdown, which may have such fields on top.
-      licence: of the weights, e.g. 'cc-by-4.0'.
+      licence: of the weights, e.g. 'cc-by-4.0'; that of the released model is filled in.
       data: what the model was trained on, in a sentence.
       evaluation: a `report.json` of `m2l_jax.evaluate`, of this model.
       storage: of the numbers in the file, 'float32' or 'float16'.
@@ -69,8 +70,17 @@ def push_to_hub(
 
     Raises:
       InputError: if the model cannot be read, holds numbers that are not finite or is none that the
-        PyTorch package has a name for; for a report of another model; if the Hub refuses.
+        PyTorch package has a name for; for a report of another model, or a licence that is not the
+        model's; for licence, data or evaluation where a README.md is kept; if the Hub refuses.
     """
+    facts = {'licence': licence, 'data': data, 'evaluation': evaluation}
+    facts = [name for name, value in facts.items() if value is not None]
+    for name, value in (('licence', licence), ('data', data)):
+        if not isinstance(value, str | None):
+            raise InputError(f'{name}={value!r} must be a text')
+    known = hub.known_licence(run)
+    if known and licence not in (None, known):
+        raise InputError(f'{run} is under {known}: leave out licence={licence!r}')
     place = hub.parse_with_revision(repository, revision)
     if place.file is not None:
         raise InputError(f'{repository} must be user/model: pass a branch as revision')
@@ -79,12 +89,16 @@ def push_to_hub(
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         subject = _write_weights(folder, run, place, storage, evaluation)
-        text = write_card(dataclasses.replace(subject, licence=licence, data=data), card)
+        text = write_card(dataclasses.replace(subject, licence=licence or known, data=data), card)
         (folder / _README).write_text(text, encoding='utf-8')
         if dry_run is not None:
             return _copy_files(folder, dry_run)
         with hub.quiet_hub(), _explained(place):
-            return _upload(folder, place, private, card is None, message or 'Upload with m2l_jax')
+            found = _find(huggingface_hub.HfApi(), place)
+            keeps_card = found is not None and card is None and _keeps_card(found, place, facts)
+            if keeps_card:
+                (folder / _README).unlink()
+            return _upload(folder, place, found, private, message or 'Upload with m2l_jax')
 
 
 def _write_weights(
@@ -137,24 +151,47 @@ def _copy_files(folder: pathlib.Path, target: str | os.PathLike[str]) -> str:
     return os.fspath(target)
 
 
+def _keeps_card(found: huggingface_hub.ModelInfo, place: hub.Place, facts: list[str]) -> bool:
+    """True if the repository has a README.md, which stays; see `push_to_hub`.
+
+    Raises:
+      InputError: if it may hold another model, or `facts` were passed for a new card.
+    """
+    there = {each.rfilename for each in found.siblings or ()}
+    others = sorted(there - {'.gitattributes', _README, 'LICENSE'})
+    if others and LIBRARY not in (found.library_name, getattr(found.card_data, 'library_name', 0)):
+        raise InputError(
+            f'{place.url} holds {hub.printable(others[0])}, and no {_README} with library_name: '
+            f'{LIBRARY}: if it is no other model, pass card={{}} or --card=new, or add that line'
+        )
+    if _README not in there:
+        return False
+    if facts:
+        raise InputError(
+            f'{place.url} has a {_README}, which would be kept without {", ".join(facts)}: pass '
+            'card={} or --card=new for another, or leave these out'
+        )
+    _logger.warning(
+        '%s has a %s, which is kept as it is: pass card={} or --card=new for another',
+        place.url,
+        _README,
+    )
+    return True
+
+
 def _upload(
-    folder: pathlib.Path, place: hub.Place, private: bool, keeps_card: bool, message: str
+    folder: pathlib.Path,
+    place: hub.Place,
+    found: huggingface_hub.ModelInfo | None,
+    private: bool,
+    message: str,
 ) -> str:
     """Uploads the files of a folder in one commit; returns its address."""
     api, name = huggingface_hub.HfApi(), place.repository
-    found = _find(api, place)
     if found is not None and private and not found.private:
         raise InputError(f'{place.url} is public: make it private there, or choose another name')
     files = sorted(folder.iterdir())
-    there = {each.rfilename for each in found.siblings or ()} if found else set()
-    if keeps_card and _README in there:
-        _logger.warning(
-            '%s has a %s, which is kept as it is: pass card={} or --card=new for another',
-            place.url,
-            _README,
-        )
-        files = [path for path in files if path.name != _README]
-    else:
+    if (folder / _README).exists():
         _validate(folder / _README)
     if found is None:
         api.create_repo(name, private=private or None, exist_ok=True)
@@ -175,7 +212,9 @@ def _validate(card: pathlib.Path) -> None:
     try:
         ModelCard.load(card).validate()
     except ValueError as error:
-        raise InputError(f'the Hub refuses the card: {" ".join(str(error).split())}') from None
+        raise InputError(
+            f'the Hub refuses the card: {hub.printable(" ".join(str(error).split()))}'
+        ) from None
 
 
 def _find(api: huggingface_hub.HfApi, place: hub.Place) -> huggingface_hub.ModelInfo | None:

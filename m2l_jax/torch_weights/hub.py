@@ -22,7 +22,7 @@ _ADDRESS = re.compile(
 )
 _COMMIT = re.compile('[0-9a-f]{40}')
 _MOST_NAMES = 8
-_LICENCES = {RELEASED: 'CC BY-NC 4.0: not for commercial use'}
+_LICENCES = {RELEASED: ('cc-by-nc-4.0', 'CC BY-NC 4.0: not for commercial use')}
 
 _logger = logging.getLogger(__name__)
 
@@ -121,7 +121,13 @@ def fetch(address: str) -> pathlib.Path:
 def warn_of_licence(repository: str) -> None:
     """Logs the licence of weights that are not for every use, if it is known."""
     if licence := _LICENCES.get(repository):
-        _logger.warning('the weights of %s are %s', repository, licence)
+        _logger.warning('the weights of %s are %s', repository, licence[1])
+
+
+def known_licence(checkpoint: Any) -> str | None:
+    """The Hub's identifier of the licence of an address's weights; None where it isn't known."""
+    repository = parse(checkpoint).repository if is_address(checkpoint) else None
+    return _LICENCES[repository][0] if repository in _LICENCES else None
 
 
 def pin(address: str) -> str:

@@ -152,7 +152,7 @@ def test_the_card_has_a_reports_figures(logged_in, model, tmp_path):
     path = tmp_path / 'out' / 'report.json'
     changed = json.loads(path.read_text())
     changed['systems'][str(model)]['mean']['mel'] = None  # not finite
-    path.write_text(json.dumps(changed))
+    path.write_text(json.dumps(changed), 'utf-8-sig')  # as some editors save it
     push(model, 'user/model', evaluation=path, card={})
     assert set(results) - {each.metric_type for each in card_of(logged_in).data.eval_results} == {
         'mel'
@@ -168,6 +168,7 @@ def test_the_card_has_a_reports_figures(logged_in, model, tmp_path):
         (None, r'report\.json cannot be read \(No such file or directory\): pass a report\.json'),
         ('{', r'report\.json is no report\.json of m2l_jax\.evaluate'),
         ('{"systems": [1]}', r'report\.json is no report\.json of m2l_jax\.evaluate'),
+        ('[' * 10**5, r'report\.json is no report\.json of m2l_jax\.evaluate'),
     ],
 )
 def test_another_file_is_no_report(model, tmp_path, text, message):
@@ -191,6 +192,23 @@ def test_fields_and_texts_can_be_added(model, tmp_path):
     assert card.data.datasets == ['user/data']
     assert 'For bells | only.' in card.text.splitlines()
     assert '| licence of the weights | mit |' in card.text
+    assert write(5, '\ufeff---\nlicense: mit\n---\n\nA text.').data.license == 'mit'
+    card = write(6, {'license': ['mit', 'apache-2.0']})
+    assert card.data.license == ['mit', 'apache-2.0']
+    assert '| licence of the weights | mit, apache-2.0 |' in card.text
+    for bad, message in (
+        ({'license': 3}, 'the licence 3 of the card must be a text'),
+        (3, 'card=3 must be fields or a text'),
+    ):
+        with pytest.raises(InputError, match=message):
+            write(7, bad)
+    with pytest.raises(InputError, match=r'has license: mit, but the licence is cc-by-4\.0: pass'):
+        push(model, 'user/model', card={'license': 'mit'}, licence='cc-by-4.0')
+    with pytest.raises(InputError, match='data=3 must be a text'):
+        push(model, 'user/model', data=3)
+    push(model, 'user/model', data='<b> | c', dry_run=tmp_path / '8')
+    text = (tmp_path / '8' / 'README.md').read_text()
+    assert '| data | &lt;b> \\| c |' in text
     assert write(2, 'A line.').data.to_dict() == write(3, None).data.to_dict()
     for bad in ('---\n- a\n---\n', '---\na: [\n---\n'):
         with pytest.raises(InputError, match='the fields of the card cannot be read: '):
@@ -222,8 +240,39 @@ def test_a_readme_that_is_there_is_kept_unless_a_card_is_passed(logged_in, model
     assert repository.files['README.md'] == b'# Mine'
     assert 'model.safetensors' in repository.files
     assert '/user/model has a README.md, which is kept as it is: pass card={} or' in caplog.text
+    repository = logged_in.add('user/model', README_md=b'# Mine')
+    facts = {'licence': 'mit', 'data': 'Bells.'}
+    with pytest.raises(InputError, match=r'would be kept without licence, data: pass card=\{\} or'):
+        push(model, 'user/model', **facts)
+    assert set(repository.files) == {'README.md'}
+    push(model, 'user/model', card={}, **facts)
+    assert '| data | Bells. |' in card_of(logged_in).text
+    push(model, 'user/model')
+    assert '| data | Bells. |' in card_of(logged_in).text
+
+
+@pytest.mark.parametrize('name', ['model.safetensors', 'pytorch_model.bin', 'a\x1b'])
+def test_another_model_is_not_written_over(logged_in, model, name):
+    repository = logged_in.add('user/model', README_md=b'---\nlibrary_name: transformers\n---\n')
+    repository.commit({name: b'0', '.gitattributes': b''})
+    with pytest.raises(
+        InputError, match=r'/user/model holds .*, and no README\.md with library_name:'
+    ) as caught:
+        push(model, 'user/model')
+    assert str(caught.value).isprintable()
+    assert repository.files[name] == b'0'
     push(model, 'user/model', card={})
-    assert '## Use' in card_of(logged_in).text
+    assert EncoderDecoder('hf://user/model').model_id == EncoderDecoder(model).model_id
+
+
+def test_a_known_licence_is_filled_in(logged_in, model, tmp_path):
+    logged_in.add('SonyCSLParis/music2latent', a_safetensors=model.read_bytes())
+    released = 'hf://SonyCSLParis/music2latent'
+    for extra in ({'licence': 'mit'}, {'card': {'license': 'mit'}}):
+        with pytest.raises(InputError, match=r'cc-by-nc-4\.0'):
+            push(released, 'user/model', dry_run=tmp_path / 'out', **extra)
+    push(released, 'user/model', dry_run=tmp_path / 'out')
+    assert ModelCard.load(tmp_path / 'out' / 'README.md').data.license == 'cc-by-nc-4.0'
 
 
 def test_a_branch_can_be_pushed_to(logged_in, model, run):
@@ -366,3 +415,10 @@ def test_without_tensorboard_the_card_has_no_curves(run, tmp_path, monkeypatch, 
     assert 'curves.png' not in text
     assert '| time |' not in text
     assert "pip install 'm2l-jax[train]'" in caplog.text
+
+
+def test_a_setting_stays_in_its_cell():
+    from m2l_jax.sharing.card import _as_code
+
+    assert _as_code('<b>`') == r'`"\u003cb>\u0060"`'
+    assert json.loads(_as_code('<b>`')[1:-1]) == '<b>`'

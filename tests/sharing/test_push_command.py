@@ -22,7 +22,7 @@ def hub():
 
 def test_what_one_pushes_another_encodes_with(hub, tmp_path):
     save_torch_model(tmp_path / 'a.safetensors', tiny.MODEL, random_params(tiny.MODEL))
-    (tmp_path / 'text.md').write_text('---\nlanguage: fr\n---\nOf bells.')
+    (tmp_path / 'text.md').write_text('---\nlanguage: fr\n---\nOf bells.', 'utf-8-sig')
     flags = (f'--checkpoint={tmp_path / "a.safetensors"}', '--to=user/model', '--licence=mit')
     pushed = run(
         'push',
