@@ -24,7 +24,10 @@ def main() -> None:
     commands = _commands()
     name = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if name in ('--version', 'version'):
-        print(importlib.metadata.version('m2l-jax'))
+        try:
+            print(importlib.metadata.version('m2l-jax'))
+        except importlib.metadata.PackageNotFoundError:
+            sys.exit('error: m2l_jax runs from a folder and is not installed: pip install .')
     elif name in ('-h', '--help', 'help'):
         if hasattr(signal, 'SIGPIPE'):  # a pipe to `head` closes early
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)

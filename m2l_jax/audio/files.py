@@ -81,9 +81,12 @@ def search(paths: str) -> tuple[list[str], LeftOut]:
       InputError: if one of them does not exist, or a pattern matches nothing.
     """
     listed = [_list(part) for part in split_inputs(paths)]
-    found = dict.fromkeys(file for files, _ in listed for file in files)
-    others = {file for _, files in listed for file in files} - found.keys()
-    return list(found), left_out(map(readable_name, others))
+    found: dict[str, str] = {}  # by what they are, whatever they are called
+    for file in (file for files, _ in listed for file in files):
+        found.setdefault(os.path.abspath(file), file)
+    others = {os.path.abspath(file): file for _, files in listed for file in files}
+    unread = (file for path, file in others.items() if path not in found)
+    return list(found.values()), left_out(map(readable_name, unread))
 
 
 def _list(part: str) -> tuple[list[str], list[str]]:

@@ -84,7 +84,7 @@ class EncoderDecoder(RowCodec):
         Args:
           model: 'user/model', 'user/model@revision', or a path.
           revision: branch, tag or commit in the Hub; None for the main branch.
-          options: the constructor's: `device`, `dtype`, `devices`.
+          options: the constructor's: `device`, `dtype`, `devices`, `progress`.
 
         Raises:
           InputError: if the model cannot be fetched or read, or a device is not there.

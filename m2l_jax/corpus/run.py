@@ -296,7 +296,7 @@ def check_not_stopped(stop: StopRequest, left: Sequence[Shard], shards: Sequence
     if stop and left:
         raise Interrupted(
             f'stopped with {len(shards) - len(left)} of {len(shards)} shards done: run the same '
-            'command again, and it goes on from there'
+            'command again, and it does the others; smaller --shard_megabytes lose less'
         )
 
 

@@ -20,8 +20,9 @@ class DataConfig:
     """The training audio, and the batches that are cut from it.
 
     Attributes:
-      path: a collection: a folder of audio files (searched recursively) or a file, several
-        separated by commas; a prepared dataset's folder; or `tfds:NAME[SPLIT]`, a TFDS dataset.
+      path: a collection: a folder of audio files (searched recursively), a file, a pattern or a
+        list, several separated by commas; a prepared dataset's folder; or `tfds:NAME[SPLIT]`, a
+        TFDS dataset.
       mix: several collections instead, `(name, path, weight)` each; the weights add up to 1.
       resident: keeps the whole corpus in device memory, where the devices cut crops. Then every
         usable second of a collection is equally likely; otherwise, records of datasets are.

@@ -18,6 +18,7 @@ from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.listing import split_inputs
 
 _LEAST_RMS = 1e-3  # of a clip that is not silent
+_LONGEST_STEM = 150  # bytes: file systems take names of 255, and endings follow
 _CROPS = 16  # for the figures by noise level, over all clips
 
 
@@ -89,7 +90,7 @@ def cut_clips(
             skipped[path] = f'{path} is {too_loud}'
             continue
         # The index distinguishes files of the same name.
-        stem = f'{index:02}_{name}'
+        stem = f'{index:02}_{name}'.encode()[:_LONGEST_STEM].decode(errors='ignore')
         pieces = [
             Clip(f'{stem}_{number:02}', waveform[:, number * samples : (number + 1) * samples])
             for number in range(waveform.shape[1] // samples)

@@ -30,8 +30,8 @@ class EvaluationConfig:
     """Settings of the evaluation during training.
 
     Attributes:
-      path: folder of audio files (searched recursively) or a file; several separated by commas;
-        '' for no evaluation.
+      path: folder of audio files (searched recursively), a file, a pattern or a list; several
+        separated by commas; '' for no evaluation.
       every: steps between evaluations.
       clips: most files, evenly spaced through their sorted list.
       seconds: of each file, from its start.

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import pathlib
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -175,7 +176,7 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
             _fail(message.partition(': ')[2])
         if isinstance(cause, TypeError) and 'get_config() takes 0' in message:
             _fail('this --config takes no :argument')
-        return app.parse_flags_with_usage(arguments)
+        _fail(_explain_flags(str(error)))
     except ModuleNotFoundError as error:
         if error.name != 'configs':
             raise
@@ -187,6 +188,16 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
         message = str(error.args[0]).replace('\\n', '\n').replace("\\'", "'")
         name, *hint = (line.strip('\'" ') for line in message.splitlines())
         _fail(f'unknown config field {name!r}' + ''.join(f'. {line}' for line in hint))
+
+
+def _explain_flags(text: str) -> str:
+    """One line of what absl says of flags."""
+    if missing := re.findall(r'^flag (--[\w.]+)=None: ', text.strip(), re.MULTILINE):
+        verb = 'are' if len(missing) > 1 else 'is'
+        return f'{", ".join(missing)} {verb} missing: --helpshort lists all flags'
+    line = text.strip().splitlines()[-1].strip().removeprefix('flag ')
+    line = re.sub(r'invalid literal for int\(\).*', 'must be a whole number', line)
+    return re.sub(r'could not convert string to float.*', 'must be a number', line)
 
 
 def _with_underscores(argument: str) -> str:

@@ -16,6 +16,7 @@ from m2l_jax.interface.paths import make_folder, user_cache_folder, write_json
 from m2l_jax.interface.progress import describe_duration
 
 _logger = logging.getLogger(__name__)
+_lock = threading.Lock()  # of the file below
 
 _LONG_SECONDS = 5
 _UNNAMED = 'a function'
@@ -59,7 +60,7 @@ def _readable(fun_name: str) -> str:
 
 
 def _begin(name: str) -> None:
-    last = _last_times().get(name)
+    last = _last_times().get(_key(name))
     if last is None:
         _log('compiling %s, which may take minutes', name)
     else:
@@ -70,9 +71,13 @@ def _end(name: str, seconds: float) -> None:
     _log('compiled %s in %s', name, describe_duration(seconds))
     if name == _UNNAMED:
         return
-    with contextlib.suppress(InputError, OSError, RuntimeError):  # nothing depends on it
+    with contextlib.suppress(InputError, OSError, RuntimeError), _lock:  # nothing depends on it
         make_folder(_file().parent)
-        write_json(_file(), {**_last_times(), name: round(seconds, 1)})
+        write_json(_file(), {**_last_times(), _key(name): round(seconds, 1)})
+
+
+def _key(name: str) -> str:
+    return f'{name} on {jax.default_backend()}'
 
 
 def _last_times() -> dict[str, float]:

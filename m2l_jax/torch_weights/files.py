@@ -65,14 +65,15 @@ def write_tensors(
     if path.suffix not in SUFFIXES:
         raise InputError(f'{path}: weights are written to {" or ".join(SUFFIXES)} files')
     from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     text = json.dumps(config.record())
     torch = import_torch(path) if path.suffix == '.pt' else None
     with replaced_file(path) as partial:
         try:
             if torch is None:
-                save_file(dict(tensors), partial, metadata={_CONFIG: text})
+                # `save_file` would hide the file from other users.
+                partial.write_bytes(save(dict(tensors), metadata={_CONFIG: text}))
             else:
                 state = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
                 torch.save({_TENSORS: state, _CONFIG: text}, partial)

@@ -210,7 +210,9 @@ class StopAgreement:
 
     def watched(self) -> contextlib.AbstractContextManager[None]:
         """Notes the first SIGTERM or SIGINT; a second one has its usual effect."""
-        return self._request.watched('saving after this step, then stopping')
+        return self._request.watched(
+            'saving after this step, then stopping; once more stops at once'
+        )
 
     def agreed(self) -> bool:
         """True if all are to stop; every process calls this once a step.

@@ -92,6 +92,8 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
 def test_files_named_twice_are_found_once(music_folder):
     found, _ = files.search(f'{music_folder}, {music_folder}/mono.wav')
     assert found == [f'{music_folder}/mono.wav', f'{music_folder}/stereo.flac']
+    again = f'{music_folder}/./mono.wav,{music_folder}/m*.wav,{music_folder}'
+    assert files.search(again)[0] == [f'{music_folder}/./mono.wav', f'{music_folder}/stereo.flac']
 
 
 @pytest.mark.parametrize('suffix', ['.wav', '.flac', '.ogg'])

@@ -124,7 +124,13 @@ def test_demo_reconstructs_fine_tunes_and_summarises(tmp_path):
     [
         (['--config.data.bach_size=3'], "error: unknown config field 'bach_size'"),
         (['--config.modle.dtype=x'], 'error: unknown config field \'modle\'. Did you mean "model"'),
-        (['--config.data.batch_size=x'], 'config.data.batch_size'),
+        (
+            ['--config.data.batch_size=x'],
+            'error: --config.data.batch_size=x: must be a whole number',
+        ),
+        (['--minutes=x'], 'error: --minutes=x: must be a number'),
+        (['--clips=3'], "error: Unknown command line flag 'clips'"),
+        (['--workdir'], 'error: Missing value for flag --workdir'),
         (['--config.data.path=/nowhere'], 'error: /nowhere does not exist'),
         (['--config=configs/demo.py:x'], 'error: this --config takes no :argument'),
         (['--config=configs/tpu_v4.py:v5e-4'], "error: slice 'v5e-4' is not one of v4"),
@@ -141,6 +147,11 @@ def test_train_tells_a_users_mistake_in_a_line(tmp_path, flags, message):
     result = run('train', '--config=configs/demo.py', f'--workdir={tmp_path / "run"}', *flags)
     assert_told(result, message)
     assert not (tmp_path / 'run').exists()
+
+
+def test_flags_that_are_missing_are_told_in_a_line():
+    message = 'error: --input, --output are missing: --helpshort lists all flags'
+    assert_told(run('reconstruct', '--checkpoint=small'), message)
 
 
 @pytest.mark.parametrize(

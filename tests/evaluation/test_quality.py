@@ -69,6 +69,12 @@ def test_files_of_the_same_name_are_distinguished(tmp_path):
     assert names == ['00_a_00', '01_a_00']
 
 
+def test_long_names_are_cut_at_a_letter(tmp_path):
+    soundfile.write(tmp_path / f'{"あ" * 80}.wav', make_music(0.6).T, 44_100)
+    names = [clip.name for clip in cut_clips(str(tmp_path), 44_100, 0.25)[0]]
+    assert names == [f'00_{"あ" * 49}_{number:02}' for number in range(2)]
+
+
 @pytest.mark.parametrize(
     ('waveform', 'seconds', 'message'),
     [

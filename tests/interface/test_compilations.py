@@ -43,7 +43,7 @@ def test_a_long_compilation_says_how_long_it_took_last_time(watch, caplog, tmp_p
     assert caplog.messages[-1] == 'compiling train_step, which may take minutes'
     watch.after(compilations._COMPILED, 7.0, 'jit(train_step)')
     times = json.loads((tmp_path / 'cache' / 'compile_seconds.json').read_text())
-    assert times == {'train_step': 7.0}
+    assert times == {'train_step on cpu': 7.0}
 
 
 def test_a_short_one_says_nothing(watch, caplog, monkeypatch):

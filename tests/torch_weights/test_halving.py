@@ -51,6 +51,13 @@ def test_a_file_of_float16_is_half_as_large_and_read_as_float32(tmp_path):
     )
 
 
+def test_files_are_as_open_as_any(tmp_path):
+    (tmp_path / 'any').touch()
+    save_torch_model(tmp_path / 'model.safetensors', UNEVEN, random_params(UNEVEN))
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
 def test_a_file_that_would_be_too_large_is_not_written(tmp_path):
     path = tmp_path / 'model.safetensors'
     with pytest.raises(InputError, match=r'model\.safetensors would have 1\.1 MB, more than 0\.1'):
