@@ -77,7 +77,7 @@ def write_tensors(
             else:
                 state = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
                 torch.save({_TENSORS: state, _CONFIG: text}, partial)
-        except (SafetensorError, RuntimeError) as error:  # each library's own, of a full disk
+        except (OSError, SafetensorError, RuntimeError) as error:  # of a full disk
             raise InputError(
                 f'{path} cannot be written: the disk may be full ({first_line(error)})'
             ) from None

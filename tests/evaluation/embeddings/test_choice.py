@@ -54,7 +54,7 @@ def test_the_default_is_what_is_there(monkeypatch, codec):
     names, left_out = default_names()
     assert names == []
     assert left_out.startswith(
-        'no Fréchet and kernel distances: musicnn is not installed: pip install '
+        'no Fréchet and kernel distances: tensorflow, musicnn are not installed: pip install '
     )
     assert open_embeddings([], codec) == []
 
