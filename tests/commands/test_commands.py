@@ -230,7 +230,9 @@ def test_evaluate_against_the_released_weights_tells_where_there_is_no_network(t
     offline = {'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path), 'M2L_JAX_CACHE': str(tmp_path)}
     flags = ('--against=released', f'--output={tmp_path / "out"}')
     result = run('evaluate', f'--checkpoint={tmp_path / "model.safetensors"}', *flags, **offline)
-    assert_told(result, 'error: the released weights cannot be fetched (')
+    place = 'hf://SonyCSLParis/music2latent/music2latent.pt'
+    message = f'error: {place} is not in the cache and cannot be fetched (HF_HUB_OFFLINE is set)'
+    assert_told(result, message)
     assert result.stderr.count('error: ') == 1
     assert not (tmp_path / 'out').exists()
 
