@@ -109,7 +109,7 @@ class EncoderDecoder(RowCodec):
 
     @property
     def sample_rate(self) -> int:
-        """Of the audio that is encoded as it is and decoded, in Hz."""
+        """The rate of decoded audio, and of arrays to encode, in Hz."""
         return self.config.spectrogram.sample_rate
 
     @property

@@ -17,7 +17,7 @@ from m2l_jax.interface.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a report says of one model, beside the baselines.
+    """The part of a report that is about one model, beside the baselines.
 
     Attributes:
       description: of the pieces and of the decoding.

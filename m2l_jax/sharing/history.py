@@ -1,4 +1,4 @@
-"""How a model was trained, as the folder of its run says."""
+"""The training of a model, as the folder of its run records it."""
 
 import dataclasses
 import logging

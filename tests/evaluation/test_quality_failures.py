@@ -25,7 +25,7 @@ def test_metrics_without_their_packages_are_named_and_left_out(
     monkeypatch.setattr(Package, 'is_installed', lambda package: package.module != 'visqol')
     model, inputs = str(models / 'a.safetensors'), str(models / 'a.wav')
     report = evaluate(model, inputs, tmp_path, seconds=0.25, media=1, untrained=2, processes=1)
-    line = "ViSQOL is left out: visqol is not installed: pip install 'visqol-python[accel]'"
+    line = "ViSQOL is left out: visqol is not installed: pip install 'm2l-jax[evaluate]'"
     assert report['left_out_metrics'] == {'visqol': line}
     assert caplog.messages.count(line) == 1
     table = describe_report(report).splitlines()
