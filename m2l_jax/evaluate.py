@@ -11,7 +11,7 @@ model, the first --media pieces as WAV, original and reconstruction, and as pict
 `index.html`, a page that plays these pieces and all models' reconstructions, openly and blind.
 
 `untrained` is the same model untrained, on few pieces, and `shaped noise` noise with the average
-spectrum of each piece; a trained model must beat both. `by_noise_level` shows how much
+spectrum of each piece; a trained model must beat both on average. `by_noise_level` shows how much
 the latents are used: `latent_gain` is the error with another crop's latents over that with its own.
 
 ViSQOL and the F-measure of notes need more packages: `pip install -e '.[evaluate]'` and

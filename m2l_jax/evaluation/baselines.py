@@ -1,4 +1,4 @@
-"""What a trained model must beat: itself untrained, and noise."""
+"""Baselines that a trained model must beat: itself untrained, and noise."""
 
 import numpy as np
 

@@ -237,5 +237,5 @@ def _explained(place: hub.Place) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # of the Hub, its HTTP client, or the disk
-        line = f'nothing was uploaded to {place} ({hub.reason(error)}): run this again'
+        line = f'the upload to {place} failed ({hub.reason(error)}): run this again'
         raise InputError(hub.explain(error, place) or line) from None

@@ -342,14 +342,14 @@ def test_a_model_that_is_no_good_is_never_uploaded(logged_in, tmp_path, params):
         (
             'user/model',
             {'POST /api/repos': 500},
-            r'nothing was uploaded to hf://user/model \(.*500',
+            r'the upload to hf://user/model failed \(.*500',
         ),
         (
             'user/model',
             {'PUT /lfs': 400},
-            r'nothing was uploaded to hf://user/model \(.*: run this',
+            r'the upload to hf://user/model failed \(.*: run this',
         ),
-        ('user/model', {'/commit/main': 412}, r'nothing was uploaded to hf://user/model \(.*412'),
+        ('user/model', {'/commit/main': 412}, r'the upload to hf://user/model failed \(.*412'),
     ],
 )
 def test_refusals_are_told_in_a_line(logged_in, model, repository, refused, message):
@@ -367,7 +367,7 @@ def test_without_a_connection_a_line_says_so(logged_in, model, monkeypatch, offl
     logged_in.__exit__()
     close_session()
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', offline)
-    message = rf'nothing was uploaded to hf://user/model \({why}.*\): run this again'
+    message = rf'the upload to hf://user/model failed \({why}.*\): run this again'
     with pytest.raises(InputError, match=message):
         push(model, 'user/model')
 
