@@ -14,7 +14,7 @@ from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.consistency.auxiliary import auxiliary_loss
 from m2l_jax.consistency.config import ConsistencyConfig
 from m2l_jax.consistency.keys import random_key
-from m2l_jax.consistency.loss import consistency_loss
+from m2l_jax.consistency.loss import consistency_loss, identity_while
 from m2l_jax.consistency.noise import IndexDensity, teacher_index
 from m2l_jax.evaluation.noise_bins import latent_moments, latent_spread
 from m2l_jax.model.autoencoder import Music2Latent, Params
@@ -91,6 +91,7 @@ def compute_loss(
     huber_scale: float,
     least_weight: float = 0.0,
     held: jax.Array | None = None,
+    denoising: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Consistency loss of each row.
 
@@ -103,6 +104,7 @@ def compute_loss(
       delta: Δ between the student's and the teacher's index.
       huber_scale, least_weight: see `ConsistencyConfig`.
       held: share of the gradient, from 0 to 1, kept from encoder and decoder; none by default.
+      denoising: true where Δ = 1 and the teacher is not computed; None if it always is.
 
     Returns:
       losses `[B]` and latents `[B, T/8, 64]`, float32, and level 0 of the pyramid `[B, F, T, C]`.
@@ -116,9 +118,13 @@ def compute_loss(
     fixed_params, fixed_pyramid = jax.lax.stop_gradient((params, pyramid))
     conditioning = pyramid if held is None else _hold(pyramid, fixed_pyramid, held)
     levels = model.config.noise
+    teacher = identity_while(
+        denoising,
+        lambda noisy, sigma: apply(fixed_params, noisy, sigma, fixed_pyramid, method='denoise'),
+    )
     losses = consistency_loss(
         lambda noisy, sigma: apply(params, noisy, sigma, conditioning, method='denoise'),
-        lambda noisy, sigma: apply(fixed_params, noisy, sigma, fixed_pyramid, method='denoise'),
+        teacher,
         spectrogram,
         draws.noise,
         levels.sigma(draws.index),
@@ -261,11 +267,20 @@ def _part_gradient(
 
     auxiliary, scale = consistency.auxiliary, consistency.huber_scale
     share = auxiliary.share(progress) if auxiliary.weight else None
+    denoising = consistency.schedule.denoises(progress)
 
     def total_loss(params):
         params = with_frozen(params, freeze)
         losses, latents, activation = compute_loss(
-            params, model, spectrogram, draws, delta, scale, consistency.least_weight, share
+            params,
+            model,
+            spectrogram,
+            draws,
+            delta,
+            scale,
+            consistency.least_weight,
+            share,
+            denoising,
         )
         total = jnp.mean(losses)
         means = {'loss': total}

@@ -12,7 +12,7 @@ from benchmarks import small_model
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.consistency.auxiliary import AuxiliarySchedule, auxiliary_loss
 from m2l_jax.consistency.config import ConsistencyConfig
-from m2l_jax.consistency.noise import IndexDensity, StepSchedule
+from m2l_jax.consistency.noise import DenoisingSchedule, IndexDensity, StepSchedule
 from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
@@ -286,3 +286,14 @@ def test_a_frozen_part_changes_no_other_gradient(model, state, waveforms, on_one
         np.testing.assert_allclose(metrics[name], on_one_device[1][name], rtol=1e-6)
     whole, less = (count_flops(model, state, waveforms, 1, freeze=each) for each in ('', freeze))
     assert less < 0.9 * whole
+
+
+def test_a_first_stage_needs_no_teacher(model, state, waveforms, on_one_device):
+    """At step 3 of 10, before and after its end, against a teacher that is always computed."""
+    whole = dataclasses.replace(CONSISTENCY, schedule=StepSchedule(0.0, 0.0))
+    references = run_step(model, state, waveforms, 1, consistency=whole), on_one_device
+    for part, start, reference in zip((0.5, 0.2), (1.0, 1.35), references, strict=True):
+        schedule = DenoisingSchedule(start, start + 2, denoising_part=part)
+        staged = dataclasses.replace(CONSISTENCY, schedule=schedule)
+        result = run_step(model, state, waveforms, 2, accumulate=2, consistency=staged)
+        assert_same_step(state, *reference, *result)
