@@ -57,15 +57,18 @@ def reconstruct(
     denoising_steps: int = 1,
     seed: int = 0,
     chosen: Mapping[str, metrics.Metric] | None = None,
+    tokens: bool = False,
 ) -> Reconstruction:
     """Encodes a clip, decodes it from the noise of `seed`, and measures it by the chosen metrics.
+
+    With `tokens`, decodes a discrete model's tokens.
 
     Raises:
       InputError: if the model gives NaN.
     """
     rate = codec.sample_rate
     begin = time.monotonic()
-    waveform = codec.reconstruct(clip.waveform, denoising_steps, seed)
+    waveform = codec.reconstruct(clip.waveform, denoising_steps, seed, tokens)
     seconds = time.monotonic() - begin
     figures = metrics.measure(clip.waveform, waveform, rate, chosen)
     return Reconstruction(clip, waveform, rate, figures, seconds)

@@ -24,7 +24,16 @@ from m2l_jax.consistency.noise import (
 from m2l_jax.evaluation.noise_bins import latent_moments, latent_spread
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
-from m2l_jax.training.mesh import AXIS, REPLICATED, ROWS, replicated, shared_out, state_shardings
+from m2l_jax.model.bottleneck import draw_rounded, quantise_rows
+from m2l_jax.training.mesh import (
+    AXIS,
+    REPLICATED,
+    ROWS,
+    mean_over_parts,
+    replicated,
+    shared_out,
+    state_shardings,
+)
 from m2l_jax.training.state import TrainState, ema_rate, param_shapes, ravel, unravel
 
 # Metrics that must be finite for an update; the second exists only where its loss is used.
@@ -52,6 +61,8 @@ class ConsistencyConfig:
       least_weight: lower limit of the loss's weight 1/(σ - σ'), which is 0.0125 at σ = 80 with
         Δ = 1, and above 100 at low noise; 0: none.
       auxiliary: weight of a loss that is not the paper's; none by default.
+      unquantised: share of the crops whose latents are not rounded, drawn for each crop; of models
+        with the bottleneck 'fsq' alone.
     """
 
     density: Annotated[IndexDensity, DENSITIES]
@@ -59,6 +70,7 @@ class ConsistencyConfig:
     huber_scale: float
     least_weight: float = 0.0
     auxiliary: AuxiliarySchedule = dataclasses.field(default_factory=AuxiliarySchedule)
+    unquantised: float = 0.0  # missing from old checkpoints
 
     def __post_init__(self):
         if self.huber_scale <= 0:
@@ -66,6 +78,10 @@ class ConsistencyConfig:
         if self.least_weight < 0:
             raise InputError(
                 f'config.consistency.least_weight={self.least_weight} must be 0 or more'
+            )
+        if not 0 <= self.unquantised <= 1:
+            raise InputError(
+                f'config.consistency.unquantised={self.unquantised} must be from 0 to 1'
             )
 
 
@@ -117,6 +133,7 @@ def compute_loss(
     huber_scale: float,
     least_weight: float = 0.0,
     held: jax.Array | None = None,
+    rounded: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Consistency loss of each row.
 
@@ -129,16 +146,19 @@ def compute_loss(
       delta: Δ between the student's and the teacher's index.
       huber_scale, least_weight: see `ConsistencyConfig`.
       held: share of the gradient, from 0 to 1, kept from encoder and decoder; none by default.
+      rounded: `[B]`, rows whose latents are rounded to tokens; none by default.
 
     Returns:
-      losses `[B]` and latents `[B, T/8, 64]`, float32, and level 0 of the pyramid `[B, F, T, C]`.
+      losses `[B]` and latents `[B, T/8, 64]`, not rounded, both float32, and level 0 of the pyramid
+      `[B, F, T, C]`.
     """
 
     def apply(params, *inputs, method):
         return model.apply({'params': params}, *inputs, method=method)
 
     latents = apply(params, spectrogram, method='encode')
-    pyramid = apply(params, latents, method='pyramid')
+    rows = latents if rounded is None else quantise_rows(latents, rounded, model.config.levels)
+    pyramid = apply(params, rows, method='pyramid')
     fixed_params, fixed_pyramid = jax.lax.stop_gradient((params, pyramid))
     conditioning = pyramid if held is None else _hold(pyramid, fixed_pyramid, held)
     levels = model.config.noise
@@ -278,11 +298,12 @@ def _part_gradient(
 
     auxiliary, scale = consistency.auxiliary, consistency.huber_scale
     share = auxiliary.share(progress) if auxiliary.weight else None
+    is_discrete = model.config.is_discrete
+    rounded = draw_rounded(key, rows, consistency.unquantised) if is_discrete else None
 
     def total_loss(params):
-        losses, latents, activation = compute_loss(
-            params, model, spectrogram, draws, delta, scale, consistency.least_weight, share
-        )
+        inputs = params, model, spectrogram, draws, delta, scale, consistency.least_weight
+        losses, latents, activation = compute_loss(*inputs, share, rounded)
         total = jnp.mean(losses)
         means = {'loss': total}
         if auxiliary.weight:
@@ -290,26 +311,9 @@ def _part_gradient(
             distances = auxiliary_loss(activation, spectrogram, sigma_data, scale)
             means['auxiliary_loss'] = jnp.mean(distances)
             total += auxiliary.weight * share * means['auxiliary_loss']
-        return total, (means, latent_moments(latents))
+        return total, (means, latent_moments(latents, model.config))
 
     (_, (losses, moments)), gradient = jax.value_and_grad(total_loss, has_aux=True)(
         unravel(params, param_shapes(model))
     )
     return {'losses': losses, 'moments': moments, 'gradient': ravel(gradient, params.size)}
-
-
-def mean_over_parts(function: Callable[..., Any], parts: int, arrays: tuple[jax.Array, ...]) -> Any:
-    """Mean of a function's results over equal parts of the arrays' rows; inside `shard_map`."""
-    if parts == 1:
-        return function(*arrays)
-    split = [array.reshape(parts, -1, *array.shape[1:]) for array in arrays]  # [parts, B/parts, …]
-    shapes = jax.eval_shape(function, *(array[0] for array in split))
-    zeros = jax.tree.map(
-        lambda shape: jax.lax.pcast(jnp.zeros(shape.shape, shape.dtype), AXIS, to='varying'), shapes
-    )
-
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, function(*part)), None
-
-    total, _ = jax.lax.scan(add, zeros, split)
-    return jax.tree.map(lambda leaf: leaf / parts, total)
