@@ -13,15 +13,13 @@ from m2l_jax.model.bottleneck import from_tokens, to_tokens
 class TokenCodec(RowCodec):
     """Converts between latents and tokens."""
 
-    @property
-    def levels(self) -> int:
-        """Values of a token; an InputError for a model that gives none."""
+    def check_discrete(self) -> None:
+        """Raises an InputError for a continuous model."""
         if not self.config.is_discrete:
             raise InputError(
                 f"the model's bottleneck is {self.config.bottleneck!r}, which gives no tokens: "
                 'train one with configs/discrete.py'
             )
-        return self.config.levels
 
     def to_tokens(self, latents: np.ndarray) -> np.ndarray:
         """Rounds latents to tokens, integers from 0 to levels - 1, uint8.
@@ -32,7 +30,9 @@ class TokenCodec(RowCodec):
         Raises:
           InputError: for a continuous model.
         """
-        return to_tokens(np.asarray(latents, np.float32) * self.config.latent_scale, self.levels)
+        self.check_discrete()
+        unscaled = np.asarray(latents, np.float32) * self.config.latent_scale
+        return to_tokens(unscaled, self.config.levels)
 
     def from_tokens(self, tokens: Any) -> np.ndarray:
         """Returns the latents of tokens of any shape, float32, for `decode`.
@@ -40,12 +40,12 @@ class TokenCodec(RowCodec):
         Raises:
           InputError: for a continuous model, numbers that are no integers, or others than tokens.
         """
-        levels = self.levels
+        self.check_discrete()
         tokens = np.asarray(tokens)
         if not jnp.issubdtype(tokens.dtype, jnp.integer):
-            raise InputError(f'tokens are integers, not {tokens.dtype}: pass latents to decode')
-        check_tokens('the array', tokens, levels)
-        return from_tokens(tokens, levels) / np.float32(self.config.latent_scale)
+            raise InputError(f'tokens are integers, not {tokens.dtype}: decode latents as they are')
+        check_tokens('the array', tokens, self.config.levels)
+        return from_tokens(tokens, self.config.levels) * (1 / self.config.latent_scale)
 
 
 def check_tokens(name: str, tokens: np.ndarray, levels: int) -> None:

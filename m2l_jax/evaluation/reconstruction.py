@@ -80,6 +80,7 @@ def reconstruct_file(
     output: str | os.PathLike[str],
     denoising_steps: int = 1,
     seed: int = 0,
+    tokens: bool = False,
 ) -> dict[str, float]:
     """Writes the reconstruction of a file as WAV and PNG into `output` and returns its figures.
 
@@ -89,6 +90,7 @@ def reconstruct_file(
       output: folder; made if missing.
       denoising_steps: evaluations of the model.
       seed: of the decoding noise.
+      tokens: decode a discrete model's tokens.
 
     Returns:
       Those of `metrics.measure`, `seconds` taken (compilation included) and `real_time_factor`.
@@ -110,7 +112,8 @@ def reconstruct_file(
     if not np.any(waveform):
         raise InputError(f'{audio_path} is silent: there is nothing to reconstruct')
     with new_folder(output) as folder:
-        result = reconstruct(codec, Clip(path.stem, waveform), denoising_steps, seed)
+        clip = Clip(path.stem, waveform)
+        result = reconstruct(codec, clip, denoising_steps, seed, tokens=tokens)
         result.write(folder, with_original=False)
     factor = waveform.shape[1] / rate / result.seconds
     return {**result.figures, 'seconds': result.seconds, 'real_time_factor': factor}
