@@ -233,7 +233,7 @@ def check_decodable(name: str, stored: StoredLatents, model: str) -> None:
 
 
 def _to_latents(name: str, stored: StoredLatents, codec: EncoderDecoder) -> StoredLatents:
-    """Returns the latents, unscaled, that a file's tokens stand for."""
+    """Returns the latents that a file's tokens stand for, at the model's scale."""
     try:
         codec.check_discrete()
         if stored.levels != codec.config.levels:
@@ -244,7 +244,8 @@ def _to_latents(name: str, stored: StoredLatents, codec: EncoderDecoder) -> Stor
         latents = codec.from_tokens(stored.latents)
     except InputError as error:
         raise InputError(f'{name}: {error}') from None
-    return dataclasses.replace(stored, latents=latents, kind='latents', levels=None)
+    scale = codec.config.latent_scale
+    return dataclasses.replace(stored, latents=latents, scale=scale, kind='latents', levels=None)
 
 
 def _compare_flags(stored: StoredLatents, **flags: float | None) -> list[str]:
