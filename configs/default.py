@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     )
     config.consistency.huber_scale = 0.00054
     config.consistency.least_weight = 0.0
+    config.consistency.unquantised = 0.0  # share of crops, where model.bottleneck is 'fsq'
     config.consistency.auxiliary = ConfigDict({'weight': 0.0, 'end': 0.5})  # 0: as in the paper
 
     config.optimizer = ConfigDict()

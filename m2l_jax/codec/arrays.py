@@ -83,7 +83,10 @@ def as_batch(name: str, array: np.ndarray, width: int, feature_width: int) -> np
     if not 2 <= array.ndim <= 4 or shape[-2] != width:
         raise InputError(f'{name} has shape {shape}: {_explain_shape(shape, width, feature_width)}')
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise InputError(f'{name} holds {array.dtype}: latents are floating-point numbers')
+        raise InputError(
+            f'{name} holds {array.dtype}: latents are floating-point numbers, and tokens come with '
+            'their levels'
+        )
     if not np.isfinite(array).all():
         raise InputError(f'{name} holds NaN or infinity: replace or remove it')
     return array.reshape((1,) * (4 - array.ndim) + shape)  # [B, channels, width, frames]

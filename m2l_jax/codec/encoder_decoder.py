@@ -16,9 +16,10 @@ from m2l_jax.codec.arrays import (
     check_decoded,
     check_encoded,
 )
-from m2l_jax.codec.batches import RowCodec, latent_rows
+from m2l_jax.codec.batches import latent_rows
 from m2l_jax.codec.chunks import Chunk, Chunking, join_latents, join_waveforms
 from m2l_jax.codec.placement import choose_devices
+from m2l_jax.codec.tokens import TokenCodec
 from m2l_jax.codec.weights import locate_pretrained, open_weights
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError
@@ -29,7 +30,7 @@ from m2l_jax.model.autoencoder import Music2Latent, Params
 _CHUNK_SECONDS = 60
 
 
-class EncoderDecoder(RowCodec):
+class EncoderDecoder(TokenCodec):
     """A model with its parameters, compiled once for each of the few lengths that it pads to.
 
     A drop-in for the class of that name in the PyTorch package: `encode` and `decode` have the same
@@ -138,11 +139,16 @@ class EncoderDecoder(RowCodec):
         return -(-samples // self.samples_per_latent) * self.samples_per_latent + self.reach
 
     def reconstruct(
-        self, path_or_audio: Any, denoising_steps: int = 1, seed: int = 0
+        self, path_or_audio: Any, denoising_steps: int = 1, seed: int = 0, tokens: bool = False
     ) -> np.ndarray:
-        """Encodes and decodes audio at its full length, `[channels, samples]`; see both."""
+        """Encodes and decodes audio at its full length, `[channels, samples]`; see both.
+
+        With `tokens`, decodes the latents that a discrete model's tokens stand for.
+        """
         waveform = self._open(path_or_audio)
         latents = self.encode(self.pad(waveform))
+        if tokens:
+            latents = self.from_tokens(self.to_tokens(latents))
         return self.decode(latents, denoising_steps, seed=seed)[:, : waveform.shape[1]]
 
     def encode(

@@ -195,6 +195,8 @@ def fit_latents(
       InputError: if they aren't latents, or not of this model.
     """
     check_decodable(name, stored, codec)
+    if stored.kind == 'tokens':
+        stored = _to_latents(name, stored, codec)
     config = codec.config
     batch = as_batch(name, stored.latents, config.latent_channels, config.feature_channels)
     lines = _compare_flags(stored, sample_rate=sample_rate, scale=scale)
@@ -221,13 +223,29 @@ def fit_latents(
 
 def check_decodable(name: str, stored: StoredLatents, codec: EncoderDecoder) -> None:
     """Raises an InputError if a file says that it holds features, or latents of another encoder."""
-    if stored.kind != 'latents':
+    if stored.kind == 'features':
         raise InputError(f'{name} holds features, which are not decoded: encode it again')
     if stored.model not in (None, codec.model_id, *codec.config.latents_of):
         raise InputError(
             f'{name} was encoded by model {stored.model}, this checkpoint is {codec.model_id}: '
             'pass the one that it was encoded with'
         )
+
+
+def _to_latents(name: str, stored: StoredLatents, codec: EncoderDecoder) -> StoredLatents:
+    """Returns the latents that a file's tokens stand for, at the model's scale."""
+    try:
+        codec.check_discrete()
+        if stored.levels != codec.config.levels:
+            raise InputError(
+                f'its tokens have {stored.levels} levels, and those of this model '
+                f'{codec.config.levels}: pass the checkpoint that they are of'
+            )
+        latents = codec.from_tokens(stored.latents)
+    except InputError as error:
+        raise InputError(f'{name}: {error}') from None
+    scale = codec.config.latent_scale
+    return dataclasses.replace(stored, latents=latents, scale=scale, kind='latents', levels=None)
 
 
 def _compare_flags(stored: StoredLatents, **flags: float | None) -> list[str]:

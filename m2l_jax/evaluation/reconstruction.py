@@ -57,15 +57,18 @@ def reconstruct(
     denoising_steps: int = 1,
     seed: int = 0,
     chosen: Mapping[str, metrics.Metric] | None = None,
+    tokens: bool = False,
 ) -> Reconstruction:
     """Encodes a clip, decodes it from the noise of `seed`, and measures it by the chosen metrics.
+
+    With `tokens`, decodes a discrete model's tokens.
 
     Raises:
       InputError: if the model gives NaN.
     """
     rate = codec.sample_rate
     begin = time.monotonic()
-    waveform = codec.reconstruct(clip.waveform, denoising_steps, seed)
+    waveform = codec.reconstruct(clip.waveform, denoising_steps, seed, tokens)
     seconds = time.monotonic() - begin
     figures = metrics.measure(clip.waveform, waveform, rate, chosen)
     return Reconstruction(clip, waveform, rate, figures, seconds)
@@ -77,6 +80,7 @@ def reconstruct_file(
     output: str | os.PathLike[str],
     denoising_steps: int = 1,
     seed: int = 0,
+    tokens: bool = False,
 ) -> dict[str, float]:
     """Writes the reconstruction of a file as WAV and PNG into `output` and returns its figures.
 
@@ -86,6 +90,7 @@ def reconstruct_file(
       output: folder; made if missing.
       denoising_steps: evaluations of the model.
       seed: of the decoding noise.
+      tokens: decode a discrete model's tokens.
 
     Returns:
       Those of `metrics.measure`, `seconds` taken (compilation included) and `real_time_factor`.
@@ -107,7 +112,8 @@ def reconstruct_file(
     if not np.any(waveform):
         raise InputError(f'{audio_path} is silent: there is nothing to reconstruct')
     with new_folder(output) as folder:
-        result = reconstruct(codec, Clip(path.stem, waveform), denoising_steps, seed)
+        clip = Clip(path.stem, waveform)
+        result = reconstruct(codec, clip, denoising_steps, seed, tokens=tokens)
         result.write(folder, with_original=False)
     factor = waveform.shape[1] / rate / result.seconds
     return {**result.figures, 'seconds': result.seconds, 'real_time_factor': factor}

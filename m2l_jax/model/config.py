@@ -15,6 +15,7 @@ _NOT_DEFINING = ('dtype', 'param_dtype', 'remat', 'latents_of')
 # Older versions refuse fields that they don't know: files hold these only where they are set.
 _NOT_ALWAYS_RECORDED = (
     'bottleneck',
+    'levels',
     'latent_scale',
     'channels',
     'frequency_scaling',
@@ -42,7 +43,9 @@ class ModelConfig:
       unet_blocks: the same of the UNet.
       bottleneck_channels: of the stack over time between features and latents.
       bottleneck_blocks: residual blocks of that stack.
-      bottleneck: name in `bottleneck.BOTTLENECKS` of the map from the encoder's outputs to latents.
+      bottleneck: name in `bottleneck.BOTTLENECKS` of the map from the encoder's outputs to latents:
+        'tanh' for continuous ones; 'fsq' for a model whose latents may be rounded to tokens too.
+      levels: values of a token, at most 256; of 'fsq' alone.
       latent_channels: numbers in a latent vector.
       latent_scale: latents in files and for users are those of the model divided by it, for unit
         variance: the standard deviation of the released model's latents on music.
@@ -73,6 +76,7 @@ class ModelConfig:
     bottleneck_channels: int = 512
     bottleneck_blocks: int = 4
     bottleneck: str = 'tanh'
+    levels: int = 11
     latent_channels: int = 64
     latent_scale: float = 0.06
     channels: int = 2
@@ -121,6 +125,13 @@ class ModelConfig:
         for field in dataclasses.fields(self):
             if field.type is int and (value := getattr(self, field.name)) < 1:
                 raise InputError(f'model.{field.name}={value} must be at least 1')
+        if not 2 <= self.levels <= 256:
+            raise InputError(f'model.levels={self.levels} must be from 2 to 256')
+        if not self.is_discrete and self.levels != ModelConfig.levels:
+            raise InputError(
+                f"model.levels={self.levels} needs model.bottleneck='fsq': "
+                f'{self.bottleneck!r} has no levels'
+            )
         if not 0 < self.latent_scale < math.inf:
             raise InputError(f'model.latent_scale={self.latent_scale} must be above 0 and finite')
         if self.embedding_channels < 4 or self.embedding_channels % 2:
@@ -143,7 +154,12 @@ class ModelConfig:
         for name in _NOT_ALWAYS_RECORDED:
             if fields[name] == getattr(ModelConfig, name):
                 del fields[name]
-        return fields
+        return fields | {'levels': self.levels} if self.is_discrete else fields
+
+    @property
+    def is_discrete(self) -> bool:
+        """True if the latents may be rounded to tokens."""
+        return self.bottleneck == 'fsq'
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -87,6 +87,11 @@ class TrainingConfig:
             )
         if not 0 <= self.seed < 1 << 32:  # JAX's keys take no more bits
             raise InputError(f'config.seed={self.seed} must be at least 0 and below 2^32')
+        if self.consistency.unquantised and not self.model.is_discrete:
+            raise InputError(
+                f'config.consistency.unquantised={self.consistency.unquantised} needs '
+                "config.model.bottleneck='fsq': no latents are rounded without it"
+            )
         multiple = self.model.time_downsampling
         if self.data.crop_frames % multiple:
             raise InputError(

@@ -18,7 +18,16 @@ from m2l_jax.consistency.loss import consistency_loss, identity_while
 from m2l_jax.consistency.noise import IndexDensity, teacher_index
 from m2l_jax.evaluation.noise_bins import latent_moments, latent_spread
 from m2l_jax.model.autoencoder import Music2Latent, Params
-from m2l_jax.training.mesh import AXIS, REPLICATED, ROWS, replicated, shared_out, state_shardings
+from m2l_jax.model.bottleneck import draw_rounded, quantise_rows
+from m2l_jax.training.mesh import (
+    AXIS,
+    REPLICATED,
+    ROWS,
+    mean_over_parts,
+    replicated,
+    shared_out,
+    state_shardings,
+)
 from m2l_jax.training.state import (
     TrainState,
     ema_rate,
@@ -92,6 +101,7 @@ def compute_loss(
     least_weight: float = 0.0,
     held: jax.Array | None = None,
     denoising: jax.Array | None = None,
+    rounded: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Consistency loss of each row.
 
@@ -105,16 +115,19 @@ def compute_loss(
       huber_scale, least_weight: see `ConsistencyConfig`.
       held: share of the gradient, from 0 to 1, kept from encoder and decoder; none by default.
       denoising: true where Δ = 1 and the teacher is not computed; None if it always is.
+      rounded: `[B]`, rows whose latents are rounded to tokens; none by default.
 
     Returns:
-      losses `[B]` and latents `[B, T/8, 64]`, float32, and level 0 of the pyramid `[B, F, T, C]`.
+      losses `[B]` and latents `[B, T/8, 64]`, not rounded, both float32, and level 0 of the pyramid
+      `[B, F, T, C]`.
     """
 
     def apply(params, *inputs, method):
         return model.apply({'params': params}, *inputs, method=method)
 
     latents = apply(params, spectrogram, method='encode')
-    pyramid = apply(params, latents, method='pyramid')
+    rows = latents if rounded is None else quantise_rows(latents, rounded, model.config.levels)
+    pyramid = apply(params, rows, method='pyramid')
     fixed_params, fixed_pyramid = jax.lax.stop_gradient((params, pyramid))
     conditioning = pyramid if held is None else _hold(pyramid, fixed_pyramid, held)
     levels = model.config.noise
@@ -268,20 +281,13 @@ def _part_gradient(
     auxiliary, scale = consistency.auxiliary, consistency.huber_scale
     share = auxiliary.share(progress) if auxiliary.weight else None
     denoising = consistency.schedule.denoises(progress)
+    is_discrete = model.config.is_discrete
+    rounded = draw_rounded(key, rows, consistency.unquantised) if is_discrete else None
 
     def total_loss(params):
         params = with_frozen(params, freeze)
-        losses, latents, activation = compute_loss(
-            params,
-            model,
-            spectrogram,
-            draws,
-            delta,
-            scale,
-            consistency.least_weight,
-            share,
-            denoising,
-        )
+        inputs = params, model, spectrogram, draws, delta, scale, consistency.least_weight
+        losses, latents, activation = compute_loss(*inputs, share, denoising, rounded)
         total = jnp.mean(losses)
         means = {'loss': total}
         if auxiliary.weight:
@@ -289,26 +295,9 @@ def _part_gradient(
             distances = auxiliary_loss(activation, spectrogram, sigma_data, scale)
             means['auxiliary_loss'] = jnp.mean(distances)
             total += auxiliary.weight * share * means['auxiliary_loss']
-        return total, (means, latent_moments(latents))
+        return total, (means, latent_moments(latents, model.config))
 
     (_, (losses, moments)), gradient = jax.value_and_grad(total_loss, has_aux=True)(
         unravel(params, param_shapes(model))
     )
     return {'losses': losses, 'moments': moments, 'gradient': ravel(gradient, params.size)}
-
-
-def mean_over_parts(function: Callable[..., Any], parts: int, arrays: tuple[jax.Array, ...]) -> Any:
-    """Mean of a function's results over equal parts of the arrays' rows; inside `shard_map`."""
-    if parts == 1:
-        return function(*arrays)
-    split = [array.reshape(parts, -1, *array.shape[1:]) for array in arrays]  # [parts, B/parts, …]
-    shapes = jax.eval_shape(function, *(array[0] for array in split))
-    zeros = jax.tree.map(
-        lambda shape: jax.lax.pcast(jnp.zeros(shape.shape, shape.dtype), AXIS, to='varying'), shapes
-    )
-
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, function(*part)), None
-
-    total, _ = jax.lax.scan(add, zeros, split)
-    return jax.tree.map(lambda leaf: leaf / parts, total)
