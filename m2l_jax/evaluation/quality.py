@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from m2l_jax.audio.spectrogram import to_spectrogram
+from m2l_jax.audio.planes import to_planes
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation import metrics, noise_bins
 from m2l_jax.evaluation.baselines import shaped_noise, untrained_model
@@ -17,6 +17,7 @@ from m2l_jax.evaluation.embeddings.choice import default_names, open_embeddings
 from m2l_jax.evaluation.embeddings.systems import EmbeddedClips, embed_clips
 from m2l_jax.evaluation.measuring.systems import Take, Trial, ignore
 from m2l_jax.evaluation.measuring.workers import Workers, core_count
+from m2l_jax.evaluation.reconstruction import reconstruct_channels
 from m2l_jax.evaluation.reporting.files import write_files
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import new_folder
@@ -90,7 +91,8 @@ def evaluate(
         embeddings, missing = default_names()
         left_out_metrics |= {'distances': missing} if missing else {}
     networks = open_embeddings(embeddings, codecs[checkpoint])
-    clips, left_out, skipped = cut_clips(inputs, rate, seconds)
+    stereo = any(codec.config.audio_channels > 1 for codec in codecs.values())
+    clips, left_out, skipped = cut_clips(inputs, rate, seconds, stereo)
     for reason in left_out_metrics.values():
         _logger.warning(reason)
     sounds: dict[str, list[np.ndarray]] = {name: [] for name in codecs}  # the first pieces
@@ -143,7 +145,8 @@ def measure_noise_levels(
     measure = noise_bins.make_measure(codec.model, _HUBER_SCALE, _DELTA)
     text = f'errors at {noise_bins.BINS} noise levels'
     with progress(noise_bins.BINS, 'level', text) as advance:
-        crops = to_spectrogram(cut_crops(clips, samples), spectrogram)
+        crops = cut_crops(clips, samples, codec.config.audio_channels > 1)
+        crops = to_planes(crops, spectrogram, codec.config.layout)
         figures = measure(codec.params, crops, advance)
     return noise_bins.name_figures(figures, codec.config.noise)
 
@@ -184,7 +187,7 @@ def _measure_model(
     config, rate = codec.config, trial.sample_rate
 
     def reconstruct(waveform: np.ndarray, seed: int) -> np.ndarray:
-        return codec.reconstruct(waveform, denoising_steps, seed)
+        return reconstruct_channels(codec, waveform, denoising_steps, seed)
 
     measured = trial.measure(name, reconstruct, take)
     latents_a_second = rate / config.samples_per_latent * config.latent_channels
