@@ -48,7 +48,7 @@ class StoredLatents:
       scale: factor from these latents to the model's.
       model: id of the model, see `EncoderDecoder.model_id`.
       channel_mode: 'each' channel of the file, their 'mono' mix, or 'mid_side'; left is the sum of
-        mid and side, right the difference.
+        mid and side, right the difference. 'joint' for one sequence of both, by a stereo model.
       chunk_offsets: first frame of each separately encoded chunk.
       kind: 'latents', or 'features' before the bottleneck, which cannot be decoded.
     """
@@ -58,7 +58,7 @@ class StoredLatents:
     samples: int | None
     scale: float | None
     model: str | None
-    channel_mode: Literal['each', 'mono', 'mid_side'] = 'each'
+    channel_mode: Literal['each', 'mono', 'mid_side', 'joint'] = 'each'
     chunk_offsets: tuple[int, ...] = (0,)
     kind: Literal['latents', 'features'] = 'latents'
 

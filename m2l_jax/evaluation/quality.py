@@ -91,8 +91,10 @@ def evaluate(
         embeddings, missing = default_names()
         left_out_metrics |= {'distances': missing} if missing else {}
     networks = open_embeddings(embeddings, codecs[checkpoint])
-    stereo = any(codec.config.audio_channels > 1 for codec in codecs.values())
+    stereo = any(codec.config.audio_channels == 2 for codec in codecs.values())
     clips, left_out, skipped = cut_clips(inputs, rate, seconds, stereo)
+    if all(len(clip.waveform) != 2 for clip in clips):
+        available = {name: metric for name, metric in available.items() if not metric.stereo}
     for reason in left_out_metrics.values():
         _logger.warning(reason)
     sounds: dict[str, list[np.ndarray]] = {name: [] for name in codecs}  # the first pieces
