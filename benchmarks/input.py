@@ -17,8 +17,9 @@ from absl import flags
 from benchmarks import report, timing
 from m2l_jax.audio.spectrogram import SpectrogramConfig
 from m2l_jax.data.config import DataConfig
-from m2l_jax.data.crops import CropReader, open_collections
+from m2l_jax.data.crops import CropReader
 from m2l_jax.data.pipeline import read_batches
+from m2l_jax.data.sources import open_collections
 from m2l_jax.interface import command
 
 _PATH = flags.DEFINE_string('path', 'm2l_jax/assets/train', 'As config.data.path.')

@@ -44,9 +44,10 @@ _TOKENS = flags.DEFINE_boolean(
 )
 _CHANNELS = flags.DEFINE_enum(
     'channels',
-    'each',
-    ['each', 'mono', 'mid_side'],
-    'Encode each channel, their mean, or mid and side.',
+    None,
+    ['each', 'mono', 'mid_side', 'joint'],
+    'Encode each channel, their mean, or mid and side; by default each. A stereo model encodes '
+    'both channels together, joint, or their mean.',
 )
 _RATE = flags.DEFINE_integer('sample_rate', 44_100, 'In Hz; audio is resampled to it.')
 _OVERLAP = flags.DEFINE_float(
@@ -78,6 +79,7 @@ def _kind_and_storage() -> tuple[str, str]:
 
 
 def _encode(source: str, output: str) -> 'str | RunReport':
+    from m2l_jax.audio.mixing import choose_mode
     from m2l_jax.corpus import inputs
     from m2l_jax.corpus.encode import EncodeJob, EncodeSettings
     from m2l_jax.corpus.models import chunking_of
@@ -96,7 +98,7 @@ def _encode(source: str, output: str) -> 'str | RunReport':
         _RATE.value,
         flags.FLAGS.chunk_seconds,
         _OVERLAP.value,
-        _CHANNELS.value,
+        choose_mode(_CHANNELS.value, codec.config.audio_channels > 1),
         _PAD.value,
     )
     chunking_of(codec, settings, settings.sample_rate)  # an error comes before the folder is taken

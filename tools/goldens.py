@@ -101,8 +101,9 @@ def _streams(music: pathlib.Path) -> dict[str, Any]:
     import jax
 
     from m2l_jax.data.config import Collection
-    from m2l_jax.data.crops import CropReader, open_collections
+    from m2l_jax.data.crops import CropReader
     from m2l_jax.data.resident import ResidentCorpus, ResidentLoader, cut_crops
+    from m2l_jax.data.sources import open_collections
     from m2l_jax.model.autoencoder import Music2Latent
     from m2l_jax.training import mesh as meshes
     from m2l_jax.training.step import draw, step_key

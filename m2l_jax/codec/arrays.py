@@ -14,6 +14,7 @@ import numpy as np
 from m2l_jax.audio import files
 from m2l_jax.audio.decoding import SAMPLE_RATES, opened
 from m2l_jax.audio.levels import levels_of, log_once
+from m2l_jax.audio.planes import describe_surplus
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError, first_line
 
@@ -24,13 +25,15 @@ _LEAST_AUDIO = 1000  # samples, for an array to be taken for audio
 
 
 @standard_jax()
-def as_waveform(audio: Any, sample_rate: int) -> np.ndarray:
+def as_waveform(audio: Any, sample_rate: int, audio_channels: int = 1) -> np.ndarray:
     """Audio of any kind that `EncoderDecoder.encode` takes: `[channels, samples]`, float32.
 
     Files and pairs of a rate other than `sample_rate`, in Hz, are resampled, with a warning.
+    `audio_channels` share a latent sequence of the model; one takes any number one by one.
 
     Raises:
-      InputError: for an unreadable file, another shape, integers, no samples, or NaN.
+      InputError: for an unreadable file, another shape, integers, no samples, NaN, or more channels
+        than stereo has.
     """
     name = 'audio'
     if isinstance(audio, bytes | bytearray | memoryview):
@@ -50,6 +53,8 @@ def as_waveform(audio: Any, sample_rate: int) -> np.ndarray:
         waveform = _as_rows(audio)
     if not waveform.shape[1]:
         raise InputError(f'{name} holds no samples')
+    if audio_channels > 1 and (surplus := describe_surplus(len(waveform))):
+        raise InputError(f'{name} {surplus}')
     if not np.all(np.isfinite(waveform)):
         raise InputError(f'{name} holds NaN or infinite samples: repair it before encoding')
     if name == 'audio':  # a file's reader has logged it
@@ -58,21 +63,27 @@ def as_waveform(audio: Any, sample_rate: int) -> np.ndarray:
 
 
 @standard_jax()
-def as_latents(latents: Any, width: int, feature_width: int) -> np.ndarray:
+def as_latents(latents: Any, width: int, feature_width: int, audio_channels: int = 1) -> np.ndarray:
     """`[channels, width, frames]`, float32; arguments and errors as in `as_batch`."""
-    batch = as_batch('the array', _as_array(latents, 'latents'), width, feature_width)
+    array = _as_array(latents, 'latents')
+    batch = as_batch('the array', array, width, feature_width, audio_channels)
     if len(batch) > 1:
         raise InputError(f'the array is a batch of {len(batch)}: decode each by itself')
     return batch[0].astype(np.float32, copy=False)
 
 
-def as_batch(name: str, array: np.ndarray, width: int, feature_width: int) -> np.ndarray:
+def as_batch(
+    name: str, array: np.ndarray, width: int, feature_width: int, audio_channels: int = 1
+) -> np.ndarray:
     """`[batch, channels, width, frames]` of latents that may lack the first one or two axes.
+
+    Latents of a stereo model have one sequence for both channels: `[batch, 1, width, frames]`.
 
     Args:
       name: of their file, for errors.
       array: of any shape and type.
       width, feature_width: numbers in each vector of latents and of features.
+      audio_channels: that share a sequence.
 
     Raises:
       InputError: for anything else; it names what the array probably is.
@@ -89,6 +100,11 @@ def as_batch(name: str, array: np.ndarray, width: int, feature_width: int) -> np
         )
     if not np.isfinite(array).all():
         raise InputError(f'{name} holds NaN or infinity: replace or remove it')
+    if audio_channels > 1 and array.ndim > 2 and shape[-3] > 1:
+        raise InputError(
+            f'{name} has shape {shape}: {shape[-3]} sequences, and a stereo model has one for both '
+            f'channels; a batch is [batch, 1, {width}, frames]'
+        )
     return array.reshape((1,) * (4 - array.ndim) + shape)  # [B, channels, width, frames]
 
 

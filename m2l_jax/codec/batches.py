@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from m2l_jax.audio.planes import as_stereo
 from m2l_jax.codec.chunks import Chunk, Chunking, bucket
 from m2l_jax.codec.placement import find_devices, inference_options
 from m2l_jax.codec.rows import channel_key, decode_waveforms, encode_waveforms, waveform_samples
@@ -25,10 +26,10 @@ Row = TypeVar('Row', 'AudioRow', 'LatentRow')
 
 @dataclasses.dataclass(frozen=True)
 class AudioRow:
-    """One channel of a chunk of audio.
+    """One channel of a chunk of audio, or both of stereo.
 
-    `pieces` are `[samples]` of the stretch, and of its completion if any: 4096 per latent vector,
-    and 1536 more each.
+    `pieces` are `[samples]`, or `[2, samples]`, of the stretch, and of its completion if any: 4096
+    per latent vector, and 1536 more each.
     """
 
     chunk: Chunk
@@ -37,7 +38,7 @@ class AudioRow:
 
 @dataclasses.dataclass(frozen=True)
 class LatentRow:
-    """One channel of a chunk of latents, `[64, chunk.length]`; its number decides its noise."""
+    """A chunk of a channel's latents, `[64, chunk.length]`; its number decides its noise."""
 
     chunk: Chunk
     latents: np.ndarray
@@ -45,12 +46,17 @@ class LatentRow:
 
 
 def latent_rows(latents: np.ndarray, chunks: Iterable[Chunk]) -> list[LatentRow]:
-    """The rows of each chunk of `[channels, 64, frames]`."""
+    """The rows of each chunk of `[channels, 64, frames]`, or of stereo `[1, 64, frames]`."""
     return [
         LatentRow(chunk, channel_latents[:, chunk.positions], channel)
         for chunk in chunks
         for channel, channel_latents in enumerate(latents)
     ]
+
+
+def join_channels(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """`[channels, samples]` of a chunk's decoded rows, `[samples]` each or one `[2, samples]`."""
+    return np.concatenate([np.atleast_2d(row) for row in rows])
 
 
 class RowCodec:
@@ -117,7 +123,7 @@ class RowCodec:
         return digest.hexdigest()[:16]
 
     def audio_rows(self, stretch: np.ndarray, chunk: Chunk, start: np.ndarray) -> list[AudioRow]:
-        """The rows of a chunk, one per channel.
+        """The rows of a chunk, one per channel, or one of stereo; mono fills both its channels.
 
         `stretch` is the chunk's own audio, `[channels, 4096·chunk.kept + 1536]`; `start`, the
         audio's beginning, completes the last chunk.
@@ -126,7 +132,13 @@ class RowCodec:
         if chunk.wrapped:
             step, reach = self.config.samples_per_latent, self.config.spectrogram.reach
             pieces.append(start[:, : chunk.wrapped * step + reach])
+        if self.config.audio_channels > 1:
+            return [AudioRow(chunk, tuple(map(as_stereo, pieces)))]
         return [AudioRow(chunk, channel) for channel in zip(*pieces, strict=True)]
+
+    def sequences(self, channels: int) -> int:
+        """Latent sequences of audio of so many channels: the rows of a chunk."""
+        return channels if self.config.audio_channels == 1 else 1
 
     def encode_rows(
         self,
@@ -146,9 +158,11 @@ class RowCodec:
         method = 'features' if extract_features else 'encode'
         program = functools.partial(self._encode_program, method=method)
         for batch, latents, most in _in_batches(rows, chunking.size, count):
-            waveforms = np.zeros((most, waveform_samples(self.config, latents)), np.float32)
+            shape = self.config.waveform_shape(waveform_samples(self.config, latents))
+            waveforms = np.zeros((most, *shape), np.float32)
             for waveform, row in zip(waveforms, batch, strict=False):
-                np.concatenate(row.pieces, out=waveform[: sum(map(len, row.pieces))])
+                filled = sum(piece.shape[-1] for piece in row.pieces)
+                np.concatenate(row.pieces, axis=-1, out=waveform[..., :filled])
             splits = _column([row.chunk.kept for row in batch], most)
             lengths = _column([row.chunk.length for row in batch], most)
             encoded = self._run(program, waveforms, splits, lengths)
@@ -164,6 +178,8 @@ class RowCodec:
         seed: int,
     ) -> Iterator[np.ndarray]:
         """Decodes rows, in order, in shared batches: `[4096·chunk.kept + 1536]` each, not clipped.
+
+        Of stereo, each is `[2, 4096·chunk.kept + 1536]`; see `join_channels`.
 
         Args:
           rows: see `latent_rows`.
@@ -183,7 +199,7 @@ class RowCodec:
             kept = _column([row.chunk.kept for row in batch], most)
             decoded = self._run(program, padded, keys, positions, lengths, kept)
             for row, waveform in zip(batch, decoded, strict=False):
-                yield waveform[: row.chunk.kept * step + reach]
+                yield waveform[..., : row.chunk.kept * step + reach]
 
     @standard_jax()
     def _run(self, program: Callable, *rows: Any) -> np.ndarray:

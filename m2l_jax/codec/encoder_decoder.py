@@ -16,7 +16,7 @@ from m2l_jax.codec.arrays import (
     check_decoded,
     check_encoded,
 )
-from m2l_jax.codec.batches import latent_rows
+from m2l_jax.codec.batches import join_channels, latent_rows
 from m2l_jax.codec.chunks import Chunk, Chunking, join_latents, join_waveforms
 from m2l_jax.codec.placement import choose_devices
 from m2l_jax.codec.tokens import TokenCodec
@@ -34,8 +34,9 @@ class EncoderDecoder(TokenCodec):
     """A model with its parameters, compiled once for each of the few lengths that it pads to.
 
     A drop-in for the class of that name in the PyTorch package: `encode` and `decode` have the same
-    arguments, shapes, scale, cropping and chunks. Audio channels are independent rows; padding is
-    masked. Threads may share an instance; processes, if spawned and not forked, get a pickled copy.
+    arguments, shapes, scale, cropping and chunks. Audio channels are independent rows, and a stereo
+    model's two are one row with one latent sequence. Padding is masked. Threads may share an
+    instance; processes, if spawned and not forked, get a pickled copy.
 
     Args:
       checkpoint: folder of a training run or a conversion, `.pt` or `.safetensors` file,
@@ -143,7 +144,8 @@ class EncoderDecoder(TokenCodec):
     ) -> np.ndarray:
         """Encodes and decodes audio at its full length, `[channels, samples]`; see both.
 
-        With `tokens`, decodes the latents that a discrete model's tokens stand for.
+        With `tokens`, decodes the latents that a discrete model's tokens stand for. A stereo model
+        gives two channels of mono too.
         """
         waveform = self._open(path_or_audio)
         latents = self.encode(self.pad(waveform))
@@ -176,11 +178,12 @@ class EncoderDecoder(TokenCodec):
 
         Returns:
           Latents `[channels, 64, frames]`, float32, scaled so that the authors' weights give unit
-          variance on music; or features `[channels, 8192, frames]`, not scaled.
+          variance on music; or features `[channels, 8192, frames]`, not scaled. A stereo model
+          gives `[1, …, frames]` of one or two channels, of which one is taken for both.
 
         Raises:
           InputError: for an unreadable file, another shape, integers, too few samples, samples that
-            are not finite, or a model that gives NaN.
+            are not finite, more than two channels for a stereo model, or a model that gives NaN.
         """
         options = (max_waveform_length, max_batch_size, extract_features, overlap)
         return self.encode_batch([path_or_audio], *options)[0]
@@ -221,7 +224,8 @@ class EncoderDecoder(TokenCodec):
         in_order = map(by_number.get, range(len(rows)))
         results = []
         for source, waveform, chunks in zip(sources, audio, cuts, strict=True):
-            parts = [np.stack([next(in_order) for _ in waveform]) for _ in chunks]
+            count = self.sequences(len(waveform))
+            parts = [np.stack([next(in_order) for _ in range(count)]) for _ in chunks]
             latents = join_latents(parts, chunks, chunking.overlap)
             results.append(check_encoded(latents, waveform, source))
         return results
@@ -238,7 +242,8 @@ class EncoderDecoder(TokenCodec):
         """Decodes latents; the same seed gives the same samples.
 
         Args:
-          latent: `[channels, 64, frames]` or `[64, frames]`, as `encode` returns them.
+          latent: `[channels, 64, frames]` or `[64, frames]`, as `encode` returns them; of a stereo
+            model one sequence, `[1, 64, frames]` or `[64, frames]`.
           denoising_steps: evaluations of the model; it was trained for one.
           max_waveform_length, max_batch_size: see `encode`.
           seed: of the noise that decoding starts from.
@@ -246,14 +251,16 @@ class EncoderDecoder(TokenCodec):
             vectors. With 0, as in the reference, chunks end bluntly, which may be heard.
 
         Returns:
-          `[channels, 4096·frames + 1536]`, float32 in [-1, 1], at the model's sample rate.
+          `[channels, 4096·frames + 1536]`, float32 in [-1, 1], at the model's sample rate; two
+          channels of a stereo model.
 
         Raises:
           InputError: for another shape, integers, numbers that are not finite, or a model that
             gives NaN.
         """
         config = self.config
-        latents = as_latents(latent, config.latent_channels, config.feature_channels)
+        widths = config.latent_channels, config.feature_channels
+        latents = as_latents(latent, *widths, config.audio_channels)
         steps = as_whole('denoising_steps', denoising_steps, 1)
         seed = as_whole('seed', seed, 0, LARGEST_SEED)
         chunking = self.chunking(max_waveform_length, overlap)
@@ -262,7 +269,7 @@ class EncoderDecoder(TokenCodec):
         count = self._limit(max_batch_size, len(rows))
         decoded = self.decode_rows(rows, chunking, count, steps, seed)
         decoded = self._shown(decoded, len(rows), 'decoding')
-        parts = (np.stack([next(decoded) for _ in latents]) for _ in chunks)
+        parts = (join_channels([next(decoded) for _ in latents]) for _ in chunks)
         parts = (check_decoded(part, latents, config.latent_scale) for part in parts)
         return np.concatenate(list(self.join(parts, chunks, chunking)), axis=1)
 
@@ -303,7 +310,7 @@ class EncoderDecoder(TokenCodec):
         return (samples - self.reach) // self.samples_per_latent
 
     def _open(self, path_or_audio: Any) -> np.ndarray:
-        return as_waveform(path_or_audio, self.sample_rate)
+        return as_waveform(path_or_audio, self.sample_rate, self.config.audio_channels)
 
     def _shown(self, rows: Iterator[np.ndarray], count: int, text: str) -> Iterator[np.ndarray]:
         return shown(rows, count, 'chunk', text) if self._progress else rows

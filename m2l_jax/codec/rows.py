@@ -1,7 +1,7 @@
 """The codec's computations on a device: pure functions of batches of rows.
 
-A row is one channel of one chunk, padded to the batch's length. Outputs within `lengths`, counted
-in latent vectors, don't depend on padding; beyond it they are undefined.
+A row is one channel of one chunk, or both of stereo, padded to the batch's length. Outputs within
+`lengths`, counted in latent vectors, don't depend on padding; beyond it they are undefined.
 """
 
 import functools
@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from m2l_jax.audio.spectrogram import synthesise, to_spectrogram
+from m2l_jax.audio.planes import from_planes, to_planes
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.sampler import sample
 from m2l_jax.model.autoencoder import Music2Latent, Params
@@ -32,14 +32,14 @@ def encode_waveforms(
 
     Args:
       model, params: the model.
-      waveforms: `[B, waveform_samples(config, L)]`.
+      waveforms: `[B, waveform_samples(config, L)]`, or of stereo `[B, 2, …]`.
       splits: `[B]`, latent vectors in the first piece.
       lengths: `[B]`, latent vectors in both.
       method: 'encode', or 'features' for those before the bottleneck, `[B, 8192, L]`, unscaled.
     """
     config = model.config
     reach = config.spectrogram.reach // config.spectrogram.hop
-    spectrogram = to_spectrogram(waveforms, config.spectrogram)  # [B, F, T + reach, 2]
+    spectrogram = to_planes(waveforms, config.spectrogram, config.layout)  # [B, F, T + reach, C]
     frames = spectrogram.shape[2] - reach
     # Frames that hold samples of both pieces are left out.
     is_first = jnp.arange(frames) < splits[:, None] * config.time_downsampling  # [B, T]
@@ -63,6 +63,8 @@ def decode_waveforms(
 ) -> jax.Array:
     """Decodes latents `[B, 64, L]` to waveforms `[B, 4096·L + 1536]`, not clipped.
 
+    Of stereo, they are `[B, 2, 4096·L + 1536]`.
+
     Args:
       model, params: the model.
       latents: as `encode_waveforms` returns them.
@@ -80,15 +82,16 @@ def decode_waveforms(
         return _apply(model, params, noisy, sigma, pyramid, lengths, method='denoise')
 
     draw_noise = functools.partial(decoding_noise, config, keys, positions)
-    spectrogram = sample(denoise, draw_noise, config.noise, steps)  # [B, F, T, 2]
+    spectrogram = sample(denoise, draw_noise, config.noise, steps)  # [B, F, T, C]
     is_kept = jnp.arange(spectrogram.shape[2]) < kept[:, None] * config.time_downsampling  # [B, T]
-    return synthesise(jnp.where(is_kept[:, None, :, None], spectrogram, 0), config.spectrogram)
+    kept_part = jnp.where(is_kept[:, None, :, None], spectrogram, 0)
+    return from_planes(kept_part, config.spectrogram, config.layout)
 
 
 def decoding_noise(
     config: ModelConfig, keys: jax.Array, positions: jax.Array, step: int | jax.Array
 ) -> jax.Array:
-    """Draws the Gaussian noise of a sampling step, `[B, F, 8·L, 2]`.
+    """Draws the Gaussian noise of a sampling step, `[B, F, 8·L, C]`.
 
     A latent vector's noise depends only on its key `[B]` and position `[B, L]`: overlapping chunks
     share it, and padding changes nothing. Steps count from 0.
@@ -98,9 +101,9 @@ def decoding_noise(
     def draw(key: jax.Array, position: jax.Array) -> jax.Array:
         return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, position), step), shape)
 
-    noise = jax.vmap(jax.vmap(draw, (None, 0)))(keys, positions)  # [B, L, F, 8, 2]
-    noise = noise.swapaxes(1, 2)  # [B, F, L, 8, 2]
-    return noise.reshape(*noise.shape[:2], -1, config.channels)  # [B, F, 8·L, channels]
+    noise = jax.vmap(jax.vmap(draw, (None, 0)))(keys, positions)  # [B, L, F, 8, C]
+    noise = noise.swapaxes(1, 2)  # [B, F, L, 8, C]
+    return noise.reshape(*noise.shape[:2], -1, config.channels)  # [B, F, 8·L, C]
 
 
 def channel_key(seed: int, channel: int) -> jax.Array:

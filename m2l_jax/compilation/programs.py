@@ -70,7 +70,8 @@ def codec_program(
     rows, latents = chunks * mesh.size, frames // config.time_downsampling
     counts = _rows((rows,), jnp.int32, mesh)
     if name == 'encode':
-        waveforms = _rows((rows, waveform_samples(config, latents)), jnp.float32, mesh)
+        shape = config.waveform_shape(waveform_samples(config, latents))
+        waveforms = _rows((rows, *shape), jnp.float32, mesh)
         function = on_each_device(functools.partial(encode_waveforms, model), mesh)
         return Program(name, jax.jit(function), (params, waveforms, counts, counts), chunks)
     keys = jax.eval_shape(lambda: jax.random.split(random_key(0), rows))

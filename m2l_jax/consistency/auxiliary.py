@@ -9,6 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from m2l_jax.audio.planes import magnitudes
 from m2l_jax.consistency.loss import pseudo_huber
 from m2l_jax.interface.errors import InputError
 
@@ -44,12 +45,15 @@ def auxiliary_loss(
 ) -> jax.Array:
     """Distance of level 0 of the pyramid from the clean spectrogram, a row each: `[B]`, float32.
 
-    Means over each third of the channels of `activation` `[B, F, T, C]`, times σ_data, stand for
-    real part, imaginary part and magnitude of `spectrogram` `[B, F, T, 2]`: that adds no parameter.
-    The distance is `pseudo_huber`; magnitudes, learnt sooner than phases, count separately.
+    Means over equal parts of the channels of `activation` `[B, F, T, C]`, times σ_data, stand for
+    the planes of `spectrogram` `[B, F, T, 2·A]` and then the magnitude of each of its A audio
+    channels, thirds for mono: that adds no parameter. The distance is `pseudo_huber`; magnitudes,
+    learnt sooner than phases, count separately.
     """
     activation = sigma_data * activation.astype(jnp.float32)
-    real, imaginary, magnitude = (jnp.mean(activation[..., k::3], axis=-1) for k in range(3))
-    parts = jnp.stack([real, imaginary], axis=-1) - spectrogram
-    magnitudes = magnitude - jnp.sqrt(jnp.sum(spectrogram**2, axis=-1))
-    return pseudo_huber(parts, huber_scale) + pseudo_huber(magnitudes, huber_scale)
+    planes, wanted = spectrogram.shape[-1], magnitudes(spectrogram)
+    parts = planes + wanted.shape[-1]
+    means = [jnp.mean(activation[..., k::parts], axis=-1) for k in range(parts)]
+    differences = jnp.stack(means[:planes], axis=-1) - spectrogram
+    of_magnitudes = jnp.stack(means[planes:], axis=-1) - wanted
+    return pseudo_huber(differences, huber_scale) + pseudo_huber(of_magnitudes, huber_scale)

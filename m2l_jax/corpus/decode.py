@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from m2l_jax.audio import files
+from m2l_jax.audio import files, mixing
 from m2l_jax.codec.arrays import check_decoded
-from m2l_jax.codec.batches import LatentRow, latent_rows
+from m2l_jax.codec.batches import LatentRow, join_channels, latent_rows
 from m2l_jax.codec.chunks import Chunk
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.corpus import models
@@ -184,10 +184,12 @@ class DecodeWorker:
             except InputError as error:
                 raise _UndecodableError(str(error)) from None
 
-        parts = (checked(np.stack([next(rows) for _ in file.stored.latents])) for _ in file.chunks)
+        parts = (
+            checked(join_channels([next(rows) for _ in file.stored.latents])) for _ in file.chunks
+        )
         blocks = self._codec.join(parts, file.chunks, self._chunking)
         audio = _trimmed(
-            (models.unmix(b, file.stored.channel_mode) for b in blocks), file.stored.samples
+            (mixing.unmix(b, file.stored.channel_mode) for b in blocks), file.stored.samples
         )
         stored, place = file.stored, self._folder / file.output
         files.write_blocks(place, audio, stored.sample_rate, stored.samples)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from m2l_jax.audio import mixing
 from m2l_jax.audio.levels import Levels
 from m2l_jax.codec.batches import AudioRow
 from m2l_jax.codec.chunks import Chunk, join_latents
@@ -41,7 +42,7 @@ class EncodeSettings:
       sample_rate: in Hz; audio is resampled to it.
       chunk_seconds: longest stretch that is encoded at once.
       overlap_seconds: shared by consecutive stretches.
-      channel_mode: 'each', 'mono' or 'mid_side', see `models.mix`.
+      channel_mode: 'each', 'mono', 'mid_side' or, of stereo models, 'joint'; see `audio.mixing`.
       pad: True to complete the last latent vector with silence.
     """
 
@@ -86,6 +87,7 @@ class EncodeWorker:
         self._target = job.target
         self._settings = job.settings
         self._codec = job.load()
+        mixing.choose_mode(job.settings.channel_mode, self._codec.config.audio_channels > 1)
         self._chunking = models.chunking_of(self._codec, job.settings, job.settings.sample_rate)
         self._batch_rows = models.rows_at_once(self._codec, self._chunking, job.batch_size)
 
@@ -133,7 +135,8 @@ class EncodeWorker:
         def describe(source: AudioSource) -> _File | InputError:
             try:
                 samples, channels, warning = source.describe(self._settings.sample_rate)
-                rows = models.mixed_channels(channels, self._settings.channel_mode)
+                mixed = mixing.mixed_channels(channels, self._settings.channel_mode)
+                rows = self._codec.sequences(mixed)
                 filled = self._codec.padded_samples(samples) if self._settings.pad else samples
                 chunks = self._chunking.cut(self._codec.latents_in(filled))
                 return _File(source, samples, chunks, rows * len(chunks), warning)
@@ -190,7 +193,7 @@ class EncodeWorker:
         settings = self._settings
         block = _BLOCK_SECONDS * settings.sample_rate
         blocks = file.source.blocks(settings.sample_rate, block, file.levels)
-        mixed = (models.mix(block, settings.channel_mode) for block in blocks)
+        mixed = (mixing.mix(block, settings.channel_mode) for block in blocks)
         return chunk_rows(self._codec, mixed, file.chunks)
 
     def _joined(self, file: '_File') -> StoredLatents:

@@ -141,7 +141,7 @@ def latent_records(width: int, dtype: str) -> RecordFormat:
             'samples': np.int64,  # of that audio
             'channel': np.int32,
             'channels': np.int32,  # records of this source
-            'channel_mode': tfds.features.Text(),  # 'each', 'mono' or 'mid_side'
+            'channel_mode': tfds.features.Text(),  # 'each', 'mono', 'mid_side' or 'joint'
             # First frame of each separately encoded chunk.
             'chunk_offsets': tensor(shape=(None,), dtype=np.int64, encoding=raw),
             # As bytes: TFDS keeps a plain number in single precision.

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from m2l_jax.audio import mixing
 from m2l_jax.codec.arrays import as_batch, describe_excess
 from m2l_jax.codec.chunks import Chunking
 from m2l_jax.codec.compile_cache import use_compile_cache
@@ -19,7 +20,6 @@ from m2l_jax.interface.errors import InputError
 # 645 latent vectors in bfloat16 at full size.
 _BYTES_A_LATENT = {'bfloat16': 16.6e6, 'float32': 33.2e6}
 _USED_MEMORY = 0.8
-_CHANNELS_OF_MODE = {'mono': (1,), 'mid_side': (1, 2)}  # mono audio has no side
 
 
 class ModelSettings(Protocol):
@@ -138,39 +138,6 @@ def rows_at_once(
     return lambda latents: rows * (chunking.size // latents)
 
 
-def mixed_channels(channels: int, mode: str) -> int:
-    """Returns the number of rows that `mix` makes of `channels`.
-
-    Raises:
-      InputError: for mid/side of more than two.
-    """
-    if mode == 'mid_side' and channels > 2:
-        raise InputError(f'{channels} channels have no mid and side: take --channels=each or mono')
-    return 1 if mode == 'mono' else channels
-
-
-def mix(waveform: np.ndarray, mode: str) -> np.ndarray:
-    """Mixes `[channels, samples]` for encoding: 'each', 'mono' (their mean), or 'mid_side'.
-
-    Mid and side are half the sum and half the difference of left and right; mono has mid alone.
-    """
-    with np.errstate(over='ignore'):  # an overflow shows in the latents, which are not finite
-        if mode == 'mono':
-            return waveform.mean(axis=0, keepdims=True)
-        if mode == 'mid_side' and len(waveform) == 2:
-            left, right = waveform
-            return np.stack([(left + right) / 2, (left - right) / 2])
-    return waveform
-
-
-def unmix(waveform: np.ndarray, mode: str) -> np.ndarray:
-    """Inverts `mix`, except for 'mono', of which only the mean is known."""
-    if mode == 'mid_side' and len(waveform) == 2:
-        middle, side = waveform
-        return np.stack([middle + side, middle - side])
-    return waveform
-
-
 def fit_latents(
     name: str,
     stored: StoredLatents,
@@ -198,7 +165,13 @@ def fit_latents(
     if stored.kind == 'tokens':
         stored = _to_latents(name, stored, codec)
     config = codec.config
-    batch = as_batch(name, stored.latents, config.latent_channels, config.feature_channels)
+    batch = as_batch(
+        name,
+        stored.latents,
+        config.latent_channels,
+        config.feature_channels,
+        config.audio_channels,
+    )
     lines = _compare_flags(stored, sample_rate=sample_rate, scale=scale)
     if stored.model is None:
         lines += _question_shape(stored.latents.shape)
@@ -300,7 +273,13 @@ def _fit_metadata(
             'all the vectors are decoded'
         )
         samples = whole
-    if channels not in _CHANNELS_OF_MODE.get(mode, (channels,)):
+    stereo = codec.config.audio_channels > 1
+    if mode not in mixing.modes(stereo):
+        if mode != 'each':  # of a file that doesn't say it
+            kind = 'stereo' if stereo else 'mono'
+            lines.append(f'says channel_mode={mode}, which a {kind} model does not encode')
+        mode = mixing.modes(stereo)[0]
+    if channels not in mixing.SEQUENCES.get(mode, (channels,)):
         lines.append(f'has {channels} channels and says channel_mode={mode}: they are left as is')
         mode = 'each'
     if offsets[-1] >= frames:

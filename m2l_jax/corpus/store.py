@@ -50,7 +50,7 @@ class StoredLatents:
       scale: factor from these latents to the model's; 1 for features and tokens.
       model: id of the model, see `EncoderDecoder.model_id`.
       channel_mode: 'each' channel of the file, their 'mono' mix, or 'mid_side'; left is the sum of
-        mid and side, right the difference.
+        mid and side, right the difference. 'joint' for one sequence of both, by a stereo model.
       chunk_offsets: first frame of each separately encoded chunk.
       kind: 'latents'; 'features' before the bottleneck, which cannot be decoded; or 'tokens'.
       levels: values of a token, from 0 on; None if there are no tokens.
@@ -61,7 +61,7 @@ class StoredLatents:
     samples: int | None
     scale: float | None
     model: str | None
-    channel_mode: Literal['each', 'mono', 'mid_side'] = 'each'
+    channel_mode: Literal['each', 'mono', 'mid_side', 'joint'] = 'each'
     chunk_offsets: tuple[int, ...] = (0,)
     kind: Literal['latents', 'features', 'tokens'] = 'latents'
     levels: int | None = None

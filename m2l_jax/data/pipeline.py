@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from m2l_jax.audio.spectrogram import SpectrogramConfig, to_spectrogram
+from m2l_jax.audio.planes import MONO, to_planes
+from m2l_jax.audio.spectrogram import SpectrogramConfig
 from m2l_jax.data.config import DataConfig
 from m2l_jax.data.crops import CropReader
 
@@ -16,6 +17,7 @@ def read_batches(
     spectrogram: SpectrogramConfig,
     steps: range,
     rows: range,
+    layout: str = MONO,
 ) -> Iterator[np.ndarray]:
     """Yields this process's rows of each step's batch.
 
@@ -25,9 +27,10 @@ def read_batches(
       spectrogram: the representation's constants.
       steps: consecutive steps.
       rows: rows of the global batch that this process feeds.
+      layout: of the planes, see `to_planes`; the reader's crops have its audio channels.
 
     Yields:
-      `[len(rows), F, T, C]` spectrograms or `[len(rows), N]` waveforms, float32.
+      `[len(rows), F, T, C]` spectrograms, or waveforms as the reader gives them, float32.
 
     Raises:
       InputError: if hardly anything in the corpus is usable.
@@ -43,7 +46,7 @@ def read_batches(
         except Exception as error:
             failures.append(error)
             raise
-        return waveform if is_waveform else to_spectrogram(waveform, spectrogram)
+        return waveform if is_waveform else to_planes(waveform, spectrogram, layout)
 
     def load_in_graph(number: tf.Tensor) -> tf.Tensor:
         return tf.numpy_function(load, [number], tf.float32, stateful=False)

@@ -1,8 +1,8 @@
 """The whole corpus as 16-bit samples in device memory, and crops cut from it by the devices.
 
-All channels form one long signal, cut into blocks that the devices share. Each block also holds the
-samples after it that a crop from its end needs. Spans list the starts of all usable crops: none has
-to be redrawn, and a row's crop does not depend on the number of devices.
+All channels form one long signal, for stereo one of pairs, cut into blocks that the devices share.
+Each block also holds the samples after it that a crop from its end needs. Spans list the starts of
+all usable crops: none has to be redrawn, and a row's crop does not depend on the number of devices.
 """
 
 import dataclasses
@@ -17,7 +17,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from m2l_jax.audio.levels import FULL_SCALE, from_int16, to_int16
 from m2l_jax.data.config import Collection
-from m2l_jax.data.crops import Source, report
+from m2l_jax.data.crops import report
+from m2l_jax.data.sources import Source
 from m2l_jax.interface.errors import InputError
 
 _logger = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ class ResidentCorpus:
     """A corpus on the devices.
 
     Attributes:
-      blocks: `[blocks, block + crop - 1]`, int16, sharded along the first axis.
+      blocks: `[blocks, block + crop - 1]`, int16, sharded along the first axis; of stereo the
+        left channel of a block and then the right, `[blocks, 2·(block + crop - 1)]`.
       block: `[spans]`, int32: block of a span of usable crop starts.
       first: `[spans]`, int32: first start, within the block.
       count: `[spans]`, int32: number of starts.
@@ -74,7 +76,7 @@ def draw_spans(
 def cut_crops(
     corpus: ResidentCorpus, key: jax.Array, batch_size: int, crop_samples: int, axis: str
 ) -> jax.Array:
-    """Cuts this device's rows of a step's global batch, `[B/devices, N]`, float32.
+    """Cuts this device's rows of a step's batch, `[B/devices, N]` or `[B/devices, 2, N]`, float32.
 
     Runs inside `shard_map`: each device cuts the crops that it holds, and a scattered sum brings
     each to the device that trains on it.
@@ -82,6 +84,8 @@ def cut_crops(
     span, start = draw_spans(corpus, key, jnp.arange(batch_size))
     held = corpus.blocks.shape[0]
     block = corpus.block[span] - jax.lax.axis_index(axis) * held
+    width = _block_width(crop_samples)
+    channels = corpus.blocks.shape[1] // width
 
     def cut(block, start):
         is_here = (block >= 0) & (block < held)
@@ -89,9 +93,10 @@ def cut_crops(
         crop = jax.lax.dynamic_slice(corpus.blocks, place, (1, crop_samples))[0]
         return jnp.where(is_here, crop.astype(jnp.int32), 0)
 
-    crops = jax.vmap(cut)(block, start)  # [B, N], zeros where another device has the crop
-    mine = jax.lax.psum_scatter(crops, axis, scatter_dimension=0, tiled=True)  # [B/devices, N]
-    return from_int16(mine)
+    # Zeros, where another device has the crop.
+    crops = [jax.vmap(cut)(block, start + channel * width) for channel in range(channels)]  # [B, N]
+    crops = crops[0] if channels == 1 else jnp.stack(crops, axis=1)  # [B, 2, N]
+    return from_int16(jax.lax.psum_scatter(crops, axis, scatter_dimension=0, tiled=True))
 
 
 class ResidentLoader:
@@ -104,14 +109,24 @@ class ResidentLoader:
     """
 
     def __init__(
-        self, mesh: Mesh, axis: str, crop_samples: int, min_rms: float, other_bytes: int = 0
+        self,
+        mesh: Mesh,
+        axis: str,
+        crop_samples: int,
+        min_rms: float,
+        other_bytes: int = 0,
+        audio_channels: int = 1,
     ):
-        """Takes a mesh with `axis`; each device needs `other_bytes` for other data."""
+        """Takes a mesh with `axis`; each device needs `other_bytes` for other data.
+
+        `audio_channels` are those of a crop, and of the sources' signals.
+        """
         self.reported: dict[str, str] = {}
         self._mesh, self._axis = mesh, axis
         self._crop_samples = crop_samples
-        self._width = _BLOCK + crop_samples - 1  # of a block and the samples after it
-        self._least_energy = (min_rms * FULL_SCALE) ** 2 * crop_samples
+        self._width = _block_width(crop_samples)
+        self._audio_channels = audio_channels
+        self._least_energy = (min_rms * FULL_SCALE) ** 2 * crop_samples * audio_channels
         self._min_rms = min_rms
         self._other_bytes = other_bytes
         self._signals: list[np.ndarray] = []
@@ -128,7 +143,7 @@ class ResidentLoader:
         if None not in sizes:  # before hours of audio are read
             self._check_memory(sum(sizes))
         spans = np.concatenate([self._read_collection(*entry) for entry in mix])
-        self._begins = np.cumsum([0, *map(len, self._signals)])
+        self._begins = np.cumsum([0, *(signal.shape[1] for signal in self._signals)])
         size = self._check_memory(self._samples) / 2**30
         message = 'corpus of %.1f million samples: %.3f GiB on each of %d devices'
         _logger.info(message, self._samples / 1e6, size, self._mesh.size)
@@ -158,22 +173,22 @@ class ResidentLoader:
         spans[:, 2] = spans[:, 2] / spans[:, 2].sum() * collection.weight
         return spans
 
-    def _read_item(self, item: str, waveform: np.ndarray | str) -> list[tuple[int, int, float]]:
-        """Adds an item's channels; returns first, count and weight of spans of usable starts."""
-        if isinstance(waveform, str):
-            report(self.reported, item, waveform)
+    def _read_item(self, item: str, signals: np.ndarray | str) -> list[tuple[int, int, float]]:
+        """Adds an item's signals; returns first, count and weight of spans of usable starts."""
+        if isinstance(signals, str):
+            report(self.reported, item, signals)
             return []
-        if not np.all(np.isfinite(waveform)):
+        if not np.all(np.isfinite(signals)):
             reason = f'{item} holds NaN or infinite samples: replace or remove it'
             report(self.reported, item, reason)
         spans = []
-        for signal in waveform:
+        for signal in map(np.atleast_2d, signals):  # [audio channels, N]
             for first, count in self._usable_starts(signal):
-                spans.append((self._samples + first, count, count / len(waveform)))
-            self._check_memory(self._samples + len(signal))
+                spans.append((self._samples + first, count, count / len(signals)))
+            self._check_memory(self._samples + signal.shape[1])
             self._signals.append(to_int16(np.nan_to_num(signal)))
             self._items.append(item)
-            self._samples += len(signal)
+            self._samples += signal.shape[1]
         if not spans:
             report(self.reported, item, f'{item} has no crop above RMS {self._min_rms}: remove it')
         return spans
@@ -181,11 +196,11 @@ class ResidentLoader:
     def _usable_starts(self, signal: np.ndarray) -> Iterator[tuple[int, int]]:
         """Yields spans (first, count) of the starts whose crops are finite and loud enough."""
         crop = self._crop_samples
-        for begin in range(0, len(signal) - crop + 1, _BLOCK):
-            part = signal[begin : begin + self._width]
+        for begin in range(0, signal.shape[1] - crop + 1, _BLOCK):
+            part = signal[:, begin : begin + self._width]
             samples = to_int16(np.nan_to_num(part)).astype(np.int64)
-            energy = np.cumsum(np.pad(samples**2, (1, 0)))  # integers: exact
-            broken = np.cumsum(np.pad(~np.isfinite(part), (1, 0)))
+            energy = np.cumsum(np.pad(np.sum(samples**2, axis=0), (1, 0)))  # integers: exact
+            broken = np.cumsum(np.pad(np.any(~np.isfinite(part), axis=0), (1, 0)))
             is_loud = energy[crop:] - energy[:-crop] >= self._least_energy
             usable = is_loud & (broken[crop:] == broken[:-crop])
             edges = np.flatnonzero(np.diff(usable, prepend=False, append=False))
@@ -198,7 +213,7 @@ class ResidentLoader:
         ends = np.minimum(np.cumsum(probability) / np.sum(probability) * 2.0**32, 2.0**32 - 1)
         rows = self._blocks_per_device(self._samples) * self._mesh.size
         blocks = jax.make_array_from_callback(
-            (rows, self._width),
+            (rows, self._audio_channels * self._width),
             NamedSharding(self._mesh, PartitionSpec(self._axis)),
             lambda index: np.stack([self._read(row) for row in range(*index[0].indices(rows))]),
         )
@@ -209,24 +224,25 @@ class ResidentLoader:
         )
 
     def _read(self, row: int) -> np.ndarray:
-        """Reads a block of the long signal, `[block + crop - 1]`; zeros follow the signal's end."""
+        """Reads a block of the long signal, as `ResidentCorpus` has it; zeros follow its end."""
         begin, filled = row * _BLOCK, 0
-        result = np.zeros(self._width, np.int16)
+        result = np.zeros((self._audio_channels, self._width), np.int16)
         for number in range(np.searchsorted(self._begins, begin, 'right') - 1, len(self._signals)):
             offset = begin + filled - int(self._begins[number])
-            part = self._signals[number][offset : offset + self._width - filled]
-            result[filled : filled + len(part)] = part
-            filled += len(part)
+            part = self._signals[number][:, offset : offset + self._width - filled]
+            result[:, filled : filled + part.shape[1]] = part
+            filled += part.shape[1]
             if filled == self._width:
                 break
-        return result
+        return result.reshape(-1)
 
     def _blocks_per_device(self, samples: int) -> int:
         return -(-samples // (_BLOCK * self._mesh.size))
 
     def _check_memory(self, samples: int) -> int:
         """Returns the bytes of a corpus on each device; raises InputError if there are fewer."""
-        wanted, free = self._blocks_per_device(samples) * self._width * 2, _free_memory(self._mesh)
+        values = self._blocks_per_device(samples) * self._width * self._audio_channels
+        wanted, free = values * np.dtype(np.int16).itemsize, _free_memory(self._mesh)
         if wanted + self._other_bytes > free:
             raise InputError(
                 f'the resident corpus takes {wanted / 2**30:.3g} GiB on each of {self._mesh.size} '
@@ -235,6 +251,11 @@ class ResidentLoader:
                 'corpus, or --config.data.resident=False'
             )
         return wanted
+
+
+def _block_width(crop_samples: int) -> int:
+    """Samples of a block and of those after it that a crop from its end needs."""
+    return _BLOCK + crop_samples - 1
 
 
 def _split_at_blocks(spans: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from m2l_jax.audio import files
 from m2l_jax.audio.levels import Levels, check_loudness
+from m2l_jax.audio.planes import as_stereo, describe_surplus
 from m2l_jax.audio.suffixes import LeftOut
 from m2l_jax.data.tfds import AudioRecords, is_dataset
 from m2l_jax.evaluation import metrics
@@ -53,7 +54,7 @@ def is_silent(waveform: np.ndarray) -> bool:
 
 
 def cut_clips(
-    paths: str, sample_rate: int, seconds: float
+    paths: str, sample_rate: int, seconds: float, stereo: bool = False
 ) -> tuple[list[Clip], LeftOut, dict[str, str]]:
     """Cuts every file into pieces of one length, without the rest and silent pieces.
 
@@ -62,6 +63,7 @@ def cut_clips(
         or `tfds:NAME[SPLIT]`; several with commas between.
       sample_rate: of the clips, in Hz.
       seconds: of each.
+      stereo: for a stereo model, which takes no more than two channels.
 
     Returns:
       The clips, the files of formats that are not read, and the reason for each file without a
@@ -86,8 +88,9 @@ def cut_clips(
         except InputError as error:
             skipped[path] = str(error)
             continue
-        if too_loud := levels.too_loud():
-            skipped[path] = f'{path} is {too_loud}'
+        too_loud, surplus = levels.too_loud(), stereo and describe_surplus(len(waveform))
+        if too_loud or surplus:
+            skipped[path] = f'{path} is {too_loud}' if too_loud else f'{path} {surplus}'
             continue
         # The index distinguishes files of the same name.
         stem = f'{index:02}_{name}'.encode()[:_LONGEST_STEM].decode(errors='ignore')
@@ -136,12 +139,16 @@ def _read_record(
     return waveform
 
 
-def cut_crops(clips: Sequence[Clip], samples: int) -> np.ndarray:
-    """Cuts `[16, samples]`, float32, evenly spaced over all clips, from their channels in turn."""
+def cut_crops(clips: Sequence[Clip], samples: int, stereo: bool = False) -> np.ndarray:
+    """Cuts `[16, samples]`, float32, evenly spaced over all clips, from their channels in turn.
+
+    For `stereo`, they are `[16, 2, samples]` of both channels, mono twice.
+    """
     crops = []
     for number in range(_CROPS):
         fraction, clip = math.modf((number + 0.5) * len(clips) / _CROPS)
         waveform = clips[int(clip)].waveform
         start = round(fraction * (waveform.shape[1] - samples))
-        crops.append(waveform[number % len(waveform), start : start + samples])
+        crop = waveform[:, start : start + samples]
+        crops.append(as_stereo(crop) if stereo else crop[number % len(crop)])
     return np.stack(crops)

@@ -11,7 +11,7 @@ import numpy as np
 
 from m2l_jax.audio import files
 from m2l_jax.audio.levels import log_once
-from m2l_jax.audio.spectrogram import to_spectrogram
+from m2l_jax.audio.planes import describe_surplus, to_planes
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation import metrics, noise_bins
 from m2l_jax.evaluation.clips import Clip, cut_crops, is_silent, read_sound
@@ -124,7 +124,7 @@ class HeldOutClips:
         huber_scale: float,
         delta: float = 1e-3,
     ):
-        spectrogram = model.config.spectrogram
+        spectrogram, stereo = model.config.spectrogram, model.config.audio_channels > 1
         samples = round(config.seconds * spectrogram.sample_rate)
         least = max(metrics.LEAST_SAMPLES, spectrogram.samples(crop_frames))
         if samples < least:
@@ -132,13 +132,12 @@ class HeldOutClips:
                 f'config.evaluation.seconds={config.seconds} is too short: '
                 f'at least {least / spectrogram.sample_rate:.3f}, a training crop'
             )
-        self.clips = read_clips(config, spectrogram.sample_rate, samples)
+        self.clips = read_clips(config, spectrogram.sample_rate, samples, stereo)
         self._config = config
         # `evaluate` sets the parameters.
         self._codec = EncoderDecoder.from_params(model, {}, dtype=model.config.dtype)
-        self._crops = to_spectrogram(
-            cut_crops(self.clips, spectrogram.samples(crop_frames)), spectrogram
-        )
+        crops = cut_crops(self.clips, spectrogram.samples(crop_frames), stereo)
+        self._crops = to_planes(crops, spectrogram, model.config.layout)
         self._measure_bins = noise_bins.make_measure(self._codec.model, huber_scale, delta)
 
     def evaluate(self, params: Params) -> Evaluation:
@@ -184,11 +183,14 @@ class HeldOutClips:
         return noise_bins.name_figures(figures, self._codec.config.noise)
 
 
-def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list[Clip]:
+def read_clips(
+    config: EvaluationConfig, sample_rate: int, samples: int, stereo: bool = False
+) -> list[Clip]:
     """Reads the first `samples` of at most `config.clips` files, at the given rate in Hz.
 
     The sorted list of files is split into equal parts, one a clip. The first usable file of each
-    part is taken; the reasons against those before it are logged.
+    part is taken; the reasons against those before it are logged. A `stereo` model takes files of
+    one or two channels alone.
 
     Raises:
       InputError: if a folder is missing, or no file can be used.
@@ -200,7 +202,7 @@ def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list
     for part in np.array_split(np.array(paths), min(config.clips, max(1, len(paths)))):
         for path in part:
             try:
-                waveform = _read_clip(path, sample_rate, samples)
+                waveform = _read_clip(path, sample_rate, samples, stereo)
             except InputError as error:
                 _logger.warning('skipping %s', error)
                 reasons.append(str(error))
@@ -214,10 +216,12 @@ def read_clips(config: EvaluationConfig, sample_rate: int, samples: int) -> list
     return clips
 
 
-def _read_clip(path: str, sample_rate: int, samples: int) -> np.ndarray:
+def _read_clip(path: str, sample_rate: int, samples: int, stereo: bool) -> np.ndarray:
     """Reads `[channels, samples]` of a file, or raises InputError if it cannot be measured."""
     info = files.read_info(path)
     log_once(path, info.warning)
+    if stereo and (surplus := describe_surplus(info.channels)):
+        raise InputError(f'{path} {surplus}')
     stored = info.samples_at(sample_rate)
     if stored < samples:
         raise InputError(

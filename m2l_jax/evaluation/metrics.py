@@ -9,11 +9,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from m2l_jax.evaluation import spectra
-from m2l_jax.evaluation.loudness import MOST_CHANNELS, integrated_loudness
+from m2l_jax.evaluation.loudness import loudness_bias
 from m2l_jax.evaluation.perception import notes, visqol
 from m2l_jax.evaluation.perception.packages import Package, describe_missing
-from m2l_jax.evaluation.spectra import HOP, WINDOW, hann, level_blocks, mel_filters, power_blocks
-from m2l_jax.interface.errors import InputError
+from m2l_jax.evaluation.spectra import (
+    HOP,
+    WINDOW,
+    check_pair,
+    hann,
+    level_blocks,
+    mel_filters,
+    power_blocks,
+)
+from m2l_jax.evaluation.stereo_image import coherence_bias, level_difference_error
 
 LEAST_SAMPLES = WINDOW
 
@@ -36,6 +44,7 @@ class Metric:
       digits: after the decimal point.
       higher_is_better: False for a distance.
       signed: True for a bias, whose best figure is 0.
+      stereo: True for a figure of two channels alone; nan of others.
       needs: packages that an installation may lack.
     """
 
@@ -45,6 +54,7 @@ class Metric:
     digits: int = 3
     higher_is_better: bool = False
     signed: bool = False
+    stereo: bool = False
     needs: tuple[Package, ...] = ()
 
     @property
@@ -113,7 +123,7 @@ def si_sdr(original: np.ndarray, estimate: np.ndarray) -> float:
       The mean over the channels in which the original has sound; -inf where the estimate is silent
       in one of them, nan if the original is silent in all.
     """
-    _check_pair(original, estimate)
+    check_pair(original, estimate)
     means = sum(np.sum(pair, axis=-1) for pair in _blocks(original, estimate)) / original.shape[-1]
 
     def total(values: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]) -> np.ndarray:
@@ -142,7 +152,7 @@ def snr(original: np.ndarray, estimate: np.ndarray) -> float:
     Returns:
       The mean over the channels in which the original has sound; nan if it is silent in all.
     """
-    _check_pair(original, estimate)
+    check_pair(original, estimate)
     signal, noise = sum(
         np.stack([np.sum(x * x, axis=-1), np.sum((y - x) ** 2, axis=-1)])
         for x, y in _blocks(original, estimate)
@@ -167,7 +177,7 @@ def spectral_centroid_bias(original: np.ndarray, estimate: np.ndarray, sample_ra
     Returns:
       The mean over the channels in which both have sound; nan if there is none.
     """
-    _check_pair(original, estimate)
+    check_pair(original, estimate)
     pair = np.stack([original, estimate])
     amplitudes = np.sqrt(spectra.average_power_spectrum(pair))  # [2, channels, F]
     amplitudes = amplitudes[:, np.all(np.any(amplitudes > 0, axis=-1), axis=0)]
@@ -176,23 +186,6 @@ def spectral_centroid_bias(original: np.ndarray, estimate: np.ndarray, sample_ra
     frequencies = np.fft.rfftfreq(WINDOW, 1 / sample_rate)
     centroids = amplitudes @ frequencies / np.sum(amplitudes, axis=-1)
     return float(np.mean(centroids[1] - centroids[0]))
-
-
-def loudness_bias(original: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
-    """Integrated loudness of the estimate above the original's in LU (ITU-R BS.1770-4).
-
-    nan if one of them is below the gate of -70 LUFS, and for more than five channels, which the
-    recommendation does not weigh.
-
-    Args:
-      original, estimate: `[channels, samples]`, the same shape.
-      sample_rate: in Hz.
-    """
-    _check_pair(original, estimate)
-    if len(original) > MOST_CHANNELS:
-        return float('nan')
-    before, after = (integrated_loudness(x, sample_rate) for x in (original, estimate))
-    return after - before if np.isfinite([before, after]).all() else float('nan')
 
 
 def log_spectral_distance(original: np.ndarray, estimate: np.ndarray) -> float:
@@ -204,7 +197,7 @@ def log_spectral_distance(original: np.ndarray, estimate: np.ndarray) -> float:
     Args:
       original, estimate: `[..., samples]`, the same shape, at least 2048 samples.
     """
-    _check_pair(original, estimate)
+    check_pair(original, estimate)
     total, frames = 0.0, 0
     for levels in zip(level_blocks(original, HOP), level_blocks(estimate, HOP), strict=True):
         distances = np.sqrt(np.mean(np.subtract(*levels) ** 2, axis=-1))  # [..., t]
@@ -233,7 +226,7 @@ def multi_resolution_stft_distance(original: np.ndarray, estimate: np.ndarray) -
     Returns:
       The mean over resolutions and channels.
     """
-    _check_pair(original, estimate)
+    check_pair(original, estimate)
     distances = []
     for fft, hop, window in _RESOLUTIONS:
         padded = np.pad(hann(window), (fft - window) // 2)
@@ -268,7 +261,7 @@ def mel_distance(original: np.ndarray, estimate: np.ndarray, sample_rate: int) -
       original, estimate: `[..., samples]`, the same shape, at least 2048 samples.
       sample_rate: in Hz.
     """
-    _check_pair(original, estimate)
+    check_pair(original, estimate)
     filters, window = mel_filters(sample_rate), hann(WINDOW)
     powers = (power_blocks(signal, window, HOP) for signal in (original, estimate))
     total, values = 0.0, 0
@@ -293,6 +286,10 @@ ALL_METRICS = METRICS | {
     'snr': Metric(lambda x, y, _: snr(x, y), 'SNR', 'dB', 2, higher_is_better=True),
     'centroid': Metric(spectral_centroid_bias, 'spectral-centroid bias', 'Hz', 0, signed=True),
     'loudness': Metric(loudness_bias, 'loudness bias', 'LU', 2, signed=True),
+    'coherence': Metric(coherence_bias, 'inter-channel coherence bias', signed=True, stereo=True),
+    'level_difference': Metric(
+        level_difference_error, 'inter-channel level error', 'dB', 2, stereo=True
+    ),
     'visqol': Metric(visqol.visqol, 'ViSQOL', 'MOS', 2, higher_is_better=True, needs=visqol.NEEDS),
     'notes': Metric(
         notes.note_agreement, 'note F-measure', higher_is_better=True, needs=notes.NEEDS
@@ -306,11 +303,3 @@ def _blocks(original: np.ndarray, estimate: np.ndarray) -> Iterator[np.ndarray]:
     for begin in range(0, original.shape[-1], step):
         pair = (signal[:, begin : begin + step] for signal in (original, estimate))
         yield np.stack([part.astype(np.float64) for part in pair])
-
-
-def _check_pair(original: np.ndarray, estimate: np.ndarray) -> None:
-    if original.shape != estimate.shape or original.shape[-1] < WINDOW:
-        raise InputError(
-            f'signals of shapes {original.shape} and {estimate.shape} cannot be compared: '
-            f'they must be the same, with at least {WINDOW} samples'
-        )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from m2l_jax.audio.planes import magnitudes
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.loss import add_noise, consistency_loss
 from m2l_jax.consistency.noise import NoiseLevels, teacher_index
@@ -182,8 +183,8 @@ def _measure_bin(
         lambda *_: student, lambda *_: teacher, crops, noise, sigma, teacher_sigma, huber_scale
     )
     errors = [_rms(output - crops) for output in (student, other, mean)]
-    magnitudes = [_rms(_magnitude(output) - _magnitude(crops)) for output in (student, other)]
-    return jnp.stack([jnp.mean(losses), *errors, *magnitudes])
+    of_magnitudes = [_rms(magnitudes(output) - magnitudes(crops)) for output in (student, other)]
+    return jnp.stack([jnp.mean(losses), *errors, *of_magnitudes])
 
 
 def name_figures(figures: BinFigures, levels: NoiseLevels) -> dict[str, float]:
@@ -224,7 +225,3 @@ def name_figures(figures: BinFigures, levels: NoiseLevels) -> dict[str, float]:
 
 def _rms(values: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.mean(values**2))
-
-
-def _magnitude(spectrogram: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.sum(spectrogram**2, axis=-1))

@@ -82,6 +82,8 @@ def compare_file(
         tensors = random_tensors(config)
     else:
         config, tensors = read_torch_model(locate_weights(checkpoint))
+    if config.audio_channels > 1:
+        raise InputError(f'{checkpoint} is a stereo model: the PyTorch package has only mono ones')
     rate = config.spectrogram.sample_rate
     waveform = as_waveform(audio, rate)[:, : round(seconds * rate)]
     return compare_with_reference(config, tensors, waveform, dtype)

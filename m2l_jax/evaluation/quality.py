@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from m2l_jax.audio.spectrogram import to_spectrogram
+from m2l_jax.audio.planes import to_planes
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation import metrics, noise_bins
 from m2l_jax.evaluation.baselines import shaped_noise, untrained_model
@@ -18,6 +18,7 @@ from m2l_jax.evaluation.embeddings.choice import default_names, open_embeddings
 from m2l_jax.evaluation.embeddings.systems import EmbeddedClips, embed_clips
 from m2l_jax.evaluation.measuring.systems import Take, Trial, ignore
 from m2l_jax.evaluation.measuring.workers import Workers, core_count
+from m2l_jax.evaluation.reconstruction import reconstruct_channels
 from m2l_jax.evaluation.reporting.files import write_files
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import new_folder
@@ -92,7 +93,10 @@ def evaluate(
         embeddings, missing = default_names()
         left_out_metrics |= {'distances': missing} if missing else {}
     networks = open_embeddings(embeddings, codecs[checkpoint])
-    clips, left_out, skipped = cut_clips(inputs, rate, seconds)
+    stereo = any(codec.config.audio_channels == 2 for codec in codecs.values())
+    clips, left_out, skipped = cut_clips(inputs, rate, seconds, stereo)
+    if all(len(clip.waveform) != 2 for clip in clips):
+        available = {name: metric for name, metric in available.items() if not metric.stereo}
     for reason in left_out_metrics.values():
         _logger.warning(reason)
     compared = _with_tokens(codecs)
@@ -146,7 +150,8 @@ def measure_noise_levels(
     measure = noise_bins.make_measure(codec.model, _HUBER_SCALE, _DELTA)
     text = f'errors at {noise_bins.BINS} noise levels'
     with progress(noise_bins.BINS, 'level', text) as advance:
-        crops = to_spectrogram(cut_crops(clips, samples), spectrogram)
+        crops = cut_crops(clips, samples, codec.config.audio_channels > 1)
+        crops = to_planes(crops, spectrogram, codec.config.layout)
         figures = measure(codec.params, crops, advance)
     return noise_bins.name_figures(figures, codec.config.noise)
 
@@ -202,7 +207,7 @@ def _measure_model(
     config, rate = codec.config, trial.sample_rate
 
     def reconstruct(waveform: np.ndarray, seed: int) -> np.ndarray:
-        return codec.reconstruct(waveform, denoising_steps, seed, tokens)
+        return reconstruct_channels(codec, waveform, denoising_steps, seed, tokens)
 
     measured = trial.measure(name, reconstruct, take)
     bits = math.log2(config.levels) if tokens else _LATENT_BITS

@@ -68,10 +68,26 @@ def reconstruct(
     """
     rate = codec.sample_rate
     begin = time.monotonic()
-    waveform = codec.reconstruct(clip.waveform, denoising_steps, seed, tokens)
+    waveform = reconstruct_channels(codec, clip.waveform, denoising_steps, seed, tokens)
     seconds = time.monotonic() - begin
     figures = metrics.measure(clip.waveform, waveform, rate, chosen)
     return Reconstruction(clip, waveform, rate, figures, seconds)
+
+
+def reconstruct_channels(
+    codec: EncoderDecoder,
+    waveform: np.ndarray,
+    denoising_steps: int = 1,
+    seed: int = 0,
+    tokens: bool = False,
+) -> np.ndarray:
+    """`codec.reconstruct` of `[channels, samples]` with as many channels.
+
+    Of mono, a stereo model's two channels are averaged.
+    """
+    decoded = codec.reconstruct(waveform, denoising_steps, seed, tokens)
+    is_surplus = len(decoded) > len(waveform)
+    return decoded.mean(axis=0, keepdims=True) if is_surplus else decoded
 
 
 def reconstruct_file(

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from m2l_jax.interface.errors import InputError
+
 WINDOW = 2048
 HOP = 512
 BLOCK_VALUES = 1 << 20  # of a signal, or of its frames, at a time: 8 MB in float64
@@ -69,6 +71,15 @@ def power_blocks(
         block = waveform[..., mirrored].astype(np.float64)
         windows = np.lib.stride_tricks.sliding_window_view(block, size, axis=-1)[..., ::hop, :]
         yield np.abs(np.fft.rfft(windows * window)) ** 2
+
+
+def check_pair(original: np.ndarray, estimate: np.ndarray) -> None:
+    """Raises an InputError for signals of two shapes, or too short for a frame."""
+    if original.shape != estimate.shape or original.shape[-1] < WINDOW:
+        raise InputError(
+            f'signals of shapes {original.shape} and {estimate.shape} cannot be compared: '
+            f'they must be the same, with at least {WINDOW} samples'
+        )
 
 
 def hann(samples: int) -> np.ndarray:

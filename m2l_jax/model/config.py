@@ -5,6 +5,7 @@ import itertools
 import math
 from typing import Any
 
+from m2l_jax.audio.planes import MONO, PARTS, STEREO
 from m2l_jax.audio.spectrogram import SpectrogramConfig
 from m2l_jax.consistency.noise import NoiseLevels
 from m2l_jax.interface.errors import InputError
@@ -18,6 +19,7 @@ _NOT_ALWAYS_RECORDED = (
     'levels',
     'latent_scale',
     'channels',
+    'stereo',
     'frequency_scaling',
     'cross_connections',
     'latents_of',
@@ -49,7 +51,9 @@ class ModelConfig:
       latent_channels: numbers in a latent vector.
       latent_scale: latents in files and for users are those of the model divided by it, for unit
         variance: the standard deviation of the released model's latents on music.
-      channels: channels of the spectrogram, real and imaginary part for mono.
+      channels: planes of the spectrogram, real and imaginary part of each audio channel: 2 for
+        mono, 4 for one latent sequence of both channels of stereo.
+      stereo: 'left_right' or 'mid_side', the audio channels of 4 planes; see `audio.planes`.
       embedding_channels: width of the noise-level embedding and of the layers fed by it.
       frequency_scaling: a gain of each frequency bin, learnt in the encoder and, in the UNet, given
         by the noise level; False leaves it out.
@@ -80,6 +84,7 @@ class ModelConfig:
     latent_channels: int = 64
     latent_scale: float = 0.06
     channels: int = 2
+    stereo: str = STEREO[0]
     embedding_channels: int = 256
     frequency_scaling: bool = True
     cross_connections: bool = True
@@ -97,7 +102,12 @@ class ModelConfig:
                 f'model.attention needs {levels} entries and model.downsampling {levels - 1}, '
                 'as model.channel_multipliers has them'
             )
-        choices = {'dtype': _DTYPES, 'param_dtype': _DTYPES, 'bottleneck': BOTTLENECKS}
+        choices = {
+            'dtype': _DTYPES,
+            'param_dtype': _DTYPES,
+            'bottleneck': BOTTLENECKS,
+            'stereo': STEREO,
+        }
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
                 raise InputError(f'model.{name}={value!r} must be one of {", ".join(known)}')
@@ -132,6 +142,15 @@ class ModelConfig:
                 f"model.levels={self.levels} needs model.bottleneck='fsq': "
                 f'{self.bottleneck!r} has no levels'
             )
+        if self.channels not in (PARTS, 2 * PARTS):
+            raise InputError(
+                f'model.channels={self.channels} counts planes, real and imaginary part of each '
+                f'audio channel: {PARTS} for mono or {2 * PARTS} for stereo'
+            )
+        if self.channels == PARTS and self.stereo != ModelConfig.stereo:
+            raise InputError(
+                f'model.stereo={self.stereo!r} is for stereo: set model.channels={2 * PARTS} too'
+            )
         if not 0 < self.latent_scale < math.inf:
             raise InputError(f'model.latent_scale={self.latent_scale} must be above 0 and finite')
         if self.embedding_channels < 4 or self.embedding_channels % 2:
@@ -160,6 +179,20 @@ class ModelConfig:
     def is_discrete(self) -> bool:
         """True if the latents may be rounded to tokens."""
         return self.bottleneck == 'fsq'
+
+    @property
+    def audio_channels(self) -> int:
+        """Audio channels that share a latent sequence: 1 or 2."""
+        return self.channels // PARTS
+
+    @property
+    def layout(self) -> str:
+        """Audio channels of the planes, as `audio.planes` names them."""
+        return MONO if self.audio_channels == 1 else self.stereo
+
+    def waveform_shape(self, samples: int) -> tuple[int, ...]:
+        """Shape of the audio of a latent sequence: `(N,)` of mono, `(2, N)` of stereo."""
+        return (samples,) if self.layout == MONO else (self.audio_channels, samples)
 
     @property
     def widths(self) -> tuple[int, ...]:

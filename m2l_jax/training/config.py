@@ -85,6 +85,12 @@ class TrainingConfig:
             raise InputError(
                 f'config.optimizer.warmup_steps={warmup} must be below config.train.steps={steps}'
             )
+        least = self.model.channels + self.model.audio_channels
+        if self.consistency.auxiliary.weight and self.model.base_channels < least:
+            raise InputError(
+                f'config.model.base_channels={self.model.base_channels} must be at least {least} '
+                'for config.consistency.auxiliary.weight: a channel for each plane and magnitude'
+            )
         if not 0 <= self.seed < 1 << 32:  # JAX's keys take no more bits
             raise InputError(f'config.seed={self.seed} must be at least 0 and below 2^32')
         if self.consistency.unquantised and not self.model.is_discrete:

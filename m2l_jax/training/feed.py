@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from m2l_jax.data import resident
-from m2l_jax.data.crops import CropReader, open_collections
+from m2l_jax.data.crops import CropReader
+from m2l_jax.data.sources import open_collections
 from m2l_jax.interface.errors import InputError
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
@@ -44,7 +45,7 @@ class Feed:
 def batch_shape(settings: TrainingConfig, mesh: Mesh) -> jax.ShapeDtypeStruct:
     """Shape and sharding of a batch that the hosts read: spectrograms or waveforms."""
     data, model = settings.data, settings.model
-    shape: tuple[int, ...] = (settings.crop_samples,)
+    shape = model.waveform_shape(settings.crop_samples)
     if data.representation == 'spectrogram' and not data.resident:
         shape = (model.spectrogram.bins, data.crop_frames, model.channels)
     rows = NamedSharding(mesh, meshes.ROWS)
@@ -63,8 +64,9 @@ def open_feed(settings: TrainingConfig, mesh: Mesh, state_bytes: int = 0) -> Fee
       InputError: if a collection is missing or has no crop, processes see different data, or the
         corpus is too large for the devices.
     """
-    data, rate = settings.data, settings.model.spectrogram.sample_rate
-    mix = open_collections(data.collections, rate, settings.crop_samples)
+    data, model = settings.data, settings.model
+    stereo, rate = model.audio_channels > 1, model.spectrogram.sample_rate
+    mix = open_collections(data.collections, rate, settings.crop_samples, stereo)
     digest = hashlib.sha256()
     for collection, source in mix:
         digest.update(f'{collection.weight} {source.fingerprint()} '.encode())
@@ -76,7 +78,12 @@ def open_feed(settings: TrainingConfig, mesh: Mesh, state_bytes: int = 0) -> Fee
         )
     if data.resident:
         loader = resident.ResidentLoader(
-            mesh, meshes.AXIS, settings.crop_samples, data.min_rms, state_bytes
+            mesh,
+            meshes.AXIS,
+            settings.crop_samples,
+            data.min_rms,
+            state_bytes,
+            model.audio_channels,
         )
         return _resident_feed(settings, fingerprint, loader, loader.load(mix))
 
@@ -87,7 +94,7 @@ def open_feed(settings: TrainingConfig, mesh: Mesh, state_bytes: int = 0) -> Fee
         from m2l_jax.data.pipeline import read_batches  # loads TensorFlow
 
         rows = meshes.local_rows(data.batch_size)
-        for batch in read_batches(reader, data, settings.model.spectrogram, steps, rows):
+        for batch in read_batches(reader, data, model.spectrogram, steps, rows, model.layout):
             yield meshes.to_global_batch(batch, mesh)
 
     def items(step: int) -> list[str]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from m2l_jax.audio.spectrogram import to_spectrogram
+from m2l_jax.audio.planes import to_planes
 from m2l_jax.consistency.auxiliary import auxiliary_loss
 from m2l_jax.consistency.config import ConsistencyConfig
 from m2l_jax.consistency.keys import random_key
@@ -54,7 +54,7 @@ def as_given(data: jax.Array, step: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """The random numbers of a step: `index` `[B]` and `noise` `[B, F, T, 2]`."""
+    """The random numbers of a step: `index` `[B]` and `noise` `[B, F, T, C]`."""
 
     index: jax.Array
     noise: jax.Array
@@ -109,7 +109,7 @@ def compute_loss(
     parameters and pyramid, not its output, avoids building its backward pass.
 
     Args:
-      spectrogram: clean crops, `[B, F, T, 2]`.
+      spectrogram: clean crops, `[B, F, T, C]`.
       draws: index and noise of each row.
       delta: Δ between the student's and the teacher's index.
       huber_scale, least_weight: see `ConsistencyConfig`.
@@ -177,8 +177,8 @@ def make_train_step(
       learning_rate: makes its schedule, for the metrics.
       accumulate: parts in which each device takes its rows, to save memory.
       data_specs: the data's partition specs.
-      fetch: makes of the data, on each device, its rows: `[b, F, T, 2]` spectrograms or `[b, N]`
-        waveforms.
+      fetch: makes of the data, on each device, its rows: `[b, F, T, C]` spectrograms, or waveforms,
+        `[b, N]` or of stereo `[b, 2, N]`.
       shard_optimizer: each device keeps and updates its part of moments and average.
       freeze: name in `state.FROZEN` of what keeps its parameters and their average to the bit.
     """
@@ -273,7 +273,8 @@ def _part_gradient(
     rows: jax.Array,
 ) -> dict[str, Any]:
     """Mean losses, moments of the latents, and gradient, of a part of a device's rows."""
-    spectrogram = batch if batch.ndim == 4 else to_spectrogram(batch, model.config.spectrogram)
+    config = model.config
+    spectrogram = batch if batch.ndim == 4 else to_planes(batch, config.spectrogram, config.layout)
     draws = draw(key, rows, spectrogram.shape[1:], model, consistency.density)
     delta = consistency.schedule.delta(progress)
     draws = dataclasses.replace(draws, index=consistency.schedule.place(draws.index, delta))

@@ -11,8 +11,9 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from m2l_jax.corpus.prepare import prepare
 from m2l_jax.corpus.run import RunOptions
 from m2l_jax.data.config import Collection
-from m2l_jax.data.crops import AudioDataset, CropReader, open_collections
+from m2l_jax.data.crops import CropReader
 from m2l_jax.data.segments import SegmentConfig
+from m2l_jax.data.sources import AudioDataset, open_collections
 from m2l_jax.interface.errors import InputError
 from tests.conftest import is_part_of, make_music
 

@@ -6,7 +6,8 @@ import soundfile
 
 from m2l_jax.audio import files
 from m2l_jax.data.config import Collection
-from m2l_jax.data.crops import AudioFolder, CropReader, open_collections
+from m2l_jax.data.crops import CropReader
+from m2l_jax.data.sources import AudioFolder, open_collections
 from m2l_jax.interface.errors import InputError
 from tests.conftest import make_music
 

@@ -4,8 +4,9 @@ import soundfile
 
 from m2l_jax.audio.spectrogram import SpectrogramConfig, to_spectrogram
 from m2l_jax.data.config import Collection, DataConfig
-from m2l_jax.data.crops import CropReader, open_collections
+from m2l_jax.data.crops import CropReader
 from m2l_jax.data.pipeline import read_batches
+from m2l_jax.data.sources import open_collections
 from m2l_jax.interface.errors import InputError
 
 SPECTROGRAM = SpectrogramConfig()

@@ -6,7 +6,7 @@ import soundfile
 
 from m2l_jax.data import resident
 from m2l_jax.data.config import Collection
-from m2l_jax.data.crops import open_collections
+from m2l_jax.data.sources import open_collections
 from m2l_jax.interface.errors import InputError
 from m2l_jax.training import mesh as meshes
 from tests.conftest import is_part_of, make_music

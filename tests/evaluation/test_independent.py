@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.signal
 
+from m2l_jax.evaluation.loudness import loudness_bias
 from m2l_jax.evaluation.metrics import (
     log_spectral_distance,
-    loudness_bias,
     mel_distance,
     multi_resolution_stft_distance,
     si_sdr,

@@ -5,9 +5,9 @@ import pytest
 
 from m2l_jax.evaluation import metrics, spectra
 from m2l_jax.evaluation.baselines import shaped_noise
+from m2l_jax.evaluation.loudness import loudness_bias
 from m2l_jax.evaluation.metrics import (
     log_spectral_distance,
-    loudness_bias,
     measure,
     mel_distance,
     multi_resolution_stft_distance,

@@ -17,7 +17,14 @@ def test_missing_packages_are_named_with_their_commands():
 def test_metrics_are_left_out_with_the_reason(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     available, left_out = find_available(ALL_METRICS)
-    assert list(available) == [*METRICS, 'snr', 'centroid', 'loudness']
+    assert list(available) == [
+        *METRICS,
+        'snr',
+        'centroid',
+        'loudness',
+        'coherence',
+        'level_difference',
+    ]
     assert left_out == {
         'visqol': "ViSQOL is left out: visqol is not installed: pip install 'm2l-jax[evaluate]'",
         'notes': 'note F-measure is left out: onnxruntime, mir_eval, basic_pitch are not installed'
