@@ -16,6 +16,7 @@ import optax
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
+from m2l_jax.training.muon import scale_by_muon_or_radam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +51,8 @@ class OptimizerConfig:
                     f'config.optimizer.{name}={getattr(self, name)} must be at least 0 and below 1'
                 )
 
-    def make(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """The optimiser without clipping."""
+    def make(self, rate: optax.Schedule, shapes: Any = None) -> optax.GradientTransformation:
+        """The optimiser without clipping; `shapes`, see `make_optimizer`, are for some alone."""
         return optax.radam(rate, b1=self.b1, b2=self.b2)
 
 
@@ -62,13 +63,39 @@ class AdamWConfig(OptimizerConfig):
     name: str = 'adamw'
     weight_decay: float = 1e-2
 
-    def make(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """The optimiser without clipping."""
+    def make(self, rate: optax.Schedule, shapes: Any = None) -> optax.GradientTransformation:
+        """The optimiser without clipping; all parameters are alike to it."""
         return optax.adamw(rate, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay)
 
 
+@dataclasses.dataclass(frozen=True)
+class MuonConfig(OptimizerConfig):
+    """Muon for the kernels of inner layers, RAdam for the rest; see `scale_by_muon_or_radam`.
+
+    Attributes:
+      momentum: decay rate of Muon's momentum; `b1` and `b2` are RAdam's.
+    """
+
+    name: str = 'muon'
+    momentum: float = 0.95
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.momentum < 1:
+            raise InputError(
+                f'config.optimizer.momentum={self.momentum} must be at least 0 and below 1'
+            )
+
+    def make(self, rate: optax.Schedule, shapes: Any = None) -> optax.GradientTransformation:
+        """The optimiser without clipping, of vectors with `shapes`, of trees without."""
+        directions = scale_by_muon_or_radam(self.b1, self.b2, self.momentum)
+        if shapes is not None:
+            directions = _on_vectors(directions, shapes)
+        return optax.chain(directions, optax.scale_by_learning_rate(rate))
+
+
 OPTIMIZERS: Mapping[str, type[OptimizerConfig]] = MappingProxyType(
-    {'radam': OptimizerConfig, 'adamw': AdamWConfig}
+    {'radam': OptimizerConfig, 'adamw': AdamWConfig, 'muon': MuonConfig}
 )
 
 
@@ -113,11 +140,17 @@ def learning_rate_schedule(config: OptimizerConfig, steps: jax.Array | int) -> o
     return rate
 
 
-def make_optimizer(config: OptimizerConfig, steps: jax.Array | int) -> optax.GradientTransformation:
-    """The config's optimiser for a training of some steps, with clipping of the gradient."""
+def make_optimizer(
+    config: OptimizerConfig, steps: jax.Array | int, shapes: Any = None
+) -> optax.GradientTransformation:
+    """The config's optimiser for a training of some steps, with clipping of the gradient.
+
+    `shapes` are those of the parameters, which an optimiser that does not work element by element
+    needs of vectors.
+    """
     # The same structure with and without clipping, so that a run may resume with another setting.
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, config.make(learning_rate_schedule(config, steps)))
+    return optax.chain(clip, config.make(learning_rate_schedule(config, steps), shapes))
 
 
 def create_state(
@@ -165,16 +198,28 @@ def unravel(vector: jax.Array, shapes: Any) -> Any:
     )
 
 
-def to_trees(state: TrainState, shapes: Params) -> TrainState:
+def to_trees(state: Any, shapes: Params) -> Any:
     """A state as checkpoints hold it: each vector as a tree of the given shapes."""
     return jax.tree.map(lambda leaf: unravel(leaf, shapes) if leaf.ndim else leaf, state)
 
 
-def to_vectors(state: TrainState, like: TrainState) -> TrainState:
+def to_vectors(state: Any, like: Any) -> Any:
     """The inverse of `to_trees`; `like` has the vectors' sizes."""
     return jax.tree.map(
         lambda leaf, part: ravel(part, leaf.size) if leaf.ndim else part, like, state
     )
+
+
+def _on_vectors(
+    optimizer: optax.GradientTransformation, shapes: Params
+) -> optax.GradientTransformation:
+    """Makes an optimiser of trees, whose fresh state is zeros, one of vectors."""
+
+    def update(gradient: jax.Array, state: optax.OptState, params: Any = None) -> Any:
+        after = optimizer.update(*to_trees((gradient, state), shapes))
+        return to_vectors(after, like=(gradient, state))
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def ema_rate(updates: jax.Array, decay: float) -> jax.Array:
