@@ -11,7 +11,6 @@ from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.muon import matrices_of
-from m2l_jax.training.setup import Setup
 from m2l_jax.training.state import (
     MuonConfig,
     OptimizerConfig,
@@ -136,34 +135,28 @@ def test_muons_kernels_are_those_of_inner_layers():
     assert all(name.endswith('/kernel') for name in muons)
 
 
-def test_sharding_and_parts_change_nothing_but_rounding(monkeypatch):
-    config = make_config('.')
-    with config.unlocked():
-        config.optimizer.name = 'muon'
-    after = []
-    for devices, parts, shard in ((1, 1, False), (2, 2, True)):
-        with config.unlocked():
-            config.train.update(accumulate=parts, shard_optimizer=shard)
-        settings = build(TrainingConfig, config)
-        setup = Setup(settings, meshes.make_mesh(jax.devices()[:devices]))
-        state = jax.jit(
-            lambda: start_from(
-                setup.model.init_params(jax.random.key(0)),  # noqa: B023
-                setup.optimizer,  # noqa: B023
-                setup.state.params.size,  # noqa: B023
-            ),
-            out_shardings=jax.tree.map(lambda leaf: leaf.sharding, setup.state),
-        )()
-        shape = (settings.data.batch_size, 128, settings.data.crop_frames, 2)
-        batch = 0.5 * np.random.default_rng(0).standard_normal(shape, np.float32)
-        step = setup.make_step()
-        for _ in range(2):
-            state, metrics = step(state, meshes.to_global_batch(batch, setup.mesh), setup.steps)
-        assert int(state.skipped) == 0
-        after.append((unravel(state.params, setup.params), metrics['update_norm']))
-    (one, norm), (two, other) = after
-    np.testing.assert_allclose(norm, other, rtol=1e-3)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), one, two)
+def test_devices_that_share_the_moments_make_the_same_updates():
+    params, size = random_tree(0), 200
+    optimizer = make_optimizer(MuonConfig(*PLAIN), 100, params)
+    mesh = meshes.make_mesh(jax.devices()[:4])
+    shared = start_from(params, optimizer, size)
+    layout = meshes.state_shardings(mesh, shared, shard=True)
+    shared, alone = jax.device_put(shared, layout), shared
+    assert not layout.opt_state[1][0].mu.is_fully_replicated
+    update = jax.jit(optimizer.update, out_shardings=(layout.params, layout.opt_state))
+    for seed in (1, 2):
+        gradient = ravel(random_tree(seed), size)
+        ours, opt_state = update(
+            jax.device_put(gradient, layout.params), shared.opt_state, shared.params
+        )
+        shared = shared.replace(opt_state=opt_state)
+        expected, opt_state = optimizer.update(gradient, alone.opt_state, alone.params)
+        alone = alone.replace(opt_state=opt_state)
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+    assert shared.opt_state[1][0].mu.sharding == layout.opt_state[1][0].mu
+    np.testing.assert_allclose(
+        shared.opt_state[1][0].mu, alone.opt_state[1][0].mu, rtol=1e-5, atol=1e-7
+    )
 
 
 def test_a_momentum_of_one_is_refused():
