@@ -23,6 +23,7 @@ from m2l_jax.training.state import (
 from tests.small_training import make_config
 
 RATE, B1, B2, MOMENTUM = 0.1, 0.9, 0.99, 0.8
+SIZE = 320  # of vectors, filled up from 302
 PLAIN = (RATE, RATE, 0, B1, B2, 0.99, 0.0)
 
 
@@ -54,12 +55,12 @@ def test_kernels_take_muons_steps_and_all_else_radams():
     params, shape = random_tree(0), (3 * 2 * 4, 5)
     optimizer = make_optimizer(MuonConfig(*PLAIN, momentum=MOMENTUM), 100, params)
     plain = make_optimizer(OptimizerConfig(*PLAIN), 100)
-    state, expected = start_from(params, optimizer, 200), start_from(params, plain)
+    state, expected = start_from(params, optimizer, SIZE), start_from(params, plain)
     update, plain_update = jax.jit(optimizer.update), jax.jit(plain.update)
     momentum = np.zeros(shape)
     for t in range(1, 9):
         gradient = random_tree(t)
-        updates, opt_state = update(ravel(gradient, 200), state.opt_state, state.params)
+        updates, opt_state = update(ravel(gradient, SIZE), state.opt_state, state.params)
         state = state.replace(opt_state=opt_state)
         moved = unravel(updates, params)
         updates, opt_state = plain_update(ravel(gradient), expected.opt_state, expected.params)
@@ -100,7 +101,7 @@ def test_the_state_has_the_form_of_radams_and_no_second_moment_for_kernels():
         make_optimizer(config, 100, params)
         for config in (MuonConfig(*PLAIN), OptimizerConfig(*PLAIN))
     )
-    vector = ravel(params, 200)
+    vector = ravel(params, SIZE)
     first = ours.init(vector)
     assert jax.tree.structure(first) == jax.tree.structure(plain.init(vector))
     _, state = jax.jit(ours.update)(vector, first, vector)
@@ -136,7 +137,7 @@ def test_muons_kernels_are_those_of_inner_layers():
 
 
 def test_devices_that_share_the_moments_make_the_same_updates():
-    params, size = random_tree(0), 200
+    params, size = random_tree(0), SIZE
     optimizer = make_optimizer(MuonConfig(*PLAIN), 100, params)
     mesh = meshes.make_mesh(jax.devices()[:4])
     shared = start_from(params, optimizer, size)
