@@ -5,7 +5,7 @@ import functools
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from m2l_jax.checkpoint.averages import exponent
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
@@ -31,6 +32,8 @@ class OptimizerConfig:
       b2: decay rate of the second moment.
       ema_decay: of the moving average, once it has warmed up.
       clip_norm: largest norm of the gradient; 0: no clipping.
+      ema_profiles: σ_rel of more averages, of which others are made after the run; see
+        `checkpoint.averages`.
     """
 
     learning_rate: float
@@ -41,6 +44,7 @@ class OptimizerConfig:
     ema_decay: float
     clip_norm: float
     name: str = 'radam'
+    ema_profiles: tuple[float, ...] = ()  # missing from old checkpoints
 
     def __post_init__(self):
         if self.clip_norm < 0:
@@ -50,6 +54,13 @@ class OptimizerConfig:
                 raise InputError(
                     f'config.optimizer.{name}={getattr(self, name)} must be at least 0 and below 1'
                 )
+        if len(set(self.ema_profiles)) < len(self.ema_profiles):
+            raise InputError(f'config.optimizer.ema_profiles={self.ema_profiles} names one twice')
+        for sigma_rel in self.ema_profiles:
+            try:
+                exponent(sigma_rel)
+            except ValueError as error:
+                raise InputError(f'config.optimizer.ema_profiles: {error}') from None
 
     def make(self, rate: optax.Schedule, shapes: Any = None) -> optax.GradientTransformation:
         """The optimiser without clipping; `shapes`, see `make_optimizer`, are for some alone."""
@@ -150,7 +161,9 @@ def make_optimizer(
     """
     # The same structure with and without clipping, so that a run may resume with another setting.
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, config.make(learning_rate_schedule(config, steps), shapes))
+    averages = [_keep_profiles(config.ema_profiles)] if config.ema_profiles else []
+    rate = learning_rate_schedule(config, steps)
+    return optax.chain(clip, config.make(rate, shapes), *averages)
 
 
 def create_state(
@@ -208,6 +221,40 @@ def to_vectors(state: Any, like: Any) -> Any:
     return jax.tree.map(
         lambda leaf, part: ravel(part, leaf.size) if leaf.ndim else part, like, state
     )
+
+
+class ProfilesState(NamedTuple):
+    """Averages of the parameters whose weights grow as powers of the updates so far."""
+
+    count: jax.Array
+    averages: tuple[Any, ...]
+
+
+def _keep_profiles(sigma_rels: tuple[float, ...]) -> optax.GradientTransformation:
+    """Averages θ̂_t = β θ̂_{t-1} + (1 - β) θ_t, β = (1 - 1/t)^(γ+1); changes no update.
+
+    Karras et al. 2024 (arXiv 2312.02696), section 3.1, with the γ of each σ_rel.
+    """
+    powers = [exponent(sigma_rel) + 1 for sigma_rel in sigma_rels]
+
+    def init(params: Any) -> ProfilesState:
+        zeros = tuple(jax.tree.map(jnp.zeros_like, params) for _ in powers)
+        return ProfilesState(jnp.zeros((), jnp.int32), zeros)
+
+    def update(updates: Any, state: ProfilesState, params: Any) -> tuple[Any, ProfilesState]:
+        count = state.count + 1
+        after = optax.apply_updates(params, updates)
+        # As 1 - β would lose digits; the first average is θ_1.
+        rates = [-jnp.expm1(power * jnp.log1p(-1 / count)) for power in powers]
+        averages = map(optax.incremental_update, [after] * len(rates), state.averages, rates)
+        return updates, ProfilesState(count, tuple(averages))
+
+    return optax.GradientTransformation(init, update)
+
+
+def profiles_of(state: TrainState) -> ProfilesState:
+    """The averages of `ema_profiles`, if the config has any."""
+    return state.opt_state[-1]
 
 
 def _on_vectors(
