@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.init_from = ''  # or a run, a .pt or .safetensors file, or 'small', to start from
+    config.freeze = ''  # or the part of that model that stays as it is, 'encoder' or 'decoder'
 
     # Sizes, audio representation and noise levels; documented where they are defined.
     config.model = ConfigDict(dataclasses.asdict(ModelConfig(dtype='bfloat16')))

@@ -89,7 +89,7 @@ def _decode(source: str, output: str) -> 'str | RunReport':
     if corpus_flags.is_alone(source):
         return run_single(job, source, output)
     items = inputs.latent_items(source, output)
-    check_first(items[0], settings)
+    check_first(items[0], codec)
     inputs.check_mirrored(items, f'.{_FORMAT.value}')
     return corpus_flags.run_corpus(lambda shards: job, settings, items)
 

@@ -123,9 +123,9 @@ def reconstruct_average(checkpoint: str | os.PathLike[str], sigma_rel: float) ->
 def fit_profile(
     times: np.ndarray, exponents: np.ndarray, time: float, wanted: float
 ) -> tuple[np.ndarray, float]:
-    """Weights of profiles `[M]` whose sum is nearest to a wanted one, by least squares.
+    """Weights of profiles `[M]`, of the sum 1, whose sum is nearest to a wanted one.
 
-    Karras et al. 2024, algorithm 3; the profiles' products have a closed form.
+    Least squares, as in Karras et al. 2024, algorithm 3; the profiles' products are closed forms.
 
     Args:
       times, exponents: the updates t and the γ of each, `[M]`.
@@ -141,6 +141,7 @@ def fit_profile(
     scaled = products / norms / norms[:, None]
     weights, *_ = np.linalg.lstsq(scaled, with_wanted / norms, rcond=_LEAST_SINGULAR_VALUE)
     weights = weights / norms
+    weights /= np.sum(weights)  # so that what never changed stays
     missing = square - 2 * weights @ with_wanted + weights @ products @ weights
     return weights, float(np.sqrt(max(missing, 0.0) / square))
 

@@ -16,6 +16,7 @@ from m2l_jax.audio import files
 from m2l_jax.codec.arrays import check_decoded
 from m2l_jax.codec.batches import LatentRow, latent_rows
 from m2l_jax.codec.chunks import Chunk
+from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.corpus import models
 from m2l_jax.corpus.formats import is_shard
 from m2l_jax.corpus.inputs import read_latent_item
@@ -193,7 +194,7 @@ class DecodeWorker:
         return describe_output(self._folder, file.output, 1)
 
 
-def check_first(item: Item, settings: DecodeSettings) -> None:
+def check_first(item: Item, codec: EncoderDecoder) -> None:
     """Raises an InputError for a readable input of another model.
 
     So a wrong checkpoint is reported before the output folder is claimed.
@@ -202,7 +203,7 @@ def check_first(item: Item, settings: DecodeSettings) -> None:
         name, stored = next(read_latent_item(item))
     except (InputError, StopIteration):
         return  # the others may be readable
-    models.check_decodable(name, stored, settings.model)
+    models.check_decodable(name, stored, codec)
 
 
 class _UndecodableError(Exception):

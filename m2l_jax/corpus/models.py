@@ -194,7 +194,7 @@ def fit_latents(
     Raises:
       InputError: if they aren't latents, or not of this model.
     """
-    check_decodable(name, stored, codec.model_id)
+    check_decodable(name, stored, codec)
     config = codec.config
     batch = as_batch(name, stored.latents, config.latent_channels, config.feature_channels)
     lines = _compare_flags(stored, sample_rate=sample_rate, scale=scale)
@@ -219,13 +219,13 @@ def fit_latents(
     return complete, lines + misfits
 
 
-def check_decodable(name: str, stored: StoredLatents, model: str) -> None:
-    """Raises an InputError if a file says that it holds features, or latents of another model."""
+def check_decodable(name: str, stored: StoredLatents, codec: EncoderDecoder) -> None:
+    """Raises an InputError if a file says that it holds features, or latents of another encoder."""
     if stored.kind != 'latents':
         raise InputError(f'{name} holds features, which are not decoded: encode it again')
-    if stored.model not in (None, model):
+    if stored.model not in (None, codec.model_id, *codec.config.latents_of):
         raise InputError(
-            f'{name} was encoded by model {stored.model}, this checkpoint is {model}: '
+            f'{name} was encoded by model {stored.model}, this checkpoint is {codec.model_id}: '
             'pass the one that it was encoded with'
         )
 

@@ -10,8 +10,8 @@ from m2l_jax.consistency.noise import NoiseLevels
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.bottleneck import BOTTLENECKS
 
-# With the same parameters, these change results only by rounding.
-_NOT_DEFINING = ('dtype', 'param_dtype', 'remat')
+# With the same parameters, these change results only by rounding, or not at all.
+_NOT_DEFINING = ('dtype', 'param_dtype', 'remat', 'latents_of')
 # Older versions refuse fields that they don't know: files hold these only where they are set.
 _NOT_ALWAYS_RECORDED = (
     'bottleneck',
@@ -19,6 +19,7 @@ _NOT_ALWAYS_RECORDED = (
     'channels',
     'frequency_scaling',
     'cross_connections',
+    'latents_of',
 )
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
@@ -57,6 +58,8 @@ class ModelConfig:
         save memory.
       spectrogram: the audio representation.
       noise: the range of noise levels.
+      latents_of: ids of other models with the same encoder, see `EncoderDecoder.model_id`, whose
+        latents this one decodes; training with a frozen encoder notes them.
     """
 
     base_channels: int = 64
@@ -81,6 +84,7 @@ class ModelConfig:
     remat: bool = False
     spectrogram: SpectrogramConfig = SpectrogramConfig()
     noise: NoiseLevels = NoiseLevels()
+    latents_of: tuple[str, ...] = ()
 
     def __post_init__(self):
         levels = len(self.channel_multipliers)

@@ -28,7 +28,12 @@ from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.feed import Feed, open_feed
 from m2l_jax.training.monitor import Monitor, Profiler
-from m2l_jax.training.resume import check_newest, create_or_restore, read_initial
+from m2l_jax.training.resume import (
+    check_newest,
+    create_or_restore,
+    find_latents_of,
+    read_initial,
+)
 from m2l_jax.training.setup import Setup
 from m2l_jax.training.state import TrainState, profiles_of, unravel
 from m2l_jax.training.step import CHECKED, Metrics, draw, step_key
@@ -77,13 +82,14 @@ def train_and_evaluate(
     stop = meshes.StopAgreement(mesh, deadline)
     with stop.watched(), _closed(store):
         newest = check_newest(settings, store, workdir, feed.fingerprint)
-        state = create_or_restore(setup, store, newest, initial)
+        latents_of = find_latents_of(settings, store, newest, initial and initial[1])
+        state = create_or_restore(setup, store, newest, initial and initial[0])
         first = int(state.step)
         if jax.process_index() == 0:
             drop_snapshots(workdir, after=first)
         monitor = Monitor(workdir, first, loop.steps, loop.log_every, settings.batch_seconds)
         profiler = Profiler(workdir, profile, first)
-        run = _Run(setup, feed, store, monitor, profiler, held_out, stop)
+        run = _Run(setup, feed, store, monitor, profiler, held_out, stop, latents_of)
         with contextlib.closing(monitor), contextlib.closing(profiler):
             state = run.go_on(state)
     if feed.reported:
@@ -102,6 +108,7 @@ class _Run:
     profiler: Profiler
     held_out: HeldOutClips | None
     stop: meshes.StopAgreement
+    latents_of: tuple[str, ...]  # see `ModelConfig`
 
     @property
     def settings(self) -> TrainingConfig:
@@ -186,11 +193,7 @@ class _Run:
             done,
             trees.replace(ema_params=None),
             trees.ema_params,
-            {
-                **dataclasses.asdict(self.settings),
-                'model': self.settings.model.record(),
-                'corpus': self.feed.fingerprint,
-            },
+            {**self.settings.record(self.latents_of), 'corpus': self.feed.fingerprint},
             figures,
         )
 

@@ -74,6 +74,7 @@ class Setup:
             data_specs=specs,
             fetch=fetch,
             shard_optimizer=settings.train.shard_optimizer,
+            freeze=settings.freeze,
         )
 
     def _laid_out(self, make: Any) -> TrainState:

@@ -105,6 +105,11 @@ class MuonConfig(OptimizerConfig):
         return optax.chain(directions, optax.scale_by_learning_rate(rate))
 
 
+# Parts of the parameters that training keeps as they are, by the name that a config chooses.
+FROZEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {'': (), 'encoder': ('encoder',), 'decoder': ('decoder', 'unet')}
+)
+
 OPTIMIZERS: Mapping[str, type[OptimizerConfig]] = MappingProxyType(
     {'radam': OptimizerConfig, 'adamw': AdamWConfig, 'muon': MuonConfig}
 )
@@ -209,6 +214,24 @@ def unravel(vector: jax.Array, shapes: Any) -> Any:
     return structure.unflatten(
         part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)
     )
+
+
+def with_frozen(params: Params, freeze: str) -> Params:
+    """The parameters, those of `FROZEN[freeze]` as constants, which need no backward pass."""
+    frozen = {part: jax.lax.stop_gradient(params[part]) for part in FROZEN[freeze]}
+    return {**params, **frozen}
+
+
+def trained_numbers(shapes: Params, freeze: str, size: int) -> jax.Array:
+    """True where a number of `ravel`'s vector is none of `FROZEN[freeze]`: `[size]`."""
+    place, begin = jnp.arange(size), 0
+    frozen = jnp.zeros(size, bool)
+    for part in sorted(shapes):  # the order of a tree's leaves
+        end = begin + sum(leaf.size for leaf in jax.tree.leaves(shapes[part]))
+        if part in FROZEN[freeze]:
+            frozen |= (begin <= place) & (place < end)
+        begin = end
+    return ~frozen
 
 
 def to_trees(state: Any, shapes: Params) -> Any:

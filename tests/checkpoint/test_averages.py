@@ -119,7 +119,7 @@ def test_what_is_missing_is_measured():
         missing = np.linalg.norm(total - wanted) / np.linalg.norm(wanted)
         assert missing == pytest.approx(residual, rel=0.2, abs=1e-3)
         assert missing < 0.02
-        assert np.sum(weights) == pytest.approx(1, abs=2e-3)
+        assert np.sum(weights) == pytest.approx(1, abs=1e-12)
 
 
 def test_averages_out_of_reach_are_refused(run, tmp_path):
