@@ -44,6 +44,7 @@ def get_config() -> ConfigDict:
     config.optimizer.b2 = 0.999
     config.optimizer.ema_decay = 0.9999
     config.optimizer.clip_norm = 0.0  # 0: no clipping
+    config.optimizer.ema_profiles = ()  # or (0.05, 0.1), for averages chosen after the run
 
     config.data = ConfigDict()
     config.data.path = ''  # folders or files, commas between, or a prepared dataset

@@ -4,6 +4,7 @@
     python -m m2l_jax.convert --from=DIR --to=model.pt                 for the PyTorch package
     python -m m2l_jax.convert --from=DIR --to=model.safetensors        the same tensors, no pickle
     python -m m2l_jax.convert --from=DIR --to=small.safetensors --storage=float16   half the size
+    python -m m2l_jax.convert --from=DIR --to=model.safetensors --sigma_rel=0.08    another average
 
 Of a training run the averaged parameters of the newest checkpoint are converted.
 """
@@ -28,6 +29,11 @@ _STORAGE = flags.DEFINE_enum(
 _MOST = command.define_finite_float(
     'most_megabytes', None, 'Write no larger .pt or .safetensors file.'
 )
+_SIGMA_REL = command.define_finite_float(
+    'sigma_rel',
+    None,
+    'Of a run with config.optimizer.ema_profiles: average over that part of it, e.g. 0.08.',
+)
 flags.mark_flags_as_required(['from', 'to'])
 
 
@@ -41,6 +47,7 @@ def main() -> None:
         attention_heads=_HEADS.value,
         storage=_STORAGE.value,
         most_bytes=None if _MOST.value is None else int(_MOST.value * 1e6),
+        sigma_rel=_SIGMA_REL.value,
     )
     print(f'{_FROM.value} -> {_TO.value}: {parameters:,} parameters')
 

@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
+from m2l_jax.checkpoint.averages import drop_snapshots, write_snapshot
 from m2l_jax.checkpoint.store import CheckpointStore
 from m2l_jax.evaluation.held_out import HeldOutClips
 from m2l_jax.evaluation.metrics import METRICS
@@ -34,7 +35,7 @@ from m2l_jax.training.resume import (
     read_initial,
 )
 from m2l_jax.training.setup import Setup
-from m2l_jax.training.state import TrainState, unravel
+from m2l_jax.training.state import TrainState, profiles_of, unravel
 from m2l_jax.training.step import CHECKED, Metrics, draw, step_key
 
 _logger = logging.getLogger(__name__)
@@ -84,6 +85,8 @@ def train_and_evaluate(
         latents_of = find_latents_of(settings, store, newest, initial and initial[1])
         state = create_or_restore(setup, store, newest, initial and initial[0])
         first = int(state.step)
+        if jax.process_index() == 0:
+            drop_snapshots(workdir, after=first)
         monitor = Monitor(workdir, first, loop.steps, loop.log_every, settings.batch_seconds)
         profiler = Profiler(workdir, profile, first)
         run = _Run(setup, feed, store, monitor, profiler, held_out, stop, latents_of)
@@ -135,6 +138,8 @@ class _Run:
             # A stop does not wait for an evaluation.
             figures = None if stops else self._evaluate(done, state, is_last)
             is_due |= done % loop.checkpoint_every == 0 or figures is not None
+            if is_last or done % loop.checkpoint_every == 0:
+                self._keep_averages(done, state)
             # While updates are skipped, training may have diverged: save once one is not.
             if is_last or stops or (is_due and not int(metrics['skipped_in_row'])):
                 self._check_skipped(done, metrics)
@@ -171,6 +176,16 @@ class _Run:
         """Turns the average's vector into a tree, whole on every device."""
         whole = meshes.replicated(self.setup.mesh)
         return jax.jit(lambda vector: unravel(vector, self.setup.params), out_shardings=whole)
+
+    def _keep_averages(self, done: int, state: TrainState) -> None:
+        """Writes a snapshot of the averages of `ema_profiles`; before the step's checkpoint."""
+        if not (sigma_rels := self.settings.optimizer.ema_profiles):
+            return
+        profiles = profiles_of(state)
+        averages = [self._average(vector) for vector in profiles.averages]
+        if jax.process_index() == 0:
+            named = dict(zip(sigma_rels, averages, strict=True))
+            write_snapshot(self.store.workdir, done, int(profiles.count), named)
 
     def _save(self, done: int, state: TrainState, figures: Mapping[str, float] | None) -> None:
         trees = self.setup.to_stored(state)

@@ -187,6 +187,12 @@ def _check_resumable(
             f'{workdir} holds the state of config.optimizer.name={old.optimizer.name}, not of '
             f'{settings.optimizer.name}: choose another folder, with --config.init_from={workdir}'
         )
+    if old.optimizer.ema_profiles != settings.optimizer.ema_profiles:
+        raise InputError(
+            f'{workdir} keeps the averages of config.optimizer.ema_profiles='
+            f'{old.optimizer.ema_profiles}, which begin with the first step, not of '
+            f'{settings.optimizer.ema_profiles}: keep that setting, or choose another folder'
+        )
     if settings.freeze not in ('', old.freeze):  # its average lags behind the parameters
         raise InputError(
             f'{workdir} was trained with config.freeze={old.freeze!r}, not {settings.freeze!r}: '
