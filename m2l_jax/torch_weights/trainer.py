@@ -118,18 +118,19 @@ def read_moments(content: Mapping[str, Any], unused: Collection[str]) -> Moments
     """
     tensors, optimizer = content[TENSORS], content[OPTIMIZER]
     group = _only_group(optimizer, len(tensors))
-    states = optimizer['state']
+    # As PyTorch has it, an empty state is none.
+    states = {number: state for number, state in optimizer['state'].items() if state != {}}
     if not states:  # saved before the first update
         zeros = {
             name: np.zeros(tuple(tensor.shape), np.float32) for name, tensor in tensors.items()
         }
         return Moments(0, *group['betas'], zeros, zeros)
-    keys = {'step', _FIRST, _SECOND}
+    keys = ('step', _FIRST, _SECOND)
     for number, state in states.items():
-        if not isinstance(state, Mapping) or set(state) != keys:
+        if not isinstance(state, Mapping) or set(state) != set(keys):
             found = ', '.join(map(str, state)) if isinstance(state, Mapping) else repr(state)
             raise InputError(
-                f'{OPTIMIZER} has {found} of tensor {number}: RAdam has {sorted(keys)}'
+                f'{OPTIMIZER} has {found} of tensor {number}, and RAdam {", ".join(keys)}'
             )
     moments = [
         _by_name(

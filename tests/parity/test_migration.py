@@ -14,21 +14,20 @@ import numpy as np
 import optax
 import pytest
 
-from tests.parity.small import SMALLER as MODEL
-from tests.parity.small import require_reference
+from tests.parity.small import SMALLER, require_reference
 
 require_reference()
 
 import torch
 
-from m2l_jax.checkpoint.store import CheckpointStore, holds_checkpoint, load_model
-from m2l_jax.codec.weights import convert
+from m2l_jax.audio.spectrogram import SpectrogramConfig
+from m2l_jax.checkpoint.store import CheckpointStore, load_model
 from m2l_jax.configs import default
 from m2l_jax.consistency.noise import IndexDensity, StepSchedule
-from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.torch_weights.conversion import load_torch_model
+from m2l_jax.torch_weights.names import unused_tensors
 from m2l_jax.torch_weights.reference import random_tensors, reference_network
 from m2l_jax.torch_weights.state_dict import to_state_dict
 from m2l_jax.training.config import TrainingConfig
@@ -40,6 +39,15 @@ from m2l_jax.training.step import draw, step_key
 from tests.parity.test_training import reference_loss, spectrograms
 from tests.training.runs import assert_identical
 
+MODEL = dataclasses.replace(
+    SMALLER,
+    base_channels=4,
+    channel_multipliers=(1, 2),
+    downsampling=((2, 2),),
+    attention=(False, True),
+    bottleneck_channels=16,
+    spectrogram=SpectrogramConfig(window=64, hop=16),
+)
 STEPS, WARMUP, LOW, HIGH = 80, 5, 1e-5, 1e-3
 BEFORE, AFTER = 25, 20
 DECAY = 0.7  # reached within the first steps
@@ -54,6 +62,13 @@ def make_config():
     config.data.update(path='music', batch_size=2, crop_frames=16)
     config.train.steps = STEPS
     return config
+
+
+@jax.jit
+def draws(step):
+    shape = (MODEL.spectrogram.bins, 16, 2)
+    density = IndexDensity(-1.1, 2.0)
+    return draw(step_key(0, step), jnp.arange(2), shape, Music2Latent(MODEL), density)
 
 
 class Trainer:
@@ -73,13 +88,7 @@ class Trainer:
             progress = (self.it - WARMUP) / (STEPS - WARMUP)
             rate = LOW + (HIGH - LOW) * 0.5 * (1 + np.cos(np.pi * progress))
         self.radam.param_groups[0]['lr'] = rate
-        drawn = draw(
-            step_key(0, self.it),
-            jnp.arange(2),
-            (MODEL.spectrogram.bins, 16, 2),
-            Music2Latent(MODEL),
-            IndexDensity(-1.1, 2.0),
-        )
+        drawn = draws(self.it)
         delta = float(StepSchedule(1.0, 3.0).delta(self.it / STEPS))
         loss = reference_loss(
             self.network, spectrograms(MODEL, self.it), drawn.index, drawn.noise, delta
@@ -132,8 +141,11 @@ class Trainer:
 
 @pytest.fixture(scope='module')
 def network():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine, several wait for each other most of the time
     with reference_network(MODEL, random_tensors(MODEL)) as network:
         yield network
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='module')
@@ -148,14 +160,19 @@ def trained(network, tmp_path_factory):
 def to_folder(path, folder, **arguments):
     config = default.get_config()
     return convert_run(
-        str(path), folder, config, demanded=False, attention_heads=MODEL.attention_heads, **arguments
+        str(path),
+        folder,
+        config,
+        demanded=False,
+        attention_heads=MODEL.attention_heads,
+        **arguments,
     )
 
 
 def assert_near(ours, theirs, tolerance):
-    ours = to_state_dict(ours, MODEL)
-    error = sum(np.sum((ours[name] - theirs[name]) ** 2.0) for name in theirs)
-    assert np.sqrt(error / sum(np.sum(each**2.0) for each in theirs.values())) <= tolerance
+    ours, names = to_state_dict(ours, MODEL), theirs.keys() - dict(unused_tensors(MODEL)).keys()
+    one, other = (np.concatenate([each[name].ravel() for name in names]) for each in (ours, theirs))
+    assert np.linalg.norm(one - other) <= tolerance * np.linalg.norm(other)
 
 
 def test_the_next_losses_are_pytorchs_in_both_directions(trained, tmp_path, caplog):
@@ -187,8 +204,8 @@ def test_the_next_losses_are_pytorchs_in_both_directions(trained, tmp_path, capl
     adam = trees.opt_state[1][0]
     assert isinstance(adam, optax.ScaleByAdamState)
     assert int(adam.count) == BEFORE + AFTER
-    assert_near(trees.params, trainer.named(p.detach() for p in trainer.network.parameters()), 1e-4)
-    assert_near(trees.ema_params, trainer.named(trainer.shadow), 1e-4)
+    assert_near(trees.params, trainer.named(p.detach() for p in trainer.network.parameters()), 1e-3)
+    assert_near(trees.ema_params, trainer.named(trainer.shadow), 1e-3)
     assert_near(adam.mu, trainer.named(trainer.moments('exp_avg')), 1e-2)
     assert_near(adam.nu, trainer.named(trainer.moments('exp_avg_sq')), 1e-2)
 
@@ -204,3 +221,23 @@ def test_the_next_losses_are_pytorchs_in_both_directions(trained, tmp_path, capl
         theirs = another.train(AFTER)
         go_on(state)
     np.testing.assert_allclose(losses, theirs, rtol=1e-3)
+
+
+def test_a_model_alone_is_the_average(trained, tmp_path):
+    trainer, _ = trained
+    torch.save(trainer.content(), tmp_path / 'now.pt')
+    average = trainer.named(trainer.shadow)
+    _, params = load_torch_model(tmp_path / 'now.pt', MODEL.attention_heads)
+    tensors = to_state_dict(params, MODEL)
+    for name in average.keys() - dict(unused_tensors(MODEL)).keys():
+        np.testing.assert_array_equal(tensors[name], average[name])
+    to_folder(tmp_path / 'now.pt', tmp_path / 'run')
+    assert_identical(jax.device_get(load_model(tmp_path / 'run')[1]), params)
+    # The files that the trainer writes for use have no average beside their tensors.
+    clean = {'gen_state_dict': trainer.network.state_dict(), 'it': 3, 'fid': np.float64(1)}
+    torch.save(clean, tmp_path / 'clean.pt')
+    _, params = load_torch_model(tmp_path / 'clean.pt', MODEL.attention_heads)
+    kernel = np.moveaxis(np.asarray(params['unet']['conv_in']['kernel']), (-1, -2), (0, 1))
+    np.testing.assert_array_equal(kernel, clean['gen_state_dict']['conv_inp.weight'].numpy())
+    assert to_folder(tmp_path / 'clean.pt', tmp_path / 'none') is None
+    assert not (tmp_path / 'none').exists()
