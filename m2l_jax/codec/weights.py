@@ -142,16 +142,7 @@ def convert(
     Raises:
       InputError: for a target that cannot be written, or if there is no such model.
     """
-    if hub.is_address(target):
-        raise InputError(f'{target}: python -m m2l_jax.push uploads models')
-    target, kinds = pathlib.Path(target), f'{" or ".join(SUFFIXES)} files'
-    is_file = target.suffix in SUFFIXES
-    if target.is_file() or (is_file and target.exists()):
-        raise InputError(f'{target} exists already: remove it or choose another name')
-    if target.suffix in _OTHER_SUFFIXES:
-        raise InputError(f'{target}: weights are written to {kinds}')
-    if not is_file and (storage != 'float32' or most_bytes is not None):
-        raise InputError(f'{target}: --storage and --most_megabytes are for {kinds}')
+    is_file = check_target(target, storage, most_bytes)
     model, params = open_weights(source, attention_heads)
     if sigma_rel is not None:
         params = reconstruct_average(locate_weights(source), sigma_rel)
@@ -162,3 +153,28 @@ def convert(
 
         save_model(target, model.config, params)
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def check_target(
+    target: str | os.PathLike[str], storage: str = 'float32', most_bytes: int | None = None
+) -> bool:
+    """True for a file and False for a folder to write a model to.
+
+    Args:
+      target: the file or folder.
+      storage, most_bytes: of a file; see `save_torch_model`.
+
+    Raises:
+      InputError: if it is there already, of another kind, or takes no such arguments.
+    """
+    if hub.is_address(target):
+        raise InputError(f'{target}: python -m m2l_jax.push uploads models')
+    target, kinds = pathlib.Path(target), f'{" or ".join(SUFFIXES)} files'
+    is_file = target.suffix in SUFFIXES
+    if target.is_file() or (is_file and target.exists()):
+        raise InputError(f'{target} exists already: remove it or choose another name')
+    if target.suffix in _OTHER_SUFFIXES:
+        raise InputError(f'{target}: weights are written to {kinds}')
+    if not is_file and (storage != 'float32' or most_bytes is not None):
+        raise InputError(f'{target}: --storage and --most_megabytes are for {kinds}')
+    return is_file

@@ -112,6 +112,7 @@ class ModelConfig:
             if (value := getattr(self, name)) not in known:
                 raise InputError(f'model.{name}={value!r} must be one of {", ".join(known)}')
         self._check_sizes()
+        self._check_family()
         for width in (*self.widths, self.bottleneck_channels):
             if width < 4 or width % min(width // 4, 32):
                 raise InputError(
@@ -135,6 +136,17 @@ class ModelConfig:
         for field in dataclasses.fields(self):
             if field.type is int and (value := getattr(self, field.name)) < 1:
                 raise InputError(f'model.{field.name}={value} must be at least 1')
+        if not 0 < self.latent_scale < math.inf:
+            raise InputError(f'model.latent_scale={self.latent_scale} must be above 0 and finite')
+        if self.embedding_channels < 4 or self.embedding_channels % 2:
+            raise InputError(
+                f'model.embedding_channels={self.embedding_channels} must be even and at least 4'
+            )
+        for factor in itertools.chain(*self.downsampling):
+            if factor < 1 or (factor > 1 and factor % 2):
+                raise InputError(f'model.downsampling has the factor {factor}: use 1 or even ones')
+
+    def _check_family(self):
         if not 2 <= self.levels <= 256:
             raise InputError(f'model.levels={self.levels} must be from 2 to 256')
         if not self.is_discrete and self.levels != ModelConfig.levels:
@@ -151,15 +163,6 @@ class ModelConfig:
             raise InputError(
                 f'model.stereo={self.stereo!r} is for stereo: set model.channels={2 * PARTS} too'
             )
-        if not 0 < self.latent_scale < math.inf:
-            raise InputError(f'model.latent_scale={self.latent_scale} must be above 0 and finite')
-        if self.embedding_channels < 4 or self.embedding_channels % 2:
-            raise InputError(
-                f'model.embedding_channels={self.embedding_channels} must be even and at least 4'
-            )
-        for factor in itertools.chain(*self.downsampling):
-            if factor < 1 or (factor > 1 and factor % 2):
-                raise InputError(f'model.downsampling has the factor {factor}: use 1 or even ones')
 
     @property
     def defining(self) -> 'ModelConfig':
