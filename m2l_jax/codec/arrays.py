@@ -58,11 +58,11 @@ def as_waveform(audio: Any, sample_rate: int) -> np.ndarray:
 
 
 @standard_jax()
-def as_latents(latents: Any, width: int, feature_width: int) -> np.ndarray:
+def as_latents(latents: Any, width: int, feature_width: int, name: str = 'the array') -> np.ndarray:
     """`[channels, width, frames]`, float32; arguments and errors as in `as_batch`."""
-    batch = as_batch('the array', _as_array(latents, 'latents'), width, feature_width)
+    batch = as_batch(name, _as_array(latents, 'latents'), width, feature_width)
     if len(batch) > 1:
-        raise InputError(f'the array is a batch of {len(batch)}: decode each by itself')
+        raise InputError(f'{name} is a batch of {len(batch)}: decode each by itself')
     return batch[0].astype(np.float32, copy=False)
 
 
