@@ -63,12 +63,18 @@ def as_waveform(audio: Any, sample_rate: int, audio_channels: int = 1) -> np.nda
 
 
 @standard_jax()
-def as_latents(latents: Any, width: int, feature_width: int, audio_channels: int = 1) -> np.ndarray:
+def as_latents(
+    latents: Any,
+    width: int,
+    feature_width: int,
+    audio_channels: int = 1,
+    name: str = 'the array',
+) -> np.ndarray:
     """`[channels, width, frames]`, float32; arguments and errors as in `as_batch`."""
     array = _as_array(latents, 'latents')
-    batch = as_batch('the array', array, width, feature_width, audio_channels)
+    batch = as_batch(name, array, width, feature_width, audio_channels)
     if len(batch) > 1:
-        raise InputError(f'the array is a batch of {len(batch)}: decode each by itself')
+        raise InputError(f'{name} is a batch of {len(batch)}: decode each by itself')
     return batch[0].astype(np.float32, copy=False)
 
 
