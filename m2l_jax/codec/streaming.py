@@ -171,7 +171,7 @@ def _checked(arrays: Iterable[Any], width: int, feature_width: int) -> Iterator[
         if tuple(getattr(array, 'shape', ()))[-1:] == (0,):
             continue
         name = f'array {number} of the stream'
-        latents = as_latents(array, width, feature_width, name)
+        latents = as_latents(array, width, feature_width, name=name)
         if channels not in (None, len(latents)):
             raise InputError(f'{name} has {len(latents)} channels: those before it have {channels}')
         channels = len(latents)
