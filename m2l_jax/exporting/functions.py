@@ -68,7 +68,7 @@ def export_functions(model: Music2Latent, params: Params, steps: int) -> tuple[F
     lengths = Argument('lengths', 'b', 'int32', 'latent vectors of each row; the rest is padding')
 
     def encode(weights: dict[str, Any], audio: jax.Array, lengths: jax.Array) -> jax.Array:
-        padded = jnp.pad(audio, ((0, 0), (0, reach)))
+        padded = jnp.pad(audio, (*[(0, 0)] * (audio.ndim - 1), (0, reach)))
         return encode_waveforms(model, _nested(weights), padded, lengths, lengths)
 
     def decode(
