@@ -154,7 +154,10 @@ def convert(
         raise InputError(f'{target}: --storage and --most_megabytes are for {kinds}')
     model, params = open_weights(source, attention_heads)
     if sigma_rel is not None:
-        params = reconstruct_average(locate_weights(source), sigma_rel)
+        from m2l_jax.checkpoint.store import read_settings
+
+        workdir, step, _ = read_settings(locate_weights(source))
+        params = reconstruct_average(workdir, step, sigma_rel)
     if is_file:
         save_torch_model(target, model.config, params, storage=storage, most_bytes=most_bytes)
     else:
