@@ -18,6 +18,7 @@ Each run, once done, adds a line to DIR/runs.jsonl; the command, run again, goes
 Give it one core: `taskset -c 1`.
 """
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -33,9 +34,9 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from benchmarks import report, timing
+from benchmarks import report, small_model, timing
 from m2l_jax.audio import files
-from m2l_jax.audio.spectrogram import to_spectrogram
+from m2l_jax.audio.spectrogram import SpectrogramConfig, to_spectrogram
 from m2l_jax.checkpoint.averages import drop_snapshots, reconstruct_average, write_snapshot
 from m2l_jax.configs import default, overfit
 from m2l_jax.evaluation.clips import is_silent, read_sound
@@ -68,22 +69,15 @@ _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Of measuring steps.', lower_bound=1
 _RUNS = flags.DEFINE_string('runs', None, 'Folder for the runs.', required=True)
 _OUTPUT = report.define_output()
 
-# Every part of the model at the least size; 256 bins.
-_MODEL = {
-    'base_channels': 8,
-    'channel_multipliers': (1, 2, 4),
-    'downsampling': ((4, 2), (4, 2)),
-    'attention': (False, False, True),
-    'attention_heads': 4,
-    'encoder_blocks': 1,
-    'decoder_blocks': 1,
-    'unet_blocks': 1,
-    'bottleneck_channels': 32,
-    'bottleneck_blocks': 1,
-    'latent_channels': 8,
-    'embedding_channels': 32,
-    'spectrogram': {'window': 512, 'hop': 128},
-}
+_MODEL = dataclasses.replace(
+    small_model.CONFIG,
+    base_channels=8,
+    channel_multipliers=(1, 2, 4),
+    downsampling=((4, 2), (4, 2)),
+    bottleneck_channels=32,
+    embedding_channels=32,
+    spectrogram=SpectrogramConfig(window=512, hop=128),
+)
 _VARIANTS: Mapping[str, Callable[[ConfigDict], Any]] = {
     'recipe': lambda config: None,
     'muon': lambda config: config.optimizer.update(name='muon'),
@@ -166,25 +160,35 @@ def main() -> None:
     """Trains what is not trained yet, and prints the figures."""
     lines = pathlib.Path(_RUNS.value, 'runs.jsonl')
     lines.parent.mkdir(parents=True, exist_ok=True)
-    trainers = {name: Trainer(name, make_mesh(jax.devices()[:1])) for name in _VARIANTS}
-    spectrogram = trainers['recipe'].settings.model.spectrogram
-    corpora = [
-        Corpus(flag.value, spectrogram.sample_rate) for flag in (_PATH, _CHOOSE_ON, _HELD_OUT)
-    ]
     done = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
-    if not done:
-        done = [{'seconds_a_step': _measure_steps(trainers, corpora[0])}]
-        _add(lines, done[0])
-    seconds = done[0]['seconds_a_step']
     known = {(each['variant'], each['seed']) for each in done[1:]}
-    for seed in range(_SEEDS.value):
-        for name, trainer in trainers.items():
-            if (name, seed) not in known:
-                steps = round(_STEPS.value * seconds['recipe'] / seconds[name])
-                run = _train(trainer, steps, seed, corpora, lines.parent / f'{name}-{seed}')
-                done.append({'variant': name, 'seed': seed, 'steps': steps, **run})
-                _add(lines, done[-1])
-    _publish(seconds, done[1:])
+    wanted = [(name, seed) for seed in range(_SEEDS.value) for name in _VARIANTS]
+    if missing := [each for each in wanted if each not in known]:
+        done = _run(missing, done, lines)
+    _publish(done[0]['seconds_a_step'], done[1:])
+
+
+def _run(
+    missing: Sequence[tuple[str, int]], done: list[dict[str, Any]], lines: pathlib.Path
+) -> list[dict[str, Any]]:
+    """The lines that are there and those of the missing runs, each written once it is known."""
+
+    def add(line: dict[str, Any]) -> None:
+        done.append(line)
+        with lines.open('a') as file:
+            file.write(json.dumps(line) + '\n')
+
+    trainers = {name: Trainer(name, make_mesh(jax.devices()[:1])) for name in _VARIANTS}
+    rate = trainers['recipe'].settings.model.spectrogram.sample_rate
+    corpora = [Corpus(flag.value, rate) for flag in (_PATH, _CHOOSE_ON, _HELD_OUT)]
+    if not done:
+        add({'seconds_a_step': _measure_steps(trainers, corpora[0])})
+    seconds = done[0]['seconds_a_step']
+    for name, seed in missing:
+        steps = round(_STEPS.value * seconds['recipe'] / seconds[name])
+        run = _train(trainers[name], steps, seed, corpora, lines.parent / f'{name}-{seed}')
+        add({'variant': name, 'seed': seed, 'steps': steps, **run})
+    return done
 
 
 def _config(name: str) -> ConfigDict:
@@ -192,7 +196,7 @@ def _config(name: str) -> ConfigDict:
     config = overfit.get_config()
     if _RECIPE.value == 'paper':
         config.consistency = default.get_config().consistency
-    config.model.update(_MODEL)
+    config.model.update(dataclasses.asdict(_MODEL))
     config.data.update(crop_frames=32)
     _VARIANTS[name](config)
     return config
@@ -267,11 +271,6 @@ def _measure_of(trainer: Trainer) -> Callable[..., Any]:
     return make_measure(
         trainer.setup.model, consistency.huber_scale, float(consistency.schedule.delta(1.0))
     )
-
-
-def _add(path: pathlib.Path, line: Mapping[str, Any]) -> None:
-    with path.open('a') as file:
-        file.write(json.dumps(line) + '\n')
 
 
 def _publish(seconds: Mapping[str, float], runs: Sequence[Mapping[str, Any]]) -> None:
