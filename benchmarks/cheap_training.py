@@ -6,13 +6,12 @@
 Trains a recipe, and the recipe with each of Muon, the mixture density, a denoising first stage and
 averages chosen after the run, with several seeds; those of one seed from the same parameters and on
 the same crops. *In the same time*: a step of each is measured first, in seconds of the processor,
-the variants taking turns, at four points of the training; each then takes as many steps as --steps
-of the recipe cost, over which its schedules stretch. Only steps count: no compiling, no reading.
+the variants taking turns, at four points of the training; each then takes as many steps as fit into
+--seconds, over which its schedules stretch. Only steps count: no compiling, no reading.
 
 Loss, error and latent gain (see `evaluation.noise_bins`) are the averaged parameters', on crops of
 --held_out. The length of the averages is chosen by the error on crops of --choose_on. Prints each
-figure's mean over seeds, and the difference from the recipe's of the same seeds, with t-intervals
-of 95 %.
+figure's mean over seeds, and the difference from the recipe's, seed by seed, with t-intervals.
 
 Each run, once done, adds a line to DIR/runs.jsonl; the command, run again, goes on after the last.
 Give it one core: `taskset -c 1`.
@@ -36,6 +35,7 @@ from ml_collections import ConfigDict
 
 from benchmarks import report, small_model, timing
 from m2l_jax.audio import files
+from m2l_jax.audio.levels import from_int16, to_int16
 from m2l_jax.audio.spectrogram import SpectrogramConfig, to_spectrogram
 from m2l_jax.checkpoint.averages import drop_snapshots, reconstruct_average, write_snapshot
 from m2l_jax.configs import default, overfit
@@ -62,7 +62,7 @@ _HELD_OUT = flags.DEFINE_string('held_out', 'm2l_jax/assets/heldout', 'To measur
 _RECIPE = flags.DEFINE_enum(
     'recipe', 'short', ['short', 'paper'], "configs/small.py's, or the paper's as short."
 )
-_STEPS = flags.DEFINE_integer('steps', 1200, 'Of the recipe alone.', lower_bound=100)
+_SECONDS = flags.DEFINE_float('seconds', 180, 'Of the processor, for a run.', lower_bound=1)
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Of each variant.', lower_bound=2)
 _CROPS = flags.DEFINE_integer('crops', 64, 'To measure on.', lower_bound=2)
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Of measuring steps.', lower_bound=1)
@@ -73,10 +73,10 @@ _MODEL = dataclasses.replace(
     small_model.CONFIG,
     base_channels=8,
     channel_multipliers=(1, 2, 4),
-    downsampling=((4, 2), (4, 2)),
+    downsampling=((2, 2), (4, 2)),
     bottleneck_channels=32,
     embedding_channels=32,
-    spectrogram=SpectrogramConfig(window=512, hop=128),
+    spectrogram=SpectrogramConfig(window=256, hop=64),
 )
 _VARIANTS: Mapping[str, Callable[[ConfigDict], Any]] = {
     'recipe': lambda config: None,
@@ -90,7 +90,6 @@ _SIGMA_RELS = (0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.125, 0.15, 0.2, 0.25)
 _POINTS = (1 / 8, 3 / 8, 5 / 8, 7 / 8)  # of the training, at which steps are measured
 _STEPS_OF_A_TURN = 3
 _FIGURES = ('loss', 'error', 'latent_gain')
-_FULL_SCALE = 32_767
 
 
 class Corpus:
@@ -99,9 +98,7 @@ class Corpus:
     def __init__(self, path: str, sample_rate: int):
         paths, _ = files.search(path)
         waveforms = [read_sound(each, sample_rate)[0] for each in paths]
-        self._waveforms = [
-            np.round(_FULL_SCALE * np.clip(each, -1, 1)).astype(np.int16) for each in waveforms
-        ]
+        self._waveforms = [to_int16(each) for each in waveforms]
         lengths = np.array([len(each) for each in self._waveforms])
         self._shares = lengths / np.sum(lengths)
 
@@ -111,7 +108,7 @@ class Corpus:
         while len(crops) < count:
             waveform = self._waveforms[random.choice(len(self._shares), p=self._shares)]
             start = random.integers(max(1, len(waveform) - samples))
-            crop = waveform[start : start + samples].astype(np.float32) / _FULL_SCALE
+            crop = from_int16(waveform[start : start + samples])
             if len(crop) == samples and not is_silent(crop):
                 crops.append(crop)
         return np.stack(crops)
@@ -185,7 +182,7 @@ def _run(
         add({'seconds_a_step': _measure_steps(trainers, corpora[0])})
     seconds = done[0]['seconds_a_step']
     for name, seed in missing:
-        steps = round(_STEPS.value * seconds['recipe'] / seconds[name])
+        steps = round(_SECONDS.value / seconds[name])
         run = _train(trainers[name], steps, seed, corpora, lines.parent / f'{name}-{seed}')
         add({'variant': name, 'seed': seed, 'steps': steps, **run})
     return done
@@ -294,6 +291,7 @@ def _publish(seconds: Mapping[str, float], runs: Sequence[Mapping[str, Any]]) ->
         rows.append((name, steps, seconds[name], *cells))
     figures = {
         'recipe': _RECIPE.value,
+        'seconds': _SECONDS.value,
         'seeds': _SEEDS.value,
         'sigma_rel': [run['sigma_rel'] for run in runs if 'sigma_rel' in run],
         'variants': results,
