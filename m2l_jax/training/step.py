@@ -18,7 +18,15 @@ from m2l_jax.consistency.loss import consistency_loss, identity_while
 from m2l_jax.consistency.noise import IndexDensity, teacher_index
 from m2l_jax.evaluation.noise_bins import latent_moments, latent_spread
 from m2l_jax.model.autoencoder import Music2Latent, Params
-from m2l_jax.training.mesh import AXIS, REPLICATED, ROWS, replicated, shared_out, state_shardings
+from m2l_jax.training.mesh import (
+    AXIS,
+    REPLICATED,
+    ROWS,
+    mean_over_parts,
+    replicated,
+    shared_out,
+    state_shardings,
+)
 from m2l_jax.training.state import (
     TrainState,
     ema_rate,
@@ -194,16 +202,19 @@ def make_train_step(
         }
         finite = jnp.all(jnp.isfinite(jnp.stack(list(checked.values()))))
         params = optax.apply_updates(state.params, updates)
-        average = optax.incremental_update(params, state.ema_params, ema_rate(count, ema_decay))
-        if freeze:  # x + 0 and the mean of equal numbers are not always the same to the bit
-            params = jnp.where(trained, params, state.params)
-            average = jnp.where(trained, average, state.ema_params)
         updated = state.replace(
             skipped_in_row=jnp.zeros_like(state.skipped_in_row),
             params=params,
-            ema_params=average,
+            ema_params=optax.incremental_update(
+                params, state.ema_params, ema_rate(count, ema_decay)
+            ),
             opt_state=opt_state,
         )
+        if freeze:  # x + 0 and the mean of equal numbers are not always the same to the bit
+            updated = updated.replace(
+                params=jnp.where(trained, params, state.params),
+                ema_params=jnp.where(trained, updated.ema_params, state.ema_params),
+            )
         kept = state.replace(skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1)
         after = jax.tree.map(functools.partial(jnp.where, finite), updated, kept)
         after = after.replace(step=state.step + 1)
@@ -295,20 +306,3 @@ def _part_gradient(
         unravel(params, param_shapes(model))
     )
     return {'losses': losses, 'moments': moments, 'gradient': ravel(gradient, params.size)}
-
-
-def mean_over_parts(function: Callable[..., Any], parts: int, arrays: tuple[jax.Array, ...]) -> Any:
-    """Mean of a function's results over equal parts of the arrays' rows; inside `shard_map`."""
-    if parts == 1:
-        return function(*arrays)
-    split = [array.reshape(parts, -1, *array.shape[1:]) for array in arrays]  # [parts, B/parts, …]
-    shapes = jax.eval_shape(function, *(array[0] for array in split))
-    zeros = jax.tree.map(
-        lambda shape: jax.lax.pcast(jnp.zeros(shape.shape, shape.dtype), AXIS, to='varying'), shapes
-    )
-
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, function(*part)), None
-
-    total, _ = jax.lax.scan(add, zeros, split)
-    return jax.tree.map(lambda leaf: leaf / parts, total)
