@@ -25,7 +25,7 @@ from m2l_jax.interface.paths import replaced_file
 SUFFIXES = ('.npz', '.npy')
 
 STORAGE_DTYPES = ('float32', 'float16', 'bfloat16')
-CHANNEL_MODES = ('each', 'mono', 'mid_side')
+CHANNEL_MODES = ('each', 'mono', 'mid_side', 'joint')
 KINDS = ('latents', 'features')
 
 _METADATA = ('sample_rate', 'samples', 'scale', 'model')
