@@ -193,6 +193,7 @@ def _measure_model(
 
     measured = trial.measure(name, reconstruct, take)
     latents_a_second = rate / config.samples_per_latent * config.latent_channels
+    latents_a_second /= config.audio_channels
     return {
         'model': codec.model_id,
         'config': config.record(),
