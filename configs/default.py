@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.init_from = ''  # or a run, a .pt or .safetensors file, or 'small', to start from
+    config.freeze = ''  # or the part of that model that stays as it is, 'encoder' or 'decoder'
 
     # Sizes, audio representation and noise levels; documented where they are defined.
     config.model = ConfigDict(dataclasses.asdict(ModelConfig(dtype='bfloat16')))
@@ -31,6 +32,7 @@ def get_config() -> ConfigDict:
     )
     config.consistency.huber_scale = 0.00054
     config.consistency.least_weight = 0.0
+    config.consistency.unquantised = 0.0  # share of crops, where model.bottleneck is 'fsq'
     config.consistency.auxiliary = ConfigDict({'weight': 0.0, 'end': 0.5})  # 0: as in the paper
 
     config.optimizer = ConfigDict()
@@ -42,6 +44,7 @@ def get_config() -> ConfigDict:
     config.optimizer.b2 = 0.999
     config.optimizer.ema_decay = 0.9999
     config.optimizer.clip_norm = 0.0  # 0: no clipping
+    config.optimizer.ema_profiles = ()  # or (0.05, 0.1), for averages chosen after the run
 
     config.data = ConfigDict()
     config.data.path = ''  # folders or files, commas between, or a prepared dataset

@@ -4,8 +4,12 @@
     python -m m2l_jax.convert --from=DIR --to=model.pt                 for the PyTorch package
     python -m m2l_jax.convert --from=DIR --to=model.safetensors        the same tensors, no pickle
     python -m m2l_jax.convert --from=DIR --to=small.safetensors --storage=float16   half the size
+    python -m m2l_jax.convert --from=DIR --to=model.safetensors --sigma_rel=0.08    another average
+    python -m m2l_jax.convert --from=run.pt --to=DIR                   a PyTorch trainer's run
+    python -m m2l_jax.convert --from=DIR --to=run.pt --with_training_state    a run for that trainer
 
-Of a training run the averaged parameters of the newest checkpoint are converted.
+Of a training run the averaged parameters of the newest checkpoint are converted; a PyTorch
+trainer's checkpoint to a folder whole, with parameters, average and optimiser, to go on training.
 """
 
 from absl import flags
@@ -28,20 +32,39 @@ _STORAGE = flags.DEFINE_enum(
 _MOST = command.define_finite_float(
     'most_megabytes', None, 'Write no larger .pt or .safetensors file.'
 )
+_SIGMA_REL = command.define_finite_float(
+    'sigma_rel',
+    None,
+    'Of a run with config.optimizer.ema_profiles: average over that part of it, e.g. 0.08.',
+)
+_WHOLE = flags.DEFINE_boolean(
+    'with_training_state',
+    None,
+    "Convert a training run whole, to go on training. Default: of a PyTorch trainer's .pt file to "
+    'a folder alone.',
+)
 flags.mark_flags_as_required(['from', 'to'])
 
 
 def main() -> None:
     """Parses the flags and converts."""
-    from m2l_jax.codec.weights import convert
+    arguments = {
+        'attention_heads': _HEADS.value,
+        'storage': _STORAGE.value,
+        'most_bytes': None if _MOST.value is None else int(_MOST.value * 1e6),
+    }
+    parameters = None
+    if _WHOLE.value or (_WHOLE.value is None and _FROM.value.endswith('.pt')):
+        from m2l_jax.configs import default
+        from m2l_jax.training.migration import convert_run
 
-    parameters = convert(
-        _FROM.value,
-        _TO.value,
-        attention_heads=_HEADS.value,
-        storage=_STORAGE.value,
-        most_bytes=None if _MOST.value is None else int(_MOST.value * 1e6),
-    )
+        parameters = convert_run(
+            _FROM.value, _TO.value, default.get_config(), demanded=bool(_WHOLE.value), **arguments
+        )
+    if parameters is None:
+        from m2l_jax.codec.weights import convert
+
+        parameters = convert(_FROM.value, _TO.value, sigma_rel=_SIGMA_REL.value, **arguments)
     print(f'{_FROM.value} -> {_TO.value}: {parameters:,} parameters')
 
 

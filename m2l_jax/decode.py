@@ -37,26 +37,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string('output', None, 'Folder for the audio: new, or of an earlier run of the same.')
 _FORMAT = flags.DEFINE_enum('format', 'wav', ['wav', 'flac', 'ogg'], 'Of the audio files.')
-_STEPS = flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)
-_SEED = command.define_seed()
-_OVERLAP = flags.DEFINE_float(
-    'overlap',
-    2.0,
-    'Seconds of the fade between chunks; 0 for none, as in the PyTorch package.',
-)
-_RATE = flags.DEFINE_integer(
-    'sample_rate',
-    None,
-    "Of the audio in Hz, for files that don't say it; by default the model's, 44100.",
-    lower_bound=1000,
-    upper_bound=1_000_000,
-)
-_SCALE = flags.DEFINE_float(
-    'scale',
-    None,
-    "Factor from the latents to the model's, for files that don't say it; by default 0.06, as of "
-    '`encode`, for unit variance on music; 1 for latents that are not scaled.',
-)
+corpus_flags.define_decoding(overlap=2.0)
 
 
 def main() -> None:
@@ -66,30 +47,18 @@ def main() -> None:
 
 def _decode(source: str, output: str) -> 'str | RunReport':
     from m2l_jax.corpus import inputs
-    from m2l_jax.corpus.decode import DecodeJob, DecodeSettings, check_first
-    from m2l_jax.corpus.models import chunking_of
+    from m2l_jax.corpus.decode import DecodeJob, check_first
     from m2l_jax.corpus.run import run_single
 
     checkpoint, codec, opened = corpus_flags.open_model()
-    settings = DecodeSettings(
-        codec.model_id,
-        _FORMAT.value,
-        codec.config.dtype,
-        _STEPS.value,
-        _SEED.value,
-        flags.FLAGS.chunk_seconds,
-        _OVERLAP.value,
-        _RATE.value,
-        _SCALE.value,
-    )
     # An error comes before the folder is taken.
-    chunking_of(codec, settings, codec.sample_rate)
+    settings = corpus_flags.decode_settings(codec, _FORMAT.value)
     folder = os.path.abspath(output)
     job = DecodeJob(checkpoint, settings, folder, flags.FLAGS.batch_size, opened)
     if corpus_flags.is_alone(source):
         return run_single(job, source, output)
     items = inputs.latent_items(source, output)
-    check_first(items[0], settings)
+    check_first(items[0], codec)
     inputs.check_mirrored(items, f'.{_FORMAT.value}')
     return corpus_flags.run_corpus(lambda shards: job, settings, items)
 

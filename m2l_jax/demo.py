@@ -117,11 +117,12 @@ def _open(settings, run: pathlib.Path):
     from m2l_jax.model.autoencoder import Music2Latent
     from m2l_jax.training.resume import read_initial
 
-    model, params = Music2Latent(settings.model), read_initial(settings, run)
-    if params is None and settings.init_from:  # an interrupted run goes on
+    model, initial = Music2Latent(settings.model), read_initial(settings, run)
+    if initial is not None:
+        return EncoderDecoder.from_params(model, initial.params)
+    if settings.init_from:  # an interrupted run goes on
         return EncoderDecoder(settings.init_from)
-    if params is None:
-        params = compute_once(lambda: model.init_params(random_key(settings.seed)))
+    params = compute_once(lambda: model.init_params(random_key(settings.seed)))
     return EncoderDecoder.from_params(model, params)
 
 

@@ -37,6 +37,11 @@ _STORAGE = flags.DEFINE_enum(
     'storage', 'float32', ['float32', 'float16', 'bfloat16'], 'Type of the stored numbers.'
 )
 _FEATURES = flags.DEFINE_boolean('features', False, 'Store features before the bottleneck.')
+_TOKENS = flags.DEFINE_boolean(
+    'tokens',
+    False,
+    'Store the tokens of a discrete model, integers of 8 bits from 0 on, with their levels.',
+)
 _CHANNELS = flags.DEFINE_enum(
     'channels',
     None,
@@ -61,6 +66,18 @@ def main() -> None:
     corpus_flags.run(_encode)
 
 
+def _kind_and_storage() -> tuple[str, str]:
+    """What is stored, and as which type."""
+    from m2l_jax.corpus.store import TOKEN_DTYPE
+    from m2l_jax.interface.errors import InputError
+
+    if not _TOKENS.value:
+        return 'features' if _FEATURES.value else 'latents', _STORAGE.value
+    if _FEATURES.value or _STORAGE.present:
+        raise InputError('--tokens stores integers of 8 bits: leave out --features and --storage')
+    return 'tokens', TOKEN_DTYPE
+
+
 def _encode(source: str, output: str) -> 'str | RunReport':
     from m2l_jax.audio.mixing import choose_mode
     from m2l_jax.corpus import inputs
@@ -68,12 +85,15 @@ def _encode(source: str, output: str) -> 'str | RunReport':
     from m2l_jax.corpus.models import chunking_of
     from m2l_jax.corpus.run import run_single
 
+    kind, storage = _kind_and_storage()
     checkpoint, codec, opened = corpus_flags.open_model()
+    if kind == 'tokens':
+        codec.check_discrete()
     settings = EncodeSettings(
         codec.model_id,
         _FORMAT.value,
-        _STORAGE.value,
-        'features' if _FEATURES.value else 'latents',
+        storage,
+        kind,
         codec.config.dtype,
         _RATE.value,
         flags.FLAGS.chunk_seconds,

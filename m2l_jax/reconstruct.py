@@ -14,6 +14,7 @@ _INPUT = flags.DEFINE_string('input', None, 'Audio file.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the WAV and the PNG.')
 _STEPS = flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)
 _SEED = command.define_seed()
+_TOKENS = flags.DEFINE_boolean('tokens', False, 'Decode the tokens of a discrete model.')
 flags.mark_flags_as_required(['checkpoint', 'input', 'output'])
 
 
@@ -27,7 +28,8 @@ def main() -> None:
 
     use_compile_cache()
     codec = EncoderDecoder(_CHECKPOINT.value, progress=True)
-    figures = reconstruct_file(codec, _INPUT.value, _OUTPUT.value, _STEPS.value, _SEED.value)
+    options = _STEPS.value, _SEED.value, _TOKENS.value
+    figures = reconstruct_file(codec, _INPUT.value, _OUTPUT.value, *options)
     print(
         f'{_INPUT.value}: {describe(figures)}, {figures["seconds"]:.1f} s, '
         f'{figures["real_time_factor"]:.2f} times real time (compilation included)'

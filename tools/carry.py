@@ -148,9 +148,8 @@ def _state_shapes(config: dict[str, Any], where: str) -> TrainState:
     settings = build(
         TrainingConfig, {name: config[name] for name in config if name != 'corpus'}, where
     )
-    model = Music2Latent(settings.model)
-    optimizer = make_optimizer(settings.optimizer, settings.train.steps)
-    shapes = param_shapes(model)
+    shapes = param_shapes(Music2Latent(settings.model))
+    optimizer = make_optimizer(settings.optimizer, settings.train.steps, shapes)
     return jax.eval_shape(lambda params: to_trees(start_from(params, optimizer), shapes), shapes)
 
 

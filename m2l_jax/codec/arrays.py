@@ -63,12 +63,18 @@ def as_waveform(audio: Any, sample_rate: int, audio_channels: int = 1) -> np.nda
 
 
 @standard_jax()
-def as_latents(latents: Any, width: int, feature_width: int, audio_channels: int = 1) -> np.ndarray:
+def as_latents(
+    latents: Any,
+    width: int,
+    feature_width: int,
+    audio_channels: int = 1,
+    name: str = 'the array',
+) -> np.ndarray:
     """`[channels, width, frames]`, float32; arguments and errors as in `as_batch`."""
     array = _as_array(latents, 'latents')
-    batch = as_batch('the array', array, width, feature_width, audio_channels)
+    batch = as_batch(name, array, width, feature_width, audio_channels)
     if len(batch) > 1:
-        raise InputError(f'the array is a batch of {len(batch)}: decode each by itself')
+        raise InputError(f'{name} is a batch of {len(batch)}: decode each by itself')
     return batch[0].astype(np.float32, copy=False)
 
 
@@ -94,7 +100,10 @@ def as_batch(
     if not 2 <= array.ndim <= 4 or shape[-2] != width:
         raise InputError(f'{name} has shape {shape}: {_explain_shape(shape, width, feature_width)}')
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise InputError(f'{name} holds {array.dtype}: latents are floating-point numbers')
+        raise InputError(
+            f'{name} holds {array.dtype}: latents are floating-point numbers, and tokens come with '
+            'their levels'
+        )
     if not np.isfinite(array).all():
         raise InputError(f'{name} holds NaN or infinity: replace or remove it')
     if audio_channels > 1 and array.ndim > 2 and shape[-3] > 1:

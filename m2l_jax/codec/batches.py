@@ -47,11 +47,12 @@ class LatentRow:
 
 def latent_rows(latents: np.ndarray, chunks: Iterable[Chunk]) -> list[LatentRow]:
     """The rows of each chunk of `[channels, 64, frames]`, or of stereo `[1, 64, frames]`."""
-    return [
-        LatentRow(chunk, channel_latents[:, chunk.positions], channel)
-        for chunk in chunks
-        for channel, channel_latents in enumerate(latents)
-    ]
+    return [row for chunk in chunks for row in chunk_rows(latents[:, :, chunk.positions], chunk)]
+
+
+def chunk_rows(latents: np.ndarray, chunk: Chunk) -> list[LatentRow]:
+    """The rows of one chunk, from its own latents `[channels, 64, chunk.length]`."""
+    return [LatentRow(chunk, own, channel) for channel, own in enumerate(latents)]
 
 
 def join_channels(rows: Sequence[np.ndarray]) -> np.ndarray:

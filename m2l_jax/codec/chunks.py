@@ -91,13 +91,16 @@ def join_latents(
 
 
 def join_waveforms(
-    parts: Iterable[np.ndarray], chunks: Sequence[Chunk], overlap: int, step: int, reach: int
+    parts: Iterable[np.ndarray], chunks: Iterable[Chunk], overlap: int, step: int, reach: int
 ) -> Iterator[np.ndarray]:
     """Joins the waveforms of each chunk to consecutive blocks of the whole, clipped to [-1, 1].
 
     Overlapping chunks cross-fade linearly: decoded from the same noise, they are nearly equal
     there. Without overlap, the last frames of a chunk are added to the first of the next, as in one
     spectrogram: the reference's hard seams.
+
+    A block for each chunk, up to where the next chunk joins it, comes before the next is asked for;
+    after the last chunk, its end.
 
     Args:
       parts: `[channels, step·kept + reach]` of each chunk.
@@ -106,21 +109,18 @@ def join_waveforms(
       step: samples per latent vector.
       reach: samples that the last frame covers beyond its latent vector.
     """
-    rest = np.zeros((1, 0), np.float32)
-    length = overlap * step - reach
-    ramp = ((np.arange(length) + 0.5) / length).astype(np.float32) if overlap else None
-    for number, (part, chunk) in enumerate(zip(parts, chunks, strict=True)):
-        part = part.copy()
-        if overlap and number:
-            fade_end = (chunks[number - 1].end - chunk.begin) * step
-            part[:, : fade_end - length] = 0
-            part[:, fade_end - length : fade_end] *= ramp
-        is_last = number == len(chunks) - 1
-        if overlap and not is_last:
-            fade_end = chunk.kept * step
-            part[:, fade_end - length : fade_end] *= 1 - ramp
-            part[:, fade_end:] = 0
-        part[:, : rest.shape[1]] += rest
-        done = part.shape[1] if is_last else (chunks[number + 1].begin - chunk.begin) * step
-        yield np.clip(part[:, :done], -1, 1)
-        rest = part[:, done:]
+    faded = overlap * step - reach if overlap else 0
+    ramp = ((np.arange(faded) + 0.5) / max(faded, 1)).astype(np.float32)
+    rest = np.zeros((1, 0), np.float32)  # of the chunk before, from `join` on
+    join = 0  # samples of the whole
+    for part, chunk in zip(parts, chunks, strict=True):
+        joined = part[:, join - chunk.begin * step :].copy()
+        if not overlap:
+            joined[:, : rest.shape[1]] += rest
+        elif rest.size:
+            joined[:, :faded] *= ramp
+            joined[:, :faded] += rest[:, :faded] * (1 - ramp)
+        done = chunk.end * step - faded - join
+        yield np.clip(joined[:, :done], -1, 1)
+        rest, join = joined[:, done:], join + done
+    yield np.clip(rest, -1, 1)

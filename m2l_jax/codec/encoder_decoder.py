@@ -16,9 +16,11 @@ from m2l_jax.codec.arrays import (
     check_decoded,
     check_encoded,
 )
-from m2l_jax.codec.batches import RowCodec, join_channels, latent_rows
-from m2l_jax.codec.chunks import Chunk, Chunking, join_latents, join_waveforms
+from m2l_jax.codec.batches import join_channels, latent_rows
+from m2l_jax.codec.chunks import join_latents
 from m2l_jax.codec.placement import choose_devices
+from m2l_jax.codec.streaming import StreamingCodec
+from m2l_jax.codec.tokens import TokenCodec
 from m2l_jax.codec.weights import locate_pretrained, open_weights
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import InputError
@@ -26,10 +28,8 @@ from m2l_jax.interface.progress import shown
 from m2l_jax.interface.settings import LARGEST_SEED
 from m2l_jax.model.autoencoder import Music2Latent, Params
 
-_CHUNK_SECONDS = 60
 
-
-class EncoderDecoder(RowCodec):
+class EncoderDecoder(TokenCodec, StreamingCodec):
     """A model with its parameters, compiled once for each of the few lengths that it pads to.
 
     A drop-in for the class of that name in the PyTorch package: `encode` and `decode` have the same
@@ -109,21 +109,6 @@ class EncoderDecoder(RowCodec):
         return codec
 
     @property
-    def sample_rate(self) -> int:
-        """The rate of decoded audio, and of arrays to encode, in Hz."""
-        return self.config.spectrogram.sample_rate
-
-    @property
-    def samples_per_latent(self) -> int:
-        """Audio samples from one latent vector to the next, 4096 at full size."""
-        return self.config.samples_per_latent
-
-    @property
-    def reach(self) -> int:
-        """Samples that the last frame covers beyond its latent vector, 1536 at full size."""
-        return self.config.spectrogram.reach
-
-    @property
     def least_samples(self) -> int:
         """The shortest audio that can be encoded, 5632 samples at full size."""
         return self.samples_per_latent + self.reach
@@ -139,14 +124,17 @@ class EncoderDecoder(RowCodec):
         return -(-samples // self.samples_per_latent) * self.samples_per_latent + self.reach
 
     def reconstruct(
-        self, path_or_audio: Any, denoising_steps: int = 1, seed: int = 0
+        self, path_or_audio: Any, denoising_steps: int = 1, seed: int = 0, tokens: bool = False
     ) -> np.ndarray:
         """Encodes and decodes audio at its full length, `[channels, samples]`; see both.
 
-        A stereo model gives two channels of mono too.
+        With `tokens`, decodes the latents that a discrete model's tokens stand for. A stereo model
+        gives two channels of mono too.
         """
         waveform = self._open(path_or_audio)
         latents = self.encode(self.pad(waveform))
+        if tokens:
+            latents = self.from_tokens(self.to_tokens(latents))
         return self.decode(latents, denoising_steps, seed=seed)[:, : waveform.shape[1]]
 
     def encode(
@@ -269,36 +257,6 @@ class EncoderDecoder(RowCodec):
         parts = (check_decoded(part, latents, config.latent_scale) for part in parts)
         return np.concatenate(list(self.join(parts, chunks, chunking)), axis=1)
 
-    def join(
-        self, parts: Iterable[np.ndarray], chunks: Sequence[Chunk], chunking: Chunking
-    ) -> Iterator[np.ndarray]:
-        """Joins each chunk's waveforms, `[channels, 4096·kept + 1536]`, to blocks of the whole."""
-        step, reach = self.samples_per_latent, self.reach
-        return join_waveforms(parts, chunks, chunking.overlap, step, reach)
-
-    def chunking(self, max_waveform_length: int | None = None, overlap: int = 0) -> Chunking:
-        """Size and overlap of chunks in latent vectors, from samples; see `encode`.
-
-        Raises:
-          InputError: for chunks of no latent vector, or an overlap of more than half a chunk.
-        """
-        if max_waveform_length is None:
-            max_waveform_length = _CHUNK_SECONDS * self.config.spectrogram.sample_rate
-        step = self.samples_per_latent
-        size = as_whole('max_waveform_length', max_waveform_length, step, unit=' samples') // step
-        most = size // 2 * step
-        overlap = as_whole('overlap', overlap, 0, most, ' samples, half a chunk')
-        if not overlap:
-            return Chunking(size)
-        # A fade begins where the frames of both chunks are complete.
-        shared = max(-(-overlap // step), self.reach // step + 1)
-        if 2 * shared > size:
-            raise InputError(
-                f'max_waveform_length={max_waveform_length} is too short for chunks to overlap: '
-                f'{2 * shared * step} samples at least'
-            )
-        return Chunking(size, shared)
-
     def latents_in(self, samples: int) -> int:
         """Latent vectors in `samples` of audio; an InputError if they are too few for one."""
         if samples < (least := self.least_samples):
@@ -310,9 +268,3 @@ class EncoderDecoder(RowCodec):
 
     def _shown(self, rows: Iterator[np.ndarray], count: int, text: str) -> Iterator[np.ndarray]:
         return shown(rows, count, 'chunk', text) if self._progress else rows
-
-    def _limit(self, max_batch_size: int | None, rows: int) -> int:
-        """Rows at once, a multiple of the devices, of `rows` in all."""
-        size = self.devices if max_batch_size is None else max_batch_size
-        size = min(as_whole('max_batch_size', size, 1), rows)
-        return -(-size // self.devices) * self.devices

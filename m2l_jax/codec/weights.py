@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from m2l_jax.checkpoint.averages import reconstruct_average
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.torch_weights import hub
@@ -123,6 +124,7 @@ def convert(
     attention_heads: int | None = None,
     storage: str = 'float32',
     most_bytes: int | None = None,
+    sigma_rel: float | None = None,
 ) -> int:
     """Writes a model as a checkpoint, or as a .pt or .safetensors file, by the target's suffix.
 
@@ -131,12 +133,39 @@ def convert(
       target: a folder or file that is not there.
       attention_heads: see `load_torch_model`.
       storage, most_bytes: of a file; see `save_torch_model`.
+      sigma_rel: of a training run, the average to take in place of its own; see
+        `reconstruct_average`.
 
     Returns:
       The number of parameters.
 
     Raises:
       InputError: for a target that cannot be written, or if there is no such model.
+    """
+    is_file = check_target(target, storage, most_bytes)
+    model, params = open_weights(source, attention_heads)
+    if sigma_rel is not None:
+        params = reconstruct_average(locate_weights(source), sigma_rel)
+    if is_file:
+        save_torch_model(target, model.config, params, storage=storage, most_bytes=most_bytes)
+    else:
+        from m2l_jax.checkpoint.store import save_model
+
+        save_model(target, model.config, params)
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def check_target(
+    target: str | os.PathLike[str], storage: str = 'float32', most_bytes: int | None = None
+) -> bool:
+    """True for a file and False for a folder to write a model to.
+
+    Args:
+      target: the file or folder.
+      storage, most_bytes: of a file; see `save_torch_model`.
+
+    Raises:
+      InputError: if it is there already, of another kind, or takes no such arguments.
     """
     if hub.is_address(target):
         raise InputError(f'{target}: python -m m2l_jax.push uploads models')
@@ -148,11 +177,4 @@ def convert(
         raise InputError(f'{target}: weights are written to {kinds}')
     if not is_file and (storage != 'float32' or most_bytes is not None):
         raise InputError(f'{target}: --storage and --most_megabytes are for {kinds}')
-    model, params = open_weights(source, attention_heads)
-    if is_file:
-        save_torch_model(target, model.config, params, storage=storage, most_bytes=most_bytes)
-    else:
-        from m2l_jax.checkpoint.store import save_model
-
-        save_model(target, model.config, params)
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    return is_file

@@ -63,5 +63,20 @@ def consistency_loss(
     return weight * pseudo_huber(output - target, huber_scale)
 
 
+def identity_while(condition: jax.Array | None, denoise: Denoise) -> Denoise:
+    """A denoiser that is not computed while a condition holds, and returns its noisy input.
+
+    Args:
+      condition: `[]`, true only where σ = σ_min, at which every `denoise` is the identity; None if
+        it is never true.
+      denoise: see `consistency_loss`.
+    """
+    if condition is None:
+        return denoise
+    return lambda noisy, sigma: jax.lax.cond(
+        condition, lambda noisy, sigma: noisy, denoise, noisy, sigma
+    )
+
+
 def _per_row(values: jax.Array, like: jax.Array) -> jax.Array:
     return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -67,13 +67,60 @@ class IndexDensity:
 
     def sample(self, key: jax.Array, levels: NoiseLevels, shape: tuple[int, ...] = ()) -> jax.Array:
         """Draws indices of the given shape, by the inverse of the cumulative distribution."""
+        return self.quantile(jax.random.uniform(key, shape), levels)
+
+    def quantile(self, part: jax.Array, levels: NoiseLevels) -> jax.Array:
+        """The index below which a part of all draws lies, any shape."""
         grid = np.linspace(0.0, 1.0, _GRID_CELLS + 1)
         deviation = (np.log(levels.sigma(grid)) - self.log_sigma_mean) / self.log_sigma_std
         density = np.exp(-0.5 * deviation**2)
         cells = (density[1:] + density[:-1]) / 2
         cumulative = np.concatenate([[0.0], np.cumsum(cells) / np.sum(cells)])
-        uniform = jax.random.uniform(key, shape)
-        return jnp.interp(uniform, jnp.asarray(cumulative), jnp.asarray(grid))
+        return jnp.interp(part, jnp.asarray(cumulative), jnp.asarray(grid))
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureDensity(IndexDensity):
+    """The paper's density and a share s of draws at high levels, from which decoding starts.
+
+    p(i) = (1 - s)·p_paper(i) + s·U(i; i(σ_high), 1). The second part is uniform in the index
+    because student and teacher are Δ apart in it: what the model knows at one level passes to the
+    next in equal steps of it, up to index 1. With the paper's constants, 7.2 % of p_paper's draws
+    lie above σ = 10, and 26 % of the mixture's by default.
+
+    Attributes:
+      high_share: s, the probability of the second part, to which p_paper's tail comes on top.
+      high_sigma: σ_high, the lowest level of the second part.
+    """
+
+    name: str = 'mixture'
+    high_share: float = 0.2
+    high_sigma: float = 10.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.high_share < 1:
+            raise InputError(f'density.high_share={self.high_share} must be above 0 and below 1')
+        if self.high_sigma <= 0:
+            raise InputError(f'density.high_sigma={self.high_sigma} must be above 0')
+
+    def sample(self, key: jax.Array, levels: NoiseLevels, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Draws indices of the given shape; the lowest s of one uniform number take the high part.
+
+        Raises:
+          InputError: if `high_sigma` is not within the levels.
+        """
+        if not levels.sigma_min <= self.high_sigma < levels.sigma_max:
+            raise InputError(
+                f'density.high_sigma={self.high_sigma} must be from noise.sigma_min='
+                f'{levels.sigma_min} to below sigma_max={levels.sigma_max}'
+            )
+        uniform, share = jax.random.uniform(key, shape), self.high_share
+        lowest = levels.index(self.high_sigma)
+        high = lowest + uniform / share * (1 - lowest)
+        return jnp.where(
+            uniform < share, high, self.quantile((uniform - share) / (1 - share), levels)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +150,12 @@ class UniformDensity:
 
 
 DENSITIES: Mapping[str, type] = MappingProxyType(
-    {'index': IndexDensity, 'lognormal': LogNormalDensity, 'uniform': UniformDensity}
+    {
+        'index': IndexDensity,
+        'lognormal': LogNormalDensity,
+        'mixture': MixtureDensity,
+        'uniform': UniformDensity,
+    }
 )
 
 
@@ -111,6 +163,10 @@ class _Schedule:
     def place(self, index: jax.Array, delta: jax.Array) -> jax.Array:
         """The student's indices for drawn ones, any shape, at a Δ: the same ones."""
         return index
+
+    def denoises(self, progress: jax.Array) -> jax.Array | None:
+        """True while Δ = 1 makes the teacher the identity; None for schedules without that."""
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +184,37 @@ class StepSchedule(_Schedule):
         """Δ at `progress` in [0, 1] of the training."""
         exponent = self.start_exponent + progress * (self.end_exponent - self.start_exponent)
         return 10.0**-exponent
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoisingSchedule(StepSchedule):
+    """Δ = 1 in a first part of the training, then the exponential schedule over the rest.
+
+    Geng et al. 2024 (arXiv 2406.14548) tune a trained denoiser, the case of a consistency model
+    whose teacher is at the lowest level; here training begins with it. At σ_min the model is the
+    identity: the loss is the distance of f(x_σ) from x + σ_min·noise, and needs no teacher's pass.
+
+    Attributes:
+      denoising_part: of the training, below 1.
+    """
+
+    name: str = 'denoising'
+    denoising_part: float = 0.25
+
+    def __post_init__(self):
+        if not 0 < self.denoising_part < 1:
+            raise InputError(
+                f'schedule.denoising_part={self.denoising_part} must be above 0 and below 1'
+            )
+
+    def delta(self, progress: jax.Array) -> jax.Array:
+        """Δ at `progress` in [0, 1] of the training."""
+        rest = (progress - self.denoising_part) / (1 - self.denoising_part)
+        return jnp.where(self.denoises(progress), 1.0, super().delta(rest))
+
+    def denoises(self, progress: jax.Array) -> jax.Array:
+        """True in the first part, in which the teacher is the identity."""
+        return progress < self.denoising_part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +254,12 @@ class DiscreteSchedule(DoublingSchedule):
 
 
 SCHEDULES: Mapping[str, type] = MappingProxyType(
-    {'exponential': StepSchedule, 'doubling': DoublingSchedule, 'discrete': DiscreteSchedule}
+    {
+        'exponential': StepSchedule,
+        'denoising': DenoisingSchedule,
+        'doubling': DoublingSchedule,
+        'discrete': DiscreteSchedule,
+    }
 )
 
 

@@ -24,7 +24,7 @@ def sample(
     noise = jax.eval_shape(draw_noise, 0)
 
     def take_step(step: jax.Array, clean: jax.Array) -> jax.Array:
-        sigma = levels.sigma(jnp.full(len(noise), 1 - step / steps))
+        sigma = levels.sigma(jnp.full(noise.shape[:1], 1 - step / steps))
         # The very first level is so high that the reference takes it for pure noise: x = σ_max·z.
         scale = jnp.where(step == 0, sigma, jnp.sqrt(sigma**2 - levels.sigma_min**2))
         return denoise(add_noise(clean, draw_noise(step), scale), sigma)

@@ -16,7 +16,8 @@ from m2l_jax.audio import files, mixing
 from m2l_jax.codec.arrays import check_decoded
 from m2l_jax.codec.batches import LatentRow, join_channels, latent_rows
 from m2l_jax.codec.chunks import Chunk
-from m2l_jax.corpus import models
+from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.corpus import models, store
 from m2l_jax.corpus.formats import is_shard
 from m2l_jax.corpus.inputs import read_latent_item
 from m2l_jax.corpus.plan import Advance, Item, Output, Shard, ShardSummary, describe_output
@@ -195,7 +196,41 @@ class DecodeWorker:
         return describe_output(self._folder, file.output, 1)
 
 
-def check_first(item: Item, settings: DecodeSettings) -> None:
+def stream_file(
+    path: str, codec: EncoderDecoder, settings: DecodeSettings
+) -> tuple[Iterator[np.ndarray], int, int]:
+    """Opens a file of latents, and decodes it as it is wanted, chunk by chunk.
+
+    Returns:
+      Blocks `[channels, samples]`, their sample rate in Hz, and the samples of all of them.
+
+    Raises:
+      InputError: if it isn't one piece of latents of this model; from the blocks, if a model gives
+        NaN.
+    """
+    fitted, lines = models.fit_latents(
+        path, store.read_any(path), codec, settings.sample_rate, settings.scale
+    )
+    if len(fitted) > 1:
+        raise InputError(
+            f'{path} is a batch of {len(fitted)}: m2l_jax.decode writes a file of each'
+        )
+    for line in lines:
+        _logger.warning('%s: %s', path, line)
+    stored = fitted[0]
+    chunk, overlap = (
+        round(seconds * codec.sample_rate)
+        for seconds in (settings.chunk_seconds, settings.overlap_seconds)
+    )
+    blocks = codec.stream(
+        [stored.latents], settings.denoising_steps, chunk, seed=settings.seed, overlap=overlap
+    )
+    blocks = (mixing.unmix(block, stored.channel_mode) for block in blocks)
+    decoded = stored.latents.shape[2] * codec.samples_per_latent + codec.reach
+    return _trimmed(blocks, stored.samples), stored.sample_rate, min(stored.samples, decoded)
+
+
+def check_first(item: Item, codec: EncoderDecoder) -> None:
     """Raises an InputError for a readable input of another model.
 
     So a wrong checkpoint is reported before the output folder is claimed.
@@ -204,7 +239,7 @@ def check_first(item: Item, settings: DecodeSettings) -> None:
         name, stored = next(read_latent_item(item))
     except (InputError, StopIteration):
         return  # the others may be readable
-    models.check_decodable(name, stored, settings.model)
+    models.check_decodable(name, stored, codec)
 
 
 class _UndecodableError(Exception):

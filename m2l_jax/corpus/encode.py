@@ -36,8 +36,8 @@ class EncodeSettings:
     Attributes:
       model: id of the model.
       format: one of `formats.FORMATS`: 'npz' or 'npy', a file each, or 'tfds', a dataset.
-      storage: dtype of the stored numbers, one of `store.STORAGE_DTYPES`.
-      kind: 'latents', or 'features' before the bottleneck.
+      storage: dtype of the stored numbers, one of `store.STORAGE_DTYPES`, or `store.TOKEN_DTYPE`.
+      kind: 'latents', 'features' before the bottleneck, or 'tokens' of a discrete model.
       dtype: of the computation.
       sample_rate: in Hz; audio is resampled to it.
       chunk_seconds: longest stretch that is encoded at once.
@@ -64,7 +64,7 @@ class EncodeSettings:
 
     def target(self, config: ModelConfig, folder: str | os.PathLike[str], shards: int) -> Target:
         """Describes the output in a folder, of a job with a number of shards."""
-        width = config.latent_channels if self.kind == 'latents' else config.feature_channels
+        width = config.feature_channels if self.kind == 'features' else config.latent_channels
         return Target(pathlib.Path(folder).absolute(), self.format, width, self.storage, shards)
 
 
@@ -105,7 +105,7 @@ class EncodeWorker:
                 name = file.source.name
                 warnings += [(name, reason) for reason in file.oddities()]
                 try:
-                    kept = to_storage(stored.latents, self._settings.storage, name)
+                    kept = self._to_storage(stored.latents, name)
                     stored = dataclasses.replace(stored, latents=kept)
                     sink.check(name, stored)
                 except InputError as error:
@@ -123,6 +123,11 @@ class EncodeWorker:
             tuple(sorted(failures.items())),
             tuple(sorted(warnings)),
         )
+
+    def _to_storage(self, encoded: np.ndarray, name: str) -> np.ndarray:
+        if self._settings.kind == 'tokens':
+            return self._codec.to_tokens(to_storage(encoded, 'float32', name))
+        return to_storage(encoded, self._settings.storage, name)
 
     def _described(self, sources: Sequence[AudioSource], failures: dict[str, str]) -> list['_File']:
         """Selects the usable files, the longest first: files of like length share batches."""
@@ -197,15 +202,17 @@ class EncodeWorker:
             np.stack(file.encoded[begin : begin + channels])
             for begin in range(0, file.rows, channels)
         ]
+        kind = self._settings.kind
         return StoredLatents(
             join_latents(parts, file.chunks, self._chunking.overlap),
             self._settings.sample_rate,
             file.samples,
-            self._codec.config.latent_scale if self._settings.kind == 'latents' else 1.0,
+            self._codec.config.latent_scale if kind == 'latents' else 1.0,
             self._settings.model,
             self._settings.channel_mode,
             tuple(chunk.begin for chunk in file.chunks),
-            self._settings.kind,
+            kind,
+            self._codec.config.levels if kind == 'tokens' else None,
         )
 
 

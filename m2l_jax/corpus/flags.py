@@ -14,6 +14,7 @@ from m2l_jax.interface.errors import InputError
 if TYPE_CHECKING:  # a mistake in the flags is reported before JAX is imported
     from m2l_jax.audio.suffixes import LeftOut
     from m2l_jax.codec.encoder_decoder import EncoderDecoder
+    from m2l_jax.corpus.decode import DecodeSettings
     from m2l_jax.corpus.plan import Item, RunOptions, RunReport
     from m2l_jax.corpus.run import Job
 
@@ -25,13 +26,7 @@ flags.disclaim_key_flags()  # so that --helpshort shows them among the command's
 def define_model() -> None:
     """Defines the flags of the model and of the size of shards."""
     command.define_checkpoint()
-    flags.DEFINE_enum(
-        'dtype',
-        None,
-        ['float32', 'bfloat16'],
-        'Of the computation; by default bfloat16 on accelerators and float32 on a CPU.',
-    )
-    flags.DEFINE_float('chunk_seconds', 60.0, 'Longest stretch of audio to compute at once.')
+    define_computation(chunk_seconds=60.0)
     flags.DEFINE_integer(
         'batch_size',
         None,
@@ -47,6 +42,68 @@ def define_model() -> None:
         'Seconds to wait for all processes of a Cloud TPU, if they have to join.',
         lower_bound=1,
     )
+
+
+def define_computation(chunk_seconds: float) -> None:
+    """Defines the flags of how a model computes."""
+    flags.DEFINE_enum(
+        'dtype',
+        None,
+        ['float32', 'bfloat16'],
+        'Of the computation; by default bfloat16 on accelerators and float32 on a CPU.',
+    )
+    flags.DEFINE_float(
+        'chunk_seconds', chunk_seconds, 'Longest stretch of audio to compute at once.'
+    )
+
+
+def define_decoding(overlap: float) -> None:
+    """Defines the flags of decoding, beside those of `define_computation`."""
+    flags.DEFINE_integer('denoising_steps', 1, 'Decoding steps.', lower_bound=1)
+    command.define_seed()
+    flags.DEFINE_float(
+        'overlap',
+        overlap,
+        'Seconds of the fade between chunks; 0 for none, as in the PyTorch package.',
+    )
+    flags.DEFINE_integer(
+        'sample_rate',
+        None,
+        "Of the audio in Hz, for files that don't say it; by default the model's, 44100.",
+        lower_bound=1000,
+        upper_bound=1_000_000,
+    )
+    flags.DEFINE_float(
+        'scale',
+        None,
+        "Factor from the latents to the model's, for files that don't say it; by default 0.06, as "
+        'of `encode`, for unit variance on music; 1 for latents that are not scaled.',
+    )
+
+
+def decode_settings(codec: 'EncoderDecoder', format: str = 'wav') -> 'DecodeSettings':
+    """Returns what the flags of decoding say, for files of audio of a format.
+
+    Raises:
+      InputError: if chunks are too short, or overlap too far.
+    """
+    from m2l_jax.corpus.decode import DecodeSettings
+    from m2l_jax.corpus.models import chunking_of
+
+    values = flags.FLAGS
+    settings = DecodeSettings(
+        codec.model_id,
+        format,
+        codec.config.dtype,
+        values.denoising_steps,
+        values.seed,
+        values.chunk_seconds,
+        values.overlap,
+        values.sample_rate,
+        values.scale,
+    )
+    chunking_of(codec, settings, codec.sample_rate)
+    return settings
 
 
 def define_sharing() -> None:

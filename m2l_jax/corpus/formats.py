@@ -36,7 +36,7 @@ class Target:
     folder: pathlib.Path
     format: str  # one of `FORMATS`
     width: int  # numbers per frame: 64 for latents, 8192 for features of the released model
-    dtype: str  # of the numbers, one of `store.STORAGE_DTYPES`
+    dtype: str  # of the numbers, one of `store.STORAGE_DTYPES`, or `store.TOKEN_DTYPE`
     shards: int  # in the whole job
 
     def record_format(self) -> RecordFormat:
@@ -130,11 +130,12 @@ def latent_records(width: int, dtype: str) -> RecordFormat:
     import tensorflow_datasets as tfds  # takes seconds
 
     tensor, raw = tfds.features.Tensor, tfds.features.Encoding.BYTES
+    of_tokens = {'levels': np.int32} if dtype == store.TOKEN_DTYPE else {}
     features = tfds.features.FeaturesDict(
         {
             # Bytes are read at once, a list of numbers one by one.
             'latents': tensor(shape=(None, width), dtype=np.dtype(dtype), encoding=raw),
-            'kind': tfds.features.Text(),  # 'latents' or 'features'
+            'kind': tfds.features.Text(),  # 'latents', 'features' or 'tokens'
             'source': tfds.features.Text(),  # the file's path below the input folder
             'sample_rate': np.int32,  # of the audio that was encoded, Hz
             'samples': np.int64,  # of that audio
@@ -146,6 +147,7 @@ def latent_records(width: int, dtype: str) -> RecordFormat:
             # As bytes: TFDS keeps a plain number in single precision.
             'scale': tensor(shape=(), dtype=np.float64, encoding=raw),
             'model': tfds.features.Text(),
+            **of_tokens,
         }
     )
     return RecordFormat(DATASET, _VERSION, features)
@@ -157,12 +159,18 @@ def describe(dtype: str) -> str:
         "Latents of audio files, [frames, width], a record a channel. The model's own are "
         'latents * scale. The channels of a file are consecutive records.'
     )
+    if dtype == store.TOKEN_DTYPE:
+        return (
+            'Tokens of audio files, [frames, width], a record a channel. The latents are '
+            '2 * tokens / (levels - 1) - 1. The channels of a file are consecutive records.'
+        )
     note = ' Opened without TensorFlow it needs `import ml_dtypes` (JAX does it) before.'
     return text + note if dtype == 'bfloat16' else text
 
 
 def write_records(writer: ShardWriter, source: str, stored: StoredLatents) -> int:
     """Appends a record for each channel of a file, and returns their number; raises an OSError."""
+    of_tokens = {} if stored.levels is None else {'levels': stored.levels}
     for channel, latents in enumerate(stored.latents):
         writer.write(
             {
@@ -177,6 +185,7 @@ def write_records(writer: ShardWriter, source: str, stored: StoredLatents) -> in
                 'chunk_offsets': np.array(stored.chunk_offsets, np.int64),
                 'scale': np.float64(stored.scale),
                 'model': stored.model,
+                **of_tokens,
             }
         )
     return len(stored.latents)
@@ -199,6 +208,7 @@ def join_records(records: list[Mapping[str, Any]]) -> StoredLatents:
             first['channel_mode'].decode(),
             tuple(first['chunk_offsets'].tolist()),
             first['kind'].decode(),
+            int(first['levels']) if 'levels' in first else None,
         )
     )
 

@@ -161,7 +161,9 @@ def fit_latents(
     Raises:
       InputError: if they aren't latents, or not of this model.
     """
-    check_decodable(name, stored, codec.model_id)
+    check_decodable(name, stored, codec)
+    if stored.kind == 'tokens':
+        stored = _to_latents(name, stored, codec)
     config = codec.config
     batch = as_batch(
         name,
@@ -192,15 +194,31 @@ def fit_latents(
     return complete, lines + misfits
 
 
-def check_decodable(name: str, stored: StoredLatents, model: str) -> None:
-    """Raises an InputError if a file says that it holds features, or latents of another model."""
-    if stored.kind != 'latents':
+def check_decodable(name: str, stored: StoredLatents, codec: EncoderDecoder) -> None:
+    """Raises an InputError if a file says that it holds features, or latents of another encoder."""
+    if stored.kind == 'features':
         raise InputError(f'{name} holds features, which are not decoded: encode it again')
-    if stored.model not in (None, model):
+    if stored.model not in (None, codec.model_id, *codec.config.latents_of):
         raise InputError(
-            f'{name} was encoded by model {stored.model}, this checkpoint is {model}: '
+            f'{name} was encoded by model {stored.model}, this checkpoint is {codec.model_id}: '
             'pass the one that it was encoded with'
         )
+
+
+def _to_latents(name: str, stored: StoredLatents, codec: EncoderDecoder) -> StoredLatents:
+    """Returns the latents that a file's tokens stand for, at the model's scale."""
+    try:
+        codec.check_discrete()
+        if stored.levels != codec.config.levels:
+            raise InputError(
+                f'its tokens have {stored.levels} levels, and those of this model '
+                f'{codec.config.levels}: pass the checkpoint that they are of'
+            )
+        latents = codec.from_tokens(stored.latents)
+    except InputError as error:
+        raise InputError(f'{name}: {error}') from None
+    scale = codec.config.latent_scale
+    return dataclasses.replace(stored, latents=latents, scale=scale, kind='latents', levels=None)
 
 
 def _compare_flags(stored: StoredLatents, **flags: float | None) -> list[str]:

@@ -25,12 +25,14 @@ from m2l_jax.interface.paths import replaced_file
 SUFFIXES = ('.npz', '.npy')
 
 STORAGE_DTYPES = ('float32', 'float16', 'bfloat16')
+TOKEN_DTYPE = 'uint8'
 CHANNEL_MODES = ('each', 'mono', 'mid_side', 'joint')
-KINDS = ('latents', 'features')
+KINDS = ('latents', 'features', 'tokens')
 
 _METADATA = ('sample_rate', 'samples', 'scale', 'model')
-# Missing in old files. `dtype` is that of the array, since NumPy has no name for bfloat16.
-_LATER_METADATA = ('channel_mode', 'chunk_offsets', 'kind', 'dtype')
+# Missing in old files; `levels` also where there are no tokens. `dtype` is that of the array, since
+# NumPy has no name for bfloat16.
+_LATER_METADATA = ('channel_mode', 'chunk_offsets', 'kind', 'dtype', 'levels')
 _ALL_METADATA = (*_METADATA, *_LATER_METADATA)
 _LONGEST_NAME = 255  # bytes that file systems give to one
 _ZIP_HEADS = (b'PK\x03\x04', b'PK\x05\x06')
@@ -42,15 +44,16 @@ class StoredLatents:
 
     Attributes:
       latents: `[channels, 64, frames]`, scaled, in one of `STORAGE_DTYPES`; or the encoder's
-        features, `[channels, 8192, frames]`.
+        features, `[channels, 8192, frames]`; or tokens, uint8, of the shape of latents.
       sample_rate: of the encoded audio, in Hz.
       samples: of a channel of that audio; further decoded samples are padding.
-      scale: factor from these latents to the model's.
+      scale: factor from these latents to the model's; 1 for features and tokens.
       model: id of the model, see `EncoderDecoder.model_id`.
       channel_mode: 'each' channel of the file, their 'mono' mix, or 'mid_side'; left is the sum of
         mid and side, right the difference. 'joint' for one sequence of both, by a stereo model.
       chunk_offsets: first frame of each separately encoded chunk.
-      kind: 'latents', or 'features' before the bottleneck, which cannot be decoded.
+      kind: 'latents'; 'features' before the bottleneck, which cannot be decoded; or 'tokens'.
+      levels: values of a token, from 0 on; None if there are no tokens.
     """
 
     latents: np.ndarray
@@ -60,7 +63,8 @@ class StoredLatents:
     model: str | None
     channel_mode: Literal['each', 'mono', 'mid_side', 'joint'] = 'each'
     chunk_offsets: tuple[int, ...] = (0,)
-    kind: Literal['latents', 'features'] = 'latents'
+    kind: Literal['latents', 'features', 'tokens'] = 'latents'
+    levels: int | None = None
 
 
 def to_storage(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
@@ -113,6 +117,8 @@ def write_latents(path: str | os.PathLike[str], stored: StoredLatents) -> None:
     path = pathlib.Path(path)
     metadata = {name: getattr(stored, name) for name in _ALL_METADATA if name != 'dtype'}
     metadata['dtype'] = stored.latents.dtype.name
+    if stored.levels is None:
+        del metadata['levels']
     if path.suffix == '.npz':
         with replaced_file(path) as partial, open(partial, 'wb') as file:
             np.savez(file, latents=stored.latents, **metadata)
@@ -225,13 +231,15 @@ def _from_fields(fields: dict[str, Any]) -> StoredLatents:
     latents = fields['latents']
     if latents.dtype == np.dtype('V2'):  # bfloat16 as NumPy stores it
         latents = latents.view(ml_dtypes.bfloat16)
-    for name in ('sample_rate', 'samples'):
-        if isinstance(known[name], float) and known[name].is_integer():
+    for name in ('sample_rate', 'samples', 'levels'):
+        if isinstance(known.get(name), float) and known[name].is_integer():
             known[name] = int(known[name])
     if type(known['scale']) is int:
         known['scale'] = float(known['scale'])
     if 'chunk_offsets' in known:
         known['chunk_offsets'] = tuple(known['chunk_offsets'])
+    if known.get('levels') is not None:
+        known.setdefault('kind', 'tokens')
     stored = StoredLatents(latents, **known)
     _check_metadata(stored)
     return stored
@@ -240,8 +248,9 @@ def _from_fields(fields: dict[str, Any]) -> StoredLatents:
 def check(stored: StoredLatents) -> StoredLatents:
     """Returns its argument; raises a ValueError if `encode` cannot have written it."""
     latents = stored.latents
-    if not isinstance(latents, np.ndarray) or latents.dtype not in map(np.dtype, STORAGE_DTYPES):
-        raise ValueError(f'the latents are not {", ".join(STORAGE_DTYPES)}')
+    dtypes = (TOKEN_DTYPE,) if stored.kind == 'tokens' else STORAGE_DTYPES
+    if not isinstance(latents, np.ndarray) or latents.dtype not in map(np.dtype, dtypes):
+        raise ValueError(f'the {stored.kind} are not {", ".join(dtypes)}')
     if latents.ndim != 3:
         raise ValueError(f'the latents have {latents.ndim} axes, not 3')
     _check_metadata(stored)
@@ -262,6 +271,9 @@ def _check_metadata(stored: StoredLatents) -> None:
     for name, values in (('channel_mode', CHANNEL_MODES), ('kind', KINDS)):
         if getattr(stored, name) not in values:
             raise ValueError(f'{name} is {getattr(stored, name)!r}')
+    levels = stored.levels
+    if (stored.kind == 'tokens') != (isinstance(levels, int) and 2 <= levels <= 256):
+        raise ValueError(f'kind is {stored.kind!r} and levels is {levels!r}')
     whole = all(isinstance(offset, int) for offset in offsets)
     if not whole or offsets[:1] != (0,) or list(offsets) != sorted(set(offsets)):
         raise ValueError(f'chunk_offsets are {offsets!r}')

@@ -13,6 +13,7 @@ import numpy as np
 from m2l_jax.audio import files
 from m2l_jax.audio.levels import Levels
 from m2l_jax.audio.suffixes import AUDIO_SUFFIXES
+from m2l_jax.codec.tokens import check_tokens
 from m2l_jax.corpus import formats, store
 from m2l_jax.corpus.formats import is_shard
 from m2l_jax.corpus.ledger import Ledger, read_manifest
@@ -175,3 +176,5 @@ def _check_values(name: str | os.PathLike[str], stored: StoredLatents) -> None:
         raise InputError(f'{name} has {frames} frames, and a chunk at {stored.chunk_offsets[-1]}')
     if not np.isfinite(stored.latents).all():
         raise InputError(f'{name} holds NaN or infinity')
+    if stored.levels is not None:
+        check_tokens(str(name), stored.latents, stored.levels)

@@ -143,8 +143,9 @@ class HeldOutClips:
     def evaluate(self, params: Params) -> Evaluation:
         """Reconstructs the clips, and denoises crops of them at eight noise levels.
 
-        The scalars, named `evaluation/…`, are the means of `metrics.METRICS` over the clips, and
-        the figures of `noise_bins.name_figures`.
+        The scalars, named `evaluation/…`, are the means of `metrics.METRICS` over the clips, of a
+        discrete model `tokens_…` too, decoded from tokens, and the figures of
+        `noise_bins.name_figures`.
 
         Args:
           params: NumPy arrays, or JAX arrays that each device holds whole.
@@ -156,14 +157,18 @@ class HeldOutClips:
         begin = time.monotonic()
         params = jax.tree.map(_on_one_device, params)
         codec = self._codec.with_params(params)
-        figures, media = [], []
+        steps, figures, media = self._config.denoising_steps, [], []
         for clip in self.clips:
-            result = reconstruct(codec, clip, self._config.denoising_steps, _SEED)
+            result = reconstruct(codec, clip, steps, _SEED)
             figures.append(result.figures)
             if len(media) < self._config.media_clips:
                 picture = to_pixels(result.draw())
                 media.append(ClipMedia(clip.name, clip.waveform, result.waveform, picture))
         scalars = metrics.mean_figures(figures)
+        if codec.config.is_discrete:
+            rounded = [reconstruct(codec, clip, steps, _SEED, tokens=True) for clip in self.clips]
+            of_tokens = metrics.mean_figures([result.figures for result in rounded])
+            scalars |= {f'tokens_{name}': value for name, value in of_tokens.items()}
         scalars |= self.measure_noise_levels(params)
         return Evaluation(
             {f'evaluation/{name}': value for name, value in scalars.items()},

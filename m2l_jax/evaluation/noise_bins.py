@@ -13,6 +13,8 @@ from m2l_jax.consistency.keys import random_key
 from m2l_jax.consistency.loss import add_noise, consistency_loss
 from m2l_jax.consistency.noise import NoiseLevels, teacher_index
 from m2l_jax.model.autoencoder import Music2Latent, Params
+from m2l_jax.model.bottleneck import token_histogram
+from m2l_jax.model.config import ModelConfig
 
 BINS = 8
 
@@ -37,6 +39,7 @@ class BinFigures(NamedTuple):
         they fall while phases are still left to chance.
       latent_std: standard deviation of the latents.
       latents_saturated: the part of the latents at the ends of tanh.
+      token_histogram: of a discrete model, see `bottleneck.token_histogram`; else None.
     """
 
     loss: jax.Array
@@ -47,26 +50,49 @@ class BinFigures(NamedTuple):
     magnitude_error_other: jax.Array
     latent_std: jax.Array
     latents_saturated: jax.Array
+    token_histogram: jax.Array | None = None
 
 
 Measure = Callable[..., BinFigures]
 
 
-def latent_moments(latents: jax.Array) -> dict[str, jax.Array]:
-    """Means for `latent_spread`, of latents of any shape; means over parts may be averaged."""
-    return {
+def latent_moments(latents: jax.Array, config: ModelConfig) -> dict[str, jax.Array]:
+    """Means for `latent_spread`, of latents `[B, L, C]`; means over parts may be averaged."""
+    moments = {
         'mean': jnp.mean(latents),
         'mean_square': jnp.mean(latents**2),
         'saturated': jnp.mean((jnp.abs(latents) > _SATURATED).astype(jnp.float32)),
     }
+    if config.is_discrete:
+        moments['tokens'] = token_histogram(latents, config.levels)
+    return moments
 
 
 def latent_spread(moments: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Standard deviation of the latents, and the part of them that is stuck at -1 or 1."""
+    """Standard deviation of the latents, and the part of them that is stuck at -1 or 1.
+
+    Of a discrete model, the tokens' histogram too.
+    """
     variance = moments['mean_square'] - moments['mean'] ** 2
-    return {
+    spread = {
         'latent_std': jnp.sqrt(jnp.maximum(variance, 0.0)),
         'latents_saturated': moments['saturated'],
+    }
+    if 'tokens' in moments:
+        spread['token_histogram'] = moments['tokens']
+    return spread
+
+
+def token_figures(histogram: np.ndarray) -> dict[str, float]:
+    """Use of a discrete model's tokens, from the share of each in each channel, `[C, levels]`.
+
+    - `code_use`: share of the levels that occur, the mean over channels;
+    - `code_entropy`: of a number in bits, the mean over channels; log2 of the levels at most.
+    """
+    logarithms = np.log2(histogram, where=histogram > 0, out=np.zeros_like(histogram))
+    return {
+        'code_use': float(np.mean(histogram > 0)),
+        'code_entropy': float(-np.mean(np.sum(histogram * logarithms, axis=1))),
     }
 
 
@@ -120,7 +146,7 @@ def _condition(
         lambda given: model.apply({'params': params}, given, method='pyramid'),
         jnp.stack([latents, other, mean]),  # [3, B, T/8, C]
     )
-    return pyramids, latent_spread(latent_moments(latents))
+    return pyramids, latent_spread(latent_moments(latents, model.config))
 
 
 def _measure_bin(
@@ -170,7 +196,7 @@ def name_figures(figures: BinFigures, levels: NoiseLevels) -> dict[str, float]:
       the latents are not used; `latent_gain`: the least of those from σ = 5 on;
       `latent_gain_over_mean…`: the same with the mean of all latents in place of another crop's;
       `latent_gain_magnitude…`: as `latent_gain…`, of the magnitudes' error;
-    - `latent_std` and `latents_saturated`, see `BinFigures`.
+    - `latent_std` and `latents_saturated`, see `BinFigures`; of a discrete model, `token_figures`.
     """
     figures = jax.tree.map(lambda value: np.asarray(value, np.float64), figures)
     sigmas = np.array([float(sigma) for sigma in levels.sigma(bin_indices())])
@@ -189,6 +215,8 @@ def name_figures(figures: BinFigures, levels: NoiseLevels) -> dict[str, float]:
     }
     for name in by_level.keys() - scalars.keys():
         scalars[name] = np.min(by_level[name][sigmas >= min(_NOISY, sigmas[-1])])
+    if figures.token_histogram is not None:
+        scalars |= token_figures(figures.token_histogram)
     for name, values in by_level.items():
         for sigma, value in zip(sigmas, values, strict=True):
             scalars[f'{name}_sigma_{sigma:.2g}'] = value

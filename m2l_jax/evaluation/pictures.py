@@ -26,6 +26,8 @@ _BY_SIGMA = {
 _LATENTS = {
     'standard deviation of the latents': 'latent_std',
     'part of the latents at -1 or 1': 'latents_saturated',
+    'part of the levels in use': 'code_use',
+    'entropy of a token in bits': 'code_entropy',
 }
 _LOG_SCALES = ('consistency loss', 'denoising error')  # at the beginning of the name
 
@@ -77,7 +79,9 @@ def draw_curves(curves: Mapping[str, Curve], title: str) -> Figure:
         lines = {'training': tag, 'held-out clips': f'evaluation/{tag}'}
         panels[name] = {label: curves[tag] for label, tag in lines.items() if tag in curves}
     for name, metric in METRICS.items():
-        panels[f'{metric.heading}, held-out clips'] = {'': curves.get(f'evaluation/{name}', {})}
+        curve, of_tokens = (curves.get(f'evaluation/{each}{name}', {}) for each in ('', 'tokens_'))
+        lines = {'latents': curve, 'tokens': of_tokens} if of_tokens else {'': curve}
+        panels[f'{metric.heading}, held-out clips'] = lines
     panels = {name: lines for name, lines in panels.items() if any(lines.values())}
     columns = min(len(panels), 2 if len(panels) <= 8 else 3)
     rows = -(-len(panels) // columns)

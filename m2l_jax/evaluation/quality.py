@@ -2,8 +2,9 @@
 
 import dataclasses
 import logging
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,8 +74,9 @@ def evaluate(
 
     Returns:
       The report. Its `systems` have, by name, what `statistics.summarise` gives and, for all but
-      the untrained model, `distances` by embedding, see `measure_distances`, of the first seed;
-      `left_out_metrics` has a line for each metric whose packages are not installed.
+      the untrained model, `distances` by embedding, see `measure_distances`, of the first seed; the
+      tokens of a discrete model are a system beside its latents. `left_out_metrics` has a line for
+      each metric whose packages are not installed.
 
     Raises:
       InputError: if a model or the audio cannot be read, a model gives NaN, figures cannot be
@@ -97,16 +99,17 @@ def evaluate(
         available = {name: metric for name, metric in available.items() if not metric.stereo}
     for reason in left_out_metrics.values():
         _logger.warning(reason)
-    sounds: dict[str, list[np.ndarray]] = {name: [] for name in codecs}  # the first pieces
+    compared = _with_tokens(codecs)
+    sounds: dict[str, list[np.ndarray]] = {name: [] for name, *_ in compared}  # the first pieces
     with new_folder(output) as folder:
         with Workers(core_count() if processes is None else processes) as workers:
             trial = Trial(clips, rate, range(seed, seed + seeds), list(available), workers)
             originals = embed_clips(networks, clips, rate)
             systems = {
                 name: _measure_compared(
-                    trial, name, codec, denoising_steps, originals, sounds[name], media
+                    trial, name, codec, denoising_steps, originals, sounds[name], media, tokens
                 )
-                for name, codec in codecs.items()
+                for name, codec, tokens in compared
             }
             if latent_gain:
                 for name, codec in codecs.items():
@@ -171,6 +174,16 @@ def _open_models(checkpoint: str, against: Sequence[str]) -> dict[str, EncoderDe
     return codecs
 
 
+def _with_tokens(codecs: Mapping[str, EncoderDecoder]) -> list[tuple[str, EncoderDecoder, bool]]:
+    """Name and model of each system, and True for the tokens of a discrete model."""
+    systems = []
+    for name, codec in codecs.items():
+        systems.append((name, codec, False))
+        if codec.config.is_discrete:
+            systems.append((f'{name} (tokens)', codec, True))
+    return systems
+
+
 def _take(sounds: list[np.ndarray], count: int, embedded: EmbeddedClips) -> Take:
     """Embeds all reconstructions, and keeps the first."""
 
@@ -183,15 +196,21 @@ def _take(sounds: list[np.ndarray], count: int, embedded: EmbeddedClips) -> Take
 
 
 def _measure_model(
-    trial: Trial, name: str, codec: EncoderDecoder, denoising_steps: int, take: Take = ignore
+    trial: Trial,
+    name: str,
+    codec: EncoderDecoder,
+    denoising_steps: int,
+    take: Take = ignore,
+    tokens: bool = False,
 ) -> dict[str, Any]:
-    """A model's part of the report."""
+    """A model's part of the report; with `tokens`, that of the tokens of a discrete one."""
     config, rate = codec.config, trial.sample_rate
 
     def reconstruct(waveform: np.ndarray, seed: int) -> np.ndarray:
-        return reconstruct_channels(codec, waveform, denoising_steps, seed)
+        return reconstruct_channels(codec, waveform, denoising_steps, seed, tokens)
 
     measured = trial.measure(name, reconstruct, take)
+    bits = math.log2(config.levels) if tokens else _LATENT_BITS
     latents_a_second = rate / config.samples_per_latent * config.latent_channels
     latents_a_second /= config.audio_channels
     return {
@@ -199,7 +218,7 @@ def _measure_model(
         'config': config.record(),
         **measured.summarise(),
         'times_real_time': 1 / (measured.seconds * rate),
-        'kilobits_a_second': _LATENT_BITS * latents_a_second / 1000,
+        'kilobits_a_second': bits * latents_a_second / 1000,
     }
 
 
@@ -211,10 +230,12 @@ def _measure_compared(
     originals: EmbeddedClips,
     sounds: list[np.ndarray],
     media: int,
+    tokens: bool,
 ) -> dict[str, Any]:
     """The part of a model that is compared; its first `media` pieces go to `sounds`."""
     made = originals.of_another_system()
-    part = _measure_model(trial, name, codec, denoising_steps, _take(sounds, media, made))
+    take = _take(sounds, media, made)
+    part = _measure_model(trial, name, codec, denoising_steps, take, tokens)
     part['distances'] = made.measure(originals, trial.workers)
     return part
 

@@ -57,28 +57,35 @@ def reconstruct(
     denoising_steps: int = 1,
     seed: int = 0,
     chosen: Mapping[str, metrics.Metric] | None = None,
+    tokens: bool = False,
 ) -> Reconstruction:
     """Encodes a clip, decodes it from the noise of `seed`, and measures it by the chosen metrics.
+
+    With `tokens`, decodes a discrete model's tokens.
 
     Raises:
       InputError: if the model gives NaN.
     """
     rate = codec.sample_rate
     begin = time.monotonic()
-    waveform = reconstruct_channels(codec, clip.waveform, denoising_steps, seed)
+    waveform = reconstruct_channels(codec, clip.waveform, denoising_steps, seed, tokens)
     seconds = time.monotonic() - begin
     figures = metrics.measure(clip.waveform, waveform, rate, chosen)
     return Reconstruction(clip, waveform, rate, figures, seconds)
 
 
 def reconstruct_channels(
-    codec: EncoderDecoder, waveform: np.ndarray, denoising_steps: int = 1, seed: int = 0
+    codec: EncoderDecoder,
+    waveform: np.ndarray,
+    denoising_steps: int = 1,
+    seed: int = 0,
+    tokens: bool = False,
 ) -> np.ndarray:
     """`codec.reconstruct` of `[channels, samples]` with as many channels.
 
     Of mono, a stereo model's two channels are averaged.
     """
-    decoded = codec.reconstruct(waveform, denoising_steps, seed)
+    decoded = codec.reconstruct(waveform, denoising_steps, seed, tokens)
     is_surplus = len(decoded) > len(waveform)
     return decoded.mean(axis=0, keepdims=True) if is_surplus else decoded
 
@@ -89,6 +96,7 @@ def reconstruct_file(
     output: str | os.PathLike[str],
     denoising_steps: int = 1,
     seed: int = 0,
+    tokens: bool = False,
 ) -> dict[str, float]:
     """Writes the reconstruction of a file as WAV and PNG into `output` and returns its figures.
 
@@ -98,6 +106,7 @@ def reconstruct_file(
       output: folder; made if missing.
       denoising_steps: evaluations of the model.
       seed: of the decoding noise.
+      tokens: decode a discrete model's tokens.
 
     Returns:
       Those of `metrics.measure`, `seconds` taken (compilation included) and `real_time_factor`.
@@ -119,7 +128,8 @@ def reconstruct_file(
     if not np.any(waveform):
         raise InputError(f'{audio_path} is silent: there is nothing to reconstruct')
     with new_folder(output) as folder:
-        result = reconstruct(codec, Clip(path.stem, waveform), denoising_steps, seed)
+        clip = Clip(path.stem, waveform)
+        result = reconstruct(codec, clip, denoising_steps, seed, tokens=tokens)
         result.write(folder, with_original=False)
     factor = waveform.shape[1] / rate / result.seconds
     return {**result.figures, 'seconds': result.seconds, 'real_time_factor': factor}

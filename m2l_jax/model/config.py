@@ -11,16 +11,18 @@ from m2l_jax.consistency.noise import NoiseLevels
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.bottleneck import BOTTLENECKS
 
-# With the same parameters, these change results only by rounding.
-_NOT_DEFINING = ('dtype', 'param_dtype', 'remat')
+# With the same parameters, these change results only by rounding, or not at all.
+_NOT_DEFINING = ('dtype', 'param_dtype', 'remat', 'latents_of')
 # Older versions refuse fields that they don't know: files hold these only where they are set.
 _NOT_ALWAYS_RECORDED = (
     'bottleneck',
+    'levels',
     'latent_scale',
     'channels',
     'stereo',
     'frequency_scaling',
     'cross_connections',
+    'latents_of',
 )
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
@@ -43,7 +45,9 @@ class ModelConfig:
       unet_blocks: the same of the UNet.
       bottleneck_channels: of the stack over time between features and latents.
       bottleneck_blocks: residual blocks of that stack.
-      bottleneck: name in `bottleneck.BOTTLENECKS` of the map from the encoder's outputs to latents.
+      bottleneck: name in `bottleneck.BOTTLENECKS` of the map from the encoder's outputs to latents:
+        'tanh' for continuous ones; 'fsq' for a model whose latents may be rounded to tokens too.
+      levels: values of a token, at most 256; of 'fsq' alone.
       latent_channels: numbers in a latent vector.
       latent_scale: latents in files and for users are those of the model divided by it, for unit
         variance: the standard deviation of the released model's latents on music.
@@ -61,6 +65,8 @@ class ModelConfig:
         save memory.
       spectrogram: the audio representation.
       noise: the range of noise levels.
+      latents_of: ids of other models with the same encoder, see `EncoderDecoder.model_id`, whose
+        latents this one decodes; training with a frozen encoder notes them.
     """
 
     base_channels: int = 64
@@ -74,6 +80,7 @@ class ModelConfig:
     bottleneck_channels: int = 512
     bottleneck_blocks: int = 4
     bottleneck: str = 'tanh'
+    levels: int = 11
     latent_channels: int = 64
     latent_scale: float = 0.06
     channels: int = 2
@@ -86,6 +93,7 @@ class ModelConfig:
     remat: bool = False
     spectrogram: SpectrogramConfig = SpectrogramConfig()
     noise: NoiseLevels = NoiseLevels()
+    latents_of: tuple[str, ...] = ()
 
     def __post_init__(self):
         levels = len(self.channel_multipliers)
@@ -104,6 +112,7 @@ class ModelConfig:
             if (value := getattr(self, name)) not in known:
                 raise InputError(f'model.{name}={value!r} must be one of {", ".join(known)}')
         self._check_sizes()
+        self._check_family()
         for width in (*self.widths, self.bottleneck_channels):
             if width < 4 or width % min(width // 4, 32):
                 raise InputError(
@@ -127,15 +136,6 @@ class ModelConfig:
         for field in dataclasses.fields(self):
             if field.type is int and (value := getattr(self, field.name)) < 1:
                 raise InputError(f'model.{field.name}={value} must be at least 1')
-        if self.channels not in (PARTS, 2 * PARTS):
-            raise InputError(
-                f'model.channels={self.channels} counts planes, real and imaginary part of each '
-                f'audio channel: {PARTS} for mono or {2 * PARTS} for stereo'
-            )
-        if self.channels == PARTS and self.stereo != ModelConfig.stereo:
-            raise InputError(
-                f'model.stereo={self.stereo!r} is for stereo: set model.channels={2 * PARTS} too'
-            )
         if not 0 < self.latent_scale < math.inf:
             raise InputError(f'model.latent_scale={self.latent_scale} must be above 0 and finite')
         if self.embedding_channels < 4 or self.embedding_channels % 2:
@@ -145,6 +145,24 @@ class ModelConfig:
         for factor in itertools.chain(*self.downsampling):
             if factor < 1 or (factor > 1 and factor % 2):
                 raise InputError(f'model.downsampling has the factor {factor}: use 1 or even ones')
+
+    def _check_family(self):
+        if not 2 <= self.levels <= 256:
+            raise InputError(f'model.levels={self.levels} must be from 2 to 256')
+        if not self.is_discrete and self.levels != ModelConfig.levels:
+            raise InputError(
+                f"model.levels={self.levels} needs model.bottleneck='fsq': "
+                f'{self.bottleneck!r} has no levels'
+            )
+        if self.channels not in (PARTS, 2 * PARTS):
+            raise InputError(
+                f'model.channels={self.channels} counts planes, real and imaginary part of each '
+                f'audio channel: {PARTS} for mono or {2 * PARTS} for stereo'
+            )
+        if self.channels == PARTS and self.stereo != ModelConfig.stereo:
+            raise InputError(
+                f'model.stereo={self.stereo!r} is for stereo: set model.channels={2 * PARTS} too'
+            )
 
     @property
     def defining(self) -> 'ModelConfig':
@@ -158,7 +176,12 @@ class ModelConfig:
         for name in _NOT_ALWAYS_RECORDED:
             if fields[name] == getattr(ModelConfig, name):
                 del fields[name]
-        return fields
+        return fields | {'levels': self.levels} if self.is_discrete else fields
+
+    @property
+    def is_discrete(self) -> bool:
+        """True if the latents may be rounded to tokens."""
+        return self.bottleneck == 'fsq'
 
     @property
     def audio_channels(self) -> int:

@@ -45,6 +45,16 @@ def read_torch_model(
 ) -> tuple[ModelConfig, StateDict]:
     """Like `load_torch_model`, but leaves the tensors as the file names and lays them out."""
     tensors, config = files.read_tensors(path)
+    return complete_config(path, tensors, config, attention_heads), tensors
+
+
+def complete_config(
+    path: str | os.PathLike[str],
+    tensors: StateDict,
+    config: ModelConfig | None,
+    attention_heads: int | None,
+) -> ModelConfig:
+    """The config of a file's tensors, inferred unless the file has one; both must agree."""
     try:
         if config is None:
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
@@ -54,7 +64,7 @@ def read_torch_model(
         check_tensors(tensors, config)
     except InputError as error:
         raise InputError(f'{path}: {error}') from None
-    return config, tensors
+    return config
 
 
 def save_torch_model(

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from m2l_jax.interface.errors import InputError, first_line
-from m2l_jax.torch_weights.files import SUFFIXES, import_torch
+from m2l_jax.torch_weights.files import SUFFIXES
+from m2l_jax.torch_weights.pickles import import_torch
 
 SCHEME = 'hf://'
 RELEASED = 'SonyCSLParis/music2latent'

@@ -1,15 +1,15 @@
 """All settings of a training run, typed; `configs/` holds their values."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
+from m2l_jax.consistency.config import ConsistencyConfig
 from m2l_jax.data.config import DataConfig
 from m2l_jax.evaluation.held_out import EvaluationConfig
 from m2l_jax.evaluation.metrics import METRICS
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.training.state import OPTIMIZERS, OptimizerConfig
-from m2l_jax.training.step import ConsistencyConfig
+from m2l_jax.training.state import FROZEN, OPTIMIZERS, OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,8 @@ class TrainingConfig:
       init_from: model to start from: a training run's folder, a `.pt` or `.safetensors` file,
         hf://user/model, or the name of a model that comes with the package; '' for random
         parameters.
+      freeze: the part of that model that stays as it is: 'encoder', so that latents of the model
+        stay valid; or 'decoder', all that makes audio of latents; '' trains both.
     """
 
     seed: int
@@ -70,8 +72,14 @@ class TrainingConfig:
     train: LoopConfig
     evaluation: EvaluationConfig
     init_from: str = ''  # missing from old checkpoints
+    freeze: str = ''  # missing from old checkpoints
 
     def __post_init__(self):
+        if self.freeze not in FROZEN:
+            raise InputError(
+                f'config.freeze={self.freeze!r} must be one of {", ".join(filter(None, FROZEN))}, '
+                "or '' to train all"
+            )
         warmup, steps = self.optimizer.warmup_steps, self.train.steps
         if not 0 <= warmup < steps:
             raise InputError(
@@ -85,11 +93,24 @@ class TrainingConfig:
             )
         if not 0 <= self.seed < 1 << 32:  # JAX's keys take no more bits
             raise InputError(f'config.seed={self.seed} must be at least 0 and below 2^32')
+        if self.consistency.unquantised and not self.model.is_discrete:
+            raise InputError(
+                f'config.consistency.unquantised={self.consistency.unquantised} needs '
+                "config.model.bottleneck='fsq': no latents are rounded without it"
+            )
         multiple = self.model.time_downsampling
         if self.data.crop_frames % multiple:
             raise InputError(
                 f'config.data.crop_frames={self.data.crop_frames} must be a multiple of {multiple}'
             )
+
+    def record(self, latents_of: tuple[str, ...]) -> dict[str, Any]:
+        """Fields as checkpoints hold them, for JSON; `latents_of` is the model's."""
+        model = dataclasses.replace(self.model, latents_of=latents_of)
+        fields = {**dataclasses.asdict(self), 'model': model.record()}
+        if not self.freeze:  # older versions refuse fields that they don't know
+            del fields['freeze']
+        return fields
 
     @property
     def crop_samples(self) -> int:

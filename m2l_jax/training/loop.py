@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
+from m2l_jax.checkpoint.averages import drop_snapshots, write_snapshot
 from m2l_jax.checkpoint.store import CheckpointStore
 from m2l_jax.evaluation.held_out import HeldOutClips
 from m2l_jax.evaluation.metrics import METRICS
@@ -27,9 +28,14 @@ from m2l_jax.training import mesh as meshes
 from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.feed import Feed, open_feed
 from m2l_jax.training.monitor import Monitor, Profiler
-from m2l_jax.training.resume import check_newest, create_or_restore, read_initial
+from m2l_jax.training.resume import (
+    check_newest,
+    create_or_restore,
+    find_latents_of,
+    read_initial,
+)
 from m2l_jax.training.setup import Setup
-from m2l_jax.training.state import TrainState, unravel
+from m2l_jax.training.state import TrainState, profiles_of, unravel
 from m2l_jax.training.step import CHECKED, Metrics, draw, step_key
 
 _logger = logging.getLogger(__name__)
@@ -76,11 +82,14 @@ def train_and_evaluate(
     stop = meshes.StopAgreement(mesh, deadline)
     with stop.watched(), _closed(store):
         newest = check_newest(settings, store, workdir, feed.fingerprint)
-        state = create_or_restore(setup, store, newest, initial)
+        latents_of = find_latents_of(settings, store, newest, initial and initial[1])
+        state = create_or_restore(setup, store, newest, initial and initial[0])
         first = int(state.step)
+        if jax.process_index() == 0:
+            drop_snapshots(workdir, after=first)
         monitor = Monitor(workdir, first, loop.steps, loop.log_every, settings.batch_seconds)
         profiler = Profiler(workdir, profile, first)
-        run = _Run(setup, feed, store, monitor, profiler, held_out, stop)
+        run = _Run(setup, feed, store, monitor, profiler, held_out, stop, latents_of)
         with contextlib.closing(monitor), contextlib.closing(profiler):
             state = run.go_on(state)
     if feed.reported:
@@ -99,6 +108,7 @@ class _Run:
     profiler: Profiler
     held_out: HeldOutClips | None
     stop: meshes.StopAgreement
+    latents_of: tuple[str, ...]  # see `ModelConfig`
 
     @property
     def settings(self) -> TrainingConfig:
@@ -128,6 +138,8 @@ class _Run:
             # A stop does not wait for an evaluation.
             figures = None if stops else self._evaluate(done, state, is_last)
             is_due |= done % loop.checkpoint_every == 0 or figures is not None
+            if is_last or done % loop.checkpoint_every == 0:
+                self._keep_averages(done, state)
             # While updates are skipped, training may have diverged: save once one is not.
             if is_last or stops or (is_due and not int(metrics['skipped_in_row'])):
                 self._check_skipped(done, metrics)
@@ -165,17 +177,23 @@ class _Run:
         whole = meshes.replicated(self.setup.mesh)
         return jax.jit(lambda vector: unravel(vector, self.setup.params), out_shardings=whole)
 
+    def _keep_averages(self, done: int, state: TrainState) -> None:
+        """Writes a snapshot of the averages of `ema_profiles`; before the step's checkpoint."""
+        if not (sigma_rels := self.settings.optimizer.ema_profiles):
+            return
+        profiles = profiles_of(state)
+        averages = [self._average(vector) for vector in profiles.averages]
+        if jax.process_index() == 0:
+            named = dict(zip(sigma_rels, averages, strict=True))
+            write_snapshot(self.store.workdir, done, int(profiles.count), named)
+
     def _save(self, done: int, state: TrainState, figures: Mapping[str, float] | None) -> None:
         trees = self.setup.to_stored(state)
         self.store.save(
             done,
             trees.replace(ema_params=None),
             trees.ema_params,
-            {
-                **dataclasses.asdict(self.settings),
-                'model': self.settings.model.record(),
-                'corpus': self.feed.fingerprint,
-            },
+            {**self.settings.record(self.latents_of), 'corpus': self.feed.fingerprint},
             figures,
         )
 

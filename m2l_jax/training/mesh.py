@@ -171,27 +171,30 @@ def check_shared(folder: pathlib.Path) -> None:
         )
 
 
-def read_once(read: Callable[[], Params | None], shapes: Params) -> Params | None:
-    """Reads parameters, or None, in process 0, and sends them to all.
+def read_once(
+    read: Callable[[], tuple[Params, Any] | None], shapes: Params
+) -> tuple[Params, Any] | None:
+    """Reads parameters and a note that JSON can hold, or None, in process 0; sends them to all.
 
     Raises:
       InputError: in all processes, if `read` does.
     """
     if jax.process_count() == 1:
         return read()
-    params, error = None, ''
+    found, error = None, ''
     if jax.process_index() == 0:
         try:
-            params = read()
+            found = read()
         except InputError as caught:
             error = str(caught)
-    error, is_there = gather_json((error, params is not None))[0]
+    params, note = found or (None, None)
+    error, is_there, note = gather_json((error, found is not None, note))[0]
     if error:
         raise InputError(error)
     if not is_there:
         return None
     sent = params or jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    return multihost_utils.broadcast_one_to_all(sent)
+    return multihost_utils.broadcast_one_to_all(sent), note
 
 
 class StopAgreement:
@@ -225,3 +228,20 @@ class StopAgreement:
         mine = np.full(len(self._mesh.local_devices), asked)
         answer, self._asked = self._asked, self._any(to_global_batch(mine, self._mesh))
         return answer is not None and bool(answer)
+
+
+def mean_over_parts(function: Callable[..., Any], parts: int, arrays: tuple[jax.Array, ...]) -> Any:
+    """Mean of a function's results over equal parts of the arrays' rows; inside `shard_map`."""
+    if parts == 1:
+        return function(*arrays)
+    split = [array.reshape(parts, -1, *array.shape[1:]) for array in arrays]  # [parts, B/parts, …]
+    shapes = jax.eval_shape(function, *(array[0] for array in split))
+    zeros = jax.tree.map(
+        lambda shape: jax.lax.pcast(jnp.zeros(shape.shape, shape.dtype), AXIS, to='varying'), shapes
+    )
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, function(*part)), None
+
+    total, _ = jax.lax.scan(add, zeros, split)
+    return jax.tree.map(lambda leaf: leaf / parts, total)

@@ -7,14 +7,18 @@ import sys
 import time
 
 import jax
+import numpy as np
 import tqdm
 
 from m2l_jax.evaluation.held_out import Evaluation
+from m2l_jax.evaluation.noise_bins import token_figures
 from m2l_jax.interface.errors import InputError
 from m2l_jax.training.curves import EventFile
 
 _logger = logging.getLogger(__name__)
 
+_HISTOGRAM = 'token_histogram'  # of a discrete model; the other metrics are numbers
+_MOST_SATURATED = 0.2  # of the latents
 _WARMUP_STEPS = 10  # not profiled: they compile, and fill queues
 
 
@@ -42,6 +46,8 @@ class Monitor:
         self._steps = steps
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._previous: dict[str, jax.Array] = {}
+        self._histograms: list[jax.Array] = []  # of tokens, since the last row
+        self._warn_from = 1  # step
         self._last_step, self._last_time = first_step, time.monotonic()
         self._is_writer = jax.process_index() == 0
         if self._is_writer:
@@ -62,6 +68,8 @@ class Monitor:
         self._previous = metrics
         self._write_pending()
         self._bar.update()
+        if _HISTOGRAM in metrics:
+            self._histograms.append(metrics[_HISTOGRAM])
         if step % self._log_every == 0 or step == self._steps:
             self._pending = step, metrics
 
@@ -95,7 +103,10 @@ class Monitor:
             return
         step, metrics = self._pending
         self._pending = None
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in metrics.items() if name != _HISTOGRAM}
+        if self._histograms:  # a batch is too small to hold all tokens
+            values |= token_figures(np.mean(self._histograms, axis=0, dtype=np.float64))
+            self._histograms.clear()
         now = time.monotonic()  # after `float`, which waits for the step
         rate = (step - self._last_step) / (now - self._last_time)
         self._last_step, self._last_time = step, now
@@ -104,12 +115,26 @@ class Monitor:
             return
         speed = {'steps_per_second': rate, 'audio_hours_per_second': hours_rate}
         self._events.add_scalars(step, {**values, **speed})
+        self._warn_of_saturation(step, values.get('latents_saturated', 0.0))
         figures = f'loss {values["loss"]:.4g}, {hours_rate:.2g} audio-hours/s'
         self._bar.set_postfix_str(figures)
         if self._bar.disable:
             left = tqdm.tqdm.format_interval((self._steps - step) / rate)
             _logger.info(
                 'step %d/%d: %s, %.3g steps/s, %s left', step, self._steps, figures, rate, left
+            )
+
+    def _warn_of_saturation(self, step: int, saturated: float) -> None:
+        """Warns at the first such step, and again if it persists after twice as many."""
+        if saturated > _MOST_SATURATED and step >= self._warn_from:
+            self._warn_from = 2 * step
+            _logger.warning(
+                'step %d/%d: %.0f %% of the latents are stuck at -1 or 1, where the encoder learns '
+                'nothing: start again with a lower config.optimizer.learning_rate or more '
+                'config.optimizer.warmup_steps',
+                step,
+                self._steps,
+                100 * saturated,
             )
 
 

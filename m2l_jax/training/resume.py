@@ -4,12 +4,14 @@ import dataclasses
 import functools
 import logging
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from m2l_jax.checkpoint.store import CheckpointStore, holds_checkpoint
+from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.codec.weights import open_weights
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.interface.devices import compute_once
@@ -19,18 +21,40 @@ from m2l_jax.model.autoencoder import Params
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.setup import Setup, shardings
-from m2l_jax.training.state import TrainState, start_from
+from m2l_jax.training.state import FROZEN, TrainState, start_from
 
 _logger = logging.getLogger(__name__)
 
 
-def read_initial(settings: TrainingConfig, workdir: str | os.PathLike[str]) -> Params | None:
-    """The parameters of `config.init_from`, as NumPy arrays; None without, and for resuming.
+class Initial(NamedTuple):
+    """A model to start from.
+
+    Attributes:
+      params: NumPy arrays.
+      latents_of: ids of the models, itself first, whose latents it decodes.
+    """
+
+    params: Params
+    latents_of: tuple[str, ...]
+
+
+def read_initial(settings: TrainingConfig, workdir: str | os.PathLike[str]) -> Initial | None:
+    """The model of `config.init_from`; None without, and for resuming.
 
     Raises:
-      InputError: if there is no such model, or it is of another size.
+      InputError: if there is no such model, or it is of another size; if none is named and a part
+        of it is to be frozen.
     """
-    if not settings.init_from or holds_checkpoint(workdir):
+    if settings.model.latents_of:
+        raise InputError('config.model.latents_of is noted by training itself: leave it out')
+    if holds_checkpoint(workdir):
+        return None
+    if not settings.init_from:
+        if settings.freeze:
+            raise InputError(
+                f'config.freeze={settings.freeze!r} would keep random parameters: name the model '
+                'to start from with config.init_from'
+            )
         return None
     try:
         model, params = open_weights(settings.init_from)
@@ -42,7 +66,15 @@ def read_initial(settings: TrainingConfig, workdir: str | os.PathLike[str]) -> P
             f'config.init_from={settings.init_from} is another model ({"; ".join(changed)}): '
             'give config.model its sizes, or start from another one'
         )
-    return jax.tree.map(lambda leaf: np.asarray(leaf, settings.model.param_dtype), params)
+    dtype = settings.model.param_dtype
+    if _rounds(dtype, [params[part] for part in FROZEN[settings.freeze]]):
+        raise InputError(
+            f'config.model.param_dtype={dtype} rounds the parameters of {settings.init_from} that '
+            f'config.freeze={settings.freeze!r} keeps: use float32'
+        )
+    own_id = EncoderDecoder.from_params(model, params).model_id
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), params)
+    return Initial(params, (own_id, *model.config.latents_of))
 
 
 def check_newest(
@@ -77,6 +109,26 @@ def check_newest(
     _check_resumable(settings, saved, workdir)
     _logger.info('resuming %s at step %d', workdir, step)
     return step
+
+
+def find_latents_of(
+    settings: TrainingConfig,
+    store: CheckpointStore,
+    step: int | None,
+    of_initial: Sequence[str] | None,
+) -> tuple[str, ...]:
+    """The `ModelConfig.latents_of` of the model in training; none once its encoder trains.
+
+    Args:
+      settings: of the training.
+      store, step: the checkpoint to go on from; see `check_newest`.
+      of_initial: ids of the models, the initial one first, whose latents the initial one decodes.
+    """
+    if settings.freeze != 'encoder':
+        return ()
+    if step is None:
+        return tuple(of_initial)
+    return tuple(store.read_config(step)['model'].get('latents_of', ()))
 
 
 def create_or_restore(
@@ -118,7 +170,8 @@ def _create(setup: Setup, initial: Params | None) -> TrainState:
 def _check_resumable(
     settings: TrainingConfig, saved: dict[str, Any], workdir: str | os.PathLike[str]
 ) -> None:
-    """Refuses another model or optimiser, and warns of other changed settings."""
+    """Refuses another model, optimiser or frozen part, and warns of other changed settings."""
+    latents_of = saved['model'].pop('latents_of', ())  # no setting
     model = build(ModelConfig, saved['model'], f'{workdir}: config.model')
     # How the same model is computed may change.
     model = dataclasses.replace(model, dtype=settings.model.dtype, remat=settings.model.remat)
@@ -134,5 +187,27 @@ def _check_resumable(
             f'{workdir} holds the state of config.optimizer.name={old.optimizer.name}, not of '
             f'{settings.optimizer.name}: choose another folder, with --config.init_from={workdir}'
         )
+    if old.optimizer.ema_profiles != settings.optimizer.ema_profiles:
+        raise InputError(
+            f'{workdir} keeps the averages of config.optimizer.ema_profiles='
+            f'{old.optimizer.ema_profiles}, which begin with the first step, not of '
+            f'{settings.optimizer.ema_profiles}: keep that setting, or choose another folder'
+        )
+    if settings.freeze not in ('', old.freeze):  # its average lags behind the parameters
+        raise InputError(
+            f'{workdir} was trained with config.freeze={old.freeze!r}, not {settings.freeze!r}: '
+            f'choose another folder, with --config.init_from={workdir}'
+        )
     for line in differences(old, settings):
         _logger.warning('resuming with another %s', line)
+    if latents_of and settings.freeze != old.freeze:
+        _logger.warning(
+            'the encoder trains from here on: the model no longer decodes latents of %s',
+            ', '.join(latents_of),
+        )
+
+
+def _rounds(dtype: str, tree: Any) -> bool:
+    """True if a type cannot hold all numbers of a tree."""
+    leaves = [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(tree)]
+    return any(not np.array_equal(leaf, leaf.astype(dtype).astype(np.float32)) for leaf in leaves)

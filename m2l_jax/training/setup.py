@@ -43,8 +43,8 @@ class Setup:
         self.settings, self.mesh = settings, mesh
         self.model = Music2Latent(settings.model, kernels_for(mesh.devices.flat[0]))
         self.steps = np.int32(settings.train.steps)
-        self.optimizer = make_optimizer(settings.optimizer, settings.train.steps)
         self.params = param_shapes(self.model)
+        self.optimizer = make_optimizer(settings.optimizer, settings.train.steps, self.params)
         size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
         if settings.train.shard_optimizer:
             size += -size % mesh.size
@@ -65,7 +65,7 @@ class Setup:
         return make_train_step(
             self.model,
             settings.consistency,
-            functools.partial(make_optimizer, settings.optimizer),
+            functools.partial(make_optimizer, settings.optimizer, shapes=self.params),
             functools.partial(learning_rate_schedule, settings.optimizer),
             ema_decay=settings.optimizer.ema_decay,
             seed=settings.seed,
@@ -74,6 +74,7 @@ class Setup:
             data_specs=specs,
             fetch=fetch,
             shard_optimizer=settings.train.shard_optimizer,
+            freeze=settings.freeze,
         )
 
     def _laid_out(self, make: Any) -> TrainState:

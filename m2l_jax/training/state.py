@@ -5,7 +5,7 @@ import functools
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from m2l_jax.checkpoint.averages import exponent
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
+from m2l_jax.training.muon import scale_by_muon_or_radam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,8 @@ class OptimizerConfig:
       b2: decay rate of the second moment.
       ema_decay: of the moving average, once it has warmed up.
       clip_norm: largest norm of the gradient; 0: no clipping.
+      ema_profiles: σ_rel of more averages, of which others are made after the run; see
+        `checkpoint.averages`.
     """
 
     learning_rate: float
@@ -40,6 +44,7 @@ class OptimizerConfig:
     ema_decay: float
     clip_norm: float
     name: str = 'radam'
+    ema_profiles: tuple[float, ...] = ()  # missing from old checkpoints
 
     def __post_init__(self):
         if self.clip_norm < 0:
@@ -49,9 +54,16 @@ class OptimizerConfig:
                 raise InputError(
                     f'config.optimizer.{name}={getattr(self, name)} must be at least 0 and below 1'
                 )
+        if len(set(self.ema_profiles)) < len(self.ema_profiles):
+            raise InputError(f'config.optimizer.ema_profiles={self.ema_profiles} names one twice')
+        for sigma_rel in self.ema_profiles:
+            try:
+                exponent(sigma_rel)
+            except ValueError as error:
+                raise InputError(f'config.optimizer.ema_profiles: {error}') from None
 
-    def make(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """The optimiser without clipping."""
+    def make(self, rate: optax.Schedule, shapes: Any = None) -> optax.GradientTransformation:
+        """The optimiser without clipping; `shapes`, see `make_optimizer`, are for some alone."""
         return optax.radam(rate, b1=self.b1, b2=self.b2)
 
 
@@ -62,13 +74,44 @@ class AdamWConfig(OptimizerConfig):
     name: str = 'adamw'
     weight_decay: float = 1e-2
 
-    def make(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """The optimiser without clipping."""
+    def make(self, rate: optax.Schedule, shapes: Any = None) -> optax.GradientTransformation:
+        """The optimiser without clipping; all parameters are alike to it."""
         return optax.adamw(rate, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay)
 
 
+@dataclasses.dataclass(frozen=True)
+class MuonConfig(OptimizerConfig):
+    """Muon for the kernels of inner layers, RAdam for the rest; see `scale_by_muon_or_radam`.
+
+    Attributes:
+      momentum: decay rate of Muon's momentum; `b1` and `b2` are RAdam's.
+    """
+
+    name: str = 'muon'
+    momentum: float = 0.95
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.momentum < 1:
+            raise InputError(
+                f'config.optimizer.momentum={self.momentum} must be at least 0 and below 1'
+            )
+
+    def make(self, rate: optax.Schedule, shapes: Any = None) -> optax.GradientTransformation:
+        """The optimiser without clipping, of vectors with `shapes`, of trees without."""
+        directions = scale_by_muon_or_radam(self.b1, self.b2, self.momentum)
+        if shapes is not None:
+            directions = _on_vectors(directions, shapes)
+        return optax.chain(directions, optax.scale_by_learning_rate(rate))
+
+
+# Parts of the parameters that training keeps as they are, by the name that a config chooses.
+FROZEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {'': (), 'encoder': ('encoder',), 'decoder': ('decoder', 'unet')}
+)
+
 OPTIMIZERS: Mapping[str, type[OptimizerConfig]] = MappingProxyType(
-    {'radam': OptimizerConfig, 'adamw': AdamWConfig}
+    {'radam': OptimizerConfig, 'adamw': AdamWConfig, 'muon': MuonConfig}
 )
 
 
@@ -113,11 +156,19 @@ def learning_rate_schedule(config: OptimizerConfig, steps: jax.Array | int) -> o
     return rate
 
 
-def make_optimizer(config: OptimizerConfig, steps: jax.Array | int) -> optax.GradientTransformation:
-    """The config's optimiser for a training of some steps, with clipping of the gradient."""
+def make_optimizer(
+    config: OptimizerConfig, steps: jax.Array | int, shapes: Any = None
+) -> optax.GradientTransformation:
+    """The config's optimiser for a training of some steps, with clipping of the gradient.
+
+    `shapes` are those of the parameters, which an optimiser that does not work element by element
+    needs of vectors.
+    """
     # The same structure with and without clipping, so that a run may resume with another setting.
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, config.make(learning_rate_schedule(config, steps)))
+    averages = [_keep_profiles(config.ema_profiles)] if config.ema_profiles else []
+    rate = learning_rate_schedule(config, steps)
+    return optax.chain(clip, config.make(rate, shapes), *averages)
 
 
 def create_state(
@@ -165,16 +216,80 @@ def unravel(vector: jax.Array, shapes: Any) -> Any:
     )
 
 
-def to_trees(state: TrainState, shapes: Params) -> TrainState:
+def with_frozen(params: Params, freeze: str) -> Params:
+    """The parameters, those of `FROZEN[freeze]` as constants, which need no backward pass."""
+    frozen = {part: jax.lax.stop_gradient(params[part]) for part in FROZEN[freeze]}
+    return {**params, **frozen}
+
+
+def trained_numbers(shapes: Params, freeze: str, size: int) -> jax.Array:
+    """True where a number of `ravel`'s vector is none of `FROZEN[freeze]`: `[size]`."""
+    place, begin = jnp.arange(size), 0
+    frozen = jnp.zeros(size, bool)
+    for part in sorted(shapes):  # the order of a tree's leaves
+        end = begin + sum(leaf.size for leaf in jax.tree.leaves(shapes[part]))
+        if part in FROZEN[freeze]:
+            frozen |= (begin <= place) & (place < end)
+        begin = end
+    return ~frozen
+
+
+def to_trees(state: Any, shapes: Params) -> Any:
     """A state as checkpoints hold it: each vector as a tree of the given shapes."""
     return jax.tree.map(lambda leaf: unravel(leaf, shapes) if leaf.ndim else leaf, state)
 
 
-def to_vectors(state: TrainState, like: TrainState) -> TrainState:
+def to_vectors(state: Any, like: Any) -> Any:
     """The inverse of `to_trees`; `like` has the vectors' sizes."""
     return jax.tree.map(
         lambda leaf, part: ravel(part, leaf.size) if leaf.ndim else part, like, state
     )
+
+
+class ProfilesState(NamedTuple):
+    """Averages of the parameters whose weights grow as powers of the updates so far."""
+
+    count: jax.Array
+    averages: tuple[Any, ...]
+
+
+def _keep_profiles(sigma_rels: tuple[float, ...]) -> optax.GradientTransformation:
+    """Averages θ̂_t = β θ̂_{t-1} + (1 - β) θ_t, β = (1 - 1/t)^(γ+1); changes no update.
+
+    Karras et al. 2024 (arXiv 2312.02696), section 3.1, with the γ of each σ_rel.
+    """
+    powers = [exponent(sigma_rel) + 1 for sigma_rel in sigma_rels]
+
+    def init(params: Any) -> ProfilesState:
+        zeros = tuple(jax.tree.map(jnp.zeros_like, params) for _ in powers)
+        return ProfilesState(jnp.zeros((), jnp.int32), zeros)
+
+    def update(updates: Any, state: ProfilesState, params: Any) -> tuple[Any, ProfilesState]:
+        count = state.count + 1
+        after = optax.apply_updates(params, updates)
+        # As 1 - β would lose digits; the first average is θ_1.
+        rates = [-jnp.expm1(power * jnp.log1p(-1 / count)) for power in powers]
+        averages = map(optax.incremental_update, [after] * len(rates), state.averages, rates)
+        return updates, ProfilesState(count, tuple(averages))
+
+    return optax.GradientTransformation(init, update)
+
+
+def profiles_of(state: TrainState) -> ProfilesState:
+    """The averages of `ema_profiles`, if the config has any."""
+    return state.opt_state[-1]
+
+
+def _on_vectors(
+    optimizer: optax.GradientTransformation, shapes: Params
+) -> optax.GradientTransformation:
+    """Makes an optimiser of trees, whose fresh state is zeros, one of vectors."""
+
+    def update(gradient: jax.Array, state: optax.OptState, params: Any = None) -> Any:
+        after = optimizer.update(*to_trees((gradient, state), shapes))
+        return to_vectors(after, like=(gradient, state))
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def ema_rate(updates: jax.Array, decay: float) -> jax.Array:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,21 +11,32 @@ import optax
 from jax.sharding import Mesh
 
 from m2l_jax.audio.planes import to_planes
-from m2l_jax.consistency.auxiliary import AuxiliarySchedule, auxiliary_loss
+from m2l_jax.consistency.auxiliary import auxiliary_loss
+from m2l_jax.consistency.config import ConsistencyConfig
 from m2l_jax.consistency.keys import random_key
-from m2l_jax.consistency.loss import consistency_loss
-from m2l_jax.consistency.noise import (
-    DENSITIES,
-    SCHEDULES,
-    IndexDensity,
-    StepSchedule,
-    teacher_index,
-)
+from m2l_jax.consistency.loss import consistency_loss, identity_while
+from m2l_jax.consistency.noise import IndexDensity, teacher_index
 from m2l_jax.evaluation.noise_bins import latent_moments, latent_spread
-from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent, Params
-from m2l_jax.training.mesh import AXIS, REPLICATED, ROWS, replicated, shared_out, state_shardings
-from m2l_jax.training.state import TrainState, ema_rate, param_shapes, ravel, unravel
+from m2l_jax.model.bottleneck import draw_rounded, quantise_rows
+from m2l_jax.training.mesh import (
+    AXIS,
+    REPLICATED,
+    ROWS,
+    mean_over_parts,
+    replicated,
+    shared_out,
+    state_shardings,
+)
+from m2l_jax.training.state import (
+    TrainState,
+    ema_rate,
+    param_shapes,
+    ravel,
+    trained_numbers,
+    unravel,
+    with_frozen,
+)
 
 # Metrics that must be finite for an update; the second exists only where its loss is used.
 CHECKED = ('loss', 'auxiliary_loss', 'gradient_norm', 'update_norm')
@@ -39,34 +50,6 @@ TrainStep = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 def as_given(data: jax.Array, step: jax.Array) -> jax.Array:
     """The `Fetch` of data that are each device's rows already."""
     return data
-
-
-@dataclasses.dataclass(frozen=True)
-class ConsistencyConfig:
-    """Consistency training's constants.
-
-    Attributes:
-      density: of the noise index.
-      schedule: of Δ, the distance between student and teacher.
-      huber_scale: c of the pseudo-Huber loss over √n.
-      least_weight: lower limit of the loss's weight 1/(σ - σ'), which is 0.0125 at σ = 80 with
-        Δ = 1, and above 100 at low noise; 0: none.
-      auxiliary: weight of a loss that is not the paper's; none by default.
-    """
-
-    density: Annotated[IndexDensity, DENSITIES]
-    schedule: Annotated[StepSchedule, SCHEDULES]
-    huber_scale: float
-    least_weight: float = 0.0
-    auxiliary: AuxiliarySchedule = dataclasses.field(default_factory=AuxiliarySchedule)
-
-    def __post_init__(self):
-        if self.huber_scale <= 0:
-            raise InputError(f'config.consistency.huber_scale={self.huber_scale} must be above 0')
-        if self.least_weight < 0:
-            raise InputError(
-                f'config.consistency.least_weight={self.least_weight} must be 0 or more'
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +100,8 @@ def compute_loss(
     huber_scale: float,
     least_weight: float = 0.0,
     held: jax.Array | None = None,
+    denoising: jax.Array | None = None,
+    rounded: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Consistency loss of each row.
 
@@ -129,22 +114,30 @@ def compute_loss(
       delta: Δ between the student's and the teacher's index.
       huber_scale, least_weight: see `ConsistencyConfig`.
       held: share of the gradient, from 0 to 1, kept from encoder and decoder; none by default.
+      denoising: true where Δ = 1 and the teacher is not computed; None if it always is.
+      rounded: `[B]`, rows whose latents are rounded to tokens; none by default.
 
     Returns:
-      losses `[B]` and latents `[B, T/8, 64]`, float32, and level 0 of the pyramid `[B, F, T, C]`.
+      losses `[B]` and latents `[B, T/8, 64]`, not rounded, both float32, and level 0 of the pyramid
+      `[B, F, T, C]`.
     """
 
     def apply(params, *inputs, method):
         return model.apply({'params': params}, *inputs, method=method)
 
     latents = apply(params, spectrogram, method='encode')
-    pyramid = apply(params, latents, method='pyramid')
+    rows = latents if rounded is None else quantise_rows(latents, rounded, model.config.levels)
+    pyramid = apply(params, rows, method='pyramid')
     fixed_params, fixed_pyramid = jax.lax.stop_gradient((params, pyramid))
     conditioning = pyramid if held is None else _hold(pyramid, fixed_pyramid, held)
     levels = model.config.noise
+    teacher = identity_while(
+        denoising,
+        lambda noisy, sigma: apply(fixed_params, noisy, sigma, fixed_pyramid, method='denoise'),
+    )
     losses = consistency_loss(
         lambda noisy, sigma: apply(params, noisy, sigma, conditioning, method='denoise'),
-        lambda noisy, sigma: apply(fixed_params, noisy, sigma, fixed_pyramid, method='denoise'),
+        teacher,
         spectrogram,
         draws.noise,
         levels.sigma(draws.index),
@@ -172,6 +165,7 @@ def make_train_step(
     data_specs: Any = ROWS,
     fetch: Fetch = as_given,
     shard_optimizer: bool = False,
+    freeze: str = '',
 ) -> TrainStep:
     """The jitted step on the mesh; it donates the state's buffers.
 
@@ -186,9 +180,10 @@ def make_train_step(
       fetch: makes of the data, on each device, its rows: `[b, F, T, C]` spectrograms, or waveforms,
         `[b, N]` or of stereo `[b, 2, N]`.
       shard_optimizer: each device keeps and updates its part of moments and average.
+      freeze: name in `state.FROZEN` of what keeps its parameters and their average to the bit.
     """
     mean_over_mesh = jax.shard_map(
-        functools.partial(_mean_over_mesh, model, consistency, seed, accumulate, fetch),
+        functools.partial(_mean_over_mesh, model, consistency, seed, accumulate, fetch, freeze),
         mesh=mesh,
         in_specs=(REPLICATED, REPLICATED, REPLICATED, data_specs),
         out_specs=REPLICATED,
@@ -199,6 +194,9 @@ def make_train_step(
         mean = mean_over_mesh(state.params, state.step, progress, data)
         count, optimizer = state.step - state.skipped, make_optimizer(steps)
         updates, opt_state = optimizer.update(mean['gradient'], state.opt_state, state.params)
+        if freeze:  # weight decay moves parameters without a gradient
+            trained = trained_numbers(param_shapes(model), freeze, updates.size)
+            updates = jnp.where(trained, updates, 0)
         if shard_optimizer:
             # Otherwise XLA gathers the two moments rather than the updates.
             updates = jax.lax.with_sharding_constraint(updates, shared_out(mesh, updates))
@@ -209,12 +207,14 @@ def make_train_step(
         }
         finite = jnp.all(jnp.isfinite(jnp.stack(list(checked.values()))))
         params = optax.apply_updates(state.params, updates)
+        average = optax.incremental_update(params, state.ema_params, ema_rate(count, ema_decay))
+        if freeze:  # x + 0 and the mean of equal numbers are not always the same to the bit
+            params = jnp.where(trained, params, state.params)
+            average = jnp.where(trained, average, state.ema_params)
         updated = state.replace(
             skipped_in_row=jnp.zeros_like(state.skipped_in_row),
             params=params,
-            ema_params=optax.incremental_update(
-                params, state.ema_params, ema_rate(count, ema_decay)
-            ),
+            ema_params=average,
             opt_state=opt_state,
         )
         kept = state.replace(skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1)
@@ -242,6 +242,7 @@ def _mean_over_mesh(
     seed: int,
     accumulate: int,
     fetch: Fetch,
+    freeze: str,
     params: jax.Array,
     step: jax.Array,
     progress: jax.Array,
@@ -254,7 +255,7 @@ def _mean_over_mesh(
     # As varying parameters: else JAX would average the gradient of each part over the devices.
     params = jax.lax.pcast(params, AXIS, to='varying')
     local = mean_over_parts(
-        lambda *part: _part_gradient(params, model, consistency, progress, key, *part),
+        lambda *part: _part_gradient(params, model, consistency, freeze, progress, key, *part),
         accumulate,
         (batch, rows),
     )
@@ -265,6 +266,7 @@ def _part_gradient(
     params: jax.Array,
     model: Music2Latent,
     consistency: ConsistencyConfig,
+    freeze: str,
     progress: jax.Array,
     key: jax.Array,
     batch: jax.Array,
@@ -279,11 +281,14 @@ def _part_gradient(
 
     auxiliary, scale = consistency.auxiliary, consistency.huber_scale
     share = auxiliary.share(progress) if auxiliary.weight else None
+    denoising = consistency.schedule.denoises(progress)
+    is_discrete = model.config.is_discrete
+    rounded = draw_rounded(key, rows, consistency.unquantised) if is_discrete else None
 
     def total_loss(params):
-        losses, latents, activation = compute_loss(
-            params, model, spectrogram, draws, delta, scale, consistency.least_weight, share
-        )
+        params = with_frozen(params, freeze)
+        inputs = params, model, spectrogram, draws, delta, scale, consistency.least_weight
+        losses, latents, activation = compute_loss(*inputs, share, denoising, rounded)
         total = jnp.mean(losses)
         means = {'loss': total}
         if auxiliary.weight:
@@ -291,26 +296,9 @@ def _part_gradient(
             distances = auxiliary_loss(activation, spectrogram, sigma_data, scale)
             means['auxiliary_loss'] = jnp.mean(distances)
             total += auxiliary.weight * share * means['auxiliary_loss']
-        return total, (means, latent_moments(latents))
+        return total, (means, latent_moments(latents, model.config))
 
     (_, (losses, moments)), gradient = jax.value_and_grad(total_loss, has_aux=True)(
         unravel(params, param_shapes(model))
     )
     return {'losses': losses, 'moments': moments, 'gradient': ravel(gradient, params.size)}
-
-
-def mean_over_parts(function: Callable[..., Any], parts: int, arrays: tuple[jax.Array, ...]) -> Any:
-    """Mean of a function's results over equal parts of the arrays' rows; inside `shard_map`."""
-    if parts == 1:
-        return function(*arrays)
-    split = [array.reshape(parts, -1, *array.shape[1:]) for array in arrays]  # [parts, B/parts, …]
-    shapes = jax.eval_shape(function, *(array[0] for array in split))
-    zeros = jax.tree.map(
-        lambda shape: jax.lax.pcast(jnp.zeros(shape.shape, shape.dtype), AXIS, to='varying'), shapes
-    )
-
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, function(*part)), None
-
-    total, _ = jax.lax.scan(add, zeros, split)
-    return jax.tree.map(lambda leaf: leaf / parts, total)

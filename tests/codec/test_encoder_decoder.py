@@ -207,7 +207,7 @@ def test_the_fingerprint_is_of_sizes_and_parameters_and_not_of_the_dtype(codec):
     assert codec.with_params(zeros).model_id != codec.model_id
 
 
-def test_the_fingerprint_is_not_of_what_only_memory_and_precision_depend_on():
+def test_the_fingerprint_is_not_of_fields_that_change_no_number_by_more_than_rounding():
     def fingerprint(**fields):
         config = dataclasses.replace(small_model.CONFIG, attention=(False, True, True), **fields)
         params = small_model.random_params(config.defining)
@@ -215,6 +215,7 @@ def test_the_fingerprint_is_not_of_what_only_memory_and_precision_depend_on():
 
     assert fingerprint() == '443856e58467eb77'  # as it ever was
     assert fingerprint(remat=True, param_dtype='bfloat16') == fingerprint()
+    assert fingerprint(latents_of=('an id',)) == fingerprint()
 
 
 def test_too_short_audio_is_told(codec):

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from m2l_jax.consistency.noise import (
+    DenoisingSchedule,
     DiscreteSchedule,
     DoublingSchedule,
     IndexDensity,
     LogNormalDensity,
+    MixtureDensity,
     NoiseLevels,
     StepSchedule,
     UniformDensity,
@@ -99,3 +101,56 @@ def test_discrete_indices_are_multiples_of_delta_and_their_teachers_the_next_low
         np.testing.assert_allclose(teachers, np.round(numbers) - 1, atol=1e-4)
     for other in (StepSchedule(1.0, 3.0), DoublingSchedule(10, 80)):
         np.testing.assert_array_equal(other.place(drawn, 0.1), drawn)
+
+
+@pytest.mark.parametrize(('share', 'sigma'), [(0.2, 10.0), (0.5, 40.0)])
+def test_a_mixture_has_a_share_of_high_levels_on_top(share, sigma):
+    """Draws above four levels, against (1 - s)·P_paper + s·P_uniform in closed form."""
+    density = MixtureDensity(-1.1, 2.0, high_share=share, high_sigma=sigma)
+    indices = np.asarray(density.sample(jax.random.key(0), LEVELS, (200_000,)))
+    assert 0 <= indices.min() < indices.max() <= 1
+    grid = np.linspace(0, 1, 100_001)
+    paper = np.exp(-0.5 * ((np.log(LEVELS.sigma(grid)) + 1.1) / 2) ** 2)
+    lowest = LEVELS.index(sigma)
+    for level in (0.1, 5.0, sigma, 60.0):
+        index = LEVELS.index(level)
+        of_paper = paper[grid > index].sum() / paper.sum()
+        if level == 10.0:
+            assert of_paper == pytest.approx(0.0721, abs=1e-4)
+        of_high = min(1.0, (1 - index) / (1 - lowest))
+        expected = (1 - share) * of_paper + share * of_high
+        assert np.mean(indices > index) == pytest.approx(expected, abs=4e-3)
+
+
+def test_a_mixture_without_a_high_part_is_the_papers_density():
+    key = jax.random.key(0)
+    mixture = MixtureDensity(-1.1, 2.0, high_share=1e-9)
+    np.testing.assert_allclose(
+        mixture.sample(key, LEVELS, (1000,)), DENSITY.sample(key, LEVELS, (1000,)), atol=1e-6
+    )
+
+
+def test_a_mixture_that_cannot_be_is_told():
+    for share in (0.0, 1.0):
+        with pytest.raises(InputError, match=f'density.high_share={share} must be above 0 and be'):
+            MixtureDensity(-1.1, 2.0, high_share=share)
+    with pytest.raises(InputError, match=r'log_sigma_std=0\.0 must be above 0'):
+        MixtureDensity(-1.1, 0.0)
+    for sigma in (0.001, 80.0):
+        density = MixtureDensity(-1.1, 2.0, high_sigma=sigma)
+        with pytest.raises(
+            InputError, match=rf'high_sigma={sigma} must be .*sigma_min=0\.002 to be'
+        ):
+            density.sample(jax.random.key(0), LEVELS)
+
+
+def test_a_denoiser_becomes_consistent():
+    """Δ = 1 in the first quarter; then the exponents 1 to 3 over the rest."""
+    schedule = DenoisingSchedule(1.0, 3.0, denoising_part=0.25)
+    progress = jnp.array([0.0, 0.2499, 0.25, 0.625, 1.0])
+    np.testing.assert_allclose(schedule.delta(progress), [1, 1, 0.1, 0.01, 0.001], rtol=1e-5)
+    np.testing.assert_array_equal(schedule.denoises(progress), [True, True, False, False, False])
+    assert float(schedule.delta(1.0)) == pytest.approx(1e-3)
+    assert StepSchedule(0.0, 3.0).denoises(progress) is None
+    with pytest.raises(InputError, match=r'schedule.denoising_part=1\.0 must be above 0 and below'):
+        DenoisingSchedule(1.0, 3.0, denoising_part=1.0)

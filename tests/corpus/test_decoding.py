@@ -1,5 +1,7 @@
 """What a shard gives, against `EncoderDecoder.decode` of each file alone."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ from benchmarks import small_model
 from m2l_jax.audio import files
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.corpus import formats
-from m2l_jax.corpus.decode import DecodeJob, DecodeSettings
+from m2l_jax.corpus.decode import DecodeJob, DecodeSettings, check_first
 from m2l_jax.corpus.inputs import latent_items
+from m2l_jax.corpus.models import fit_latents
 from m2l_jax.corpus.plan import Item, Shard
 from m2l_jax.corpus.store import StoredLatents, write_latents
 from m2l_jax.data.tfds import ShardWriter
@@ -177,3 +180,28 @@ def test_what_the_model_makes_no_audio_of_costs_no_other(codec, library, tmp_pat
 def test_bad_settings_are_told(codec, tmp_path, settings, message):
     with pytest.raises(InputError, match=message):
         decode(codec, tmp_path, [], **settings)
+
+
+def test_latents_of_models_with_the_same_encoder_are_decoded(codec, tmp_path):
+    """A model tuned behind a frozen encoder takes the first one's latents, and no other's."""
+    params = dict(codec.params) | {'unet': jax.tree.map(lambda x: 1.1 * x, codec.params['unet'])}
+    names = {'first.npz': codec.model_id, 'zeroth.npz': '0' * 16, 'other.npz': '1' * 16}
+    latents = make_latents(codec, 9)
+    for name, model in names.items():
+        write_latents(tmp_path / name, dataclasses.replace(latents, model=model))
+    items = [Item(name, str(tmp_path / name), 10**6) for name in names]
+    config = dataclasses.replace(codec.config, latents_of=(codec.model_id, '0' * 16))
+    tuned = EncoderDecoder.from_params(Music2Latent(config), params, devices=jax.devices()[:1])
+    assert tuned.model_id != codec.model_id
+    summary, audio = decode(tuned, tmp_path / 'out', items)
+    ((name, reason),) = summary.failures
+    assert name == 'other.npz'
+    assert f'was encoded by model {"1" * 16}, this checkpoint is {tuned.model_id}' in reason
+    expected = tuned.decode(latents.latents)[:, : latents.samples]
+    for name in ('first.wav', 'zeroth.wav'):
+        assert_near(audio[name], expected)
+    check_first(items[0], tuned)
+    with pytest.raises(InputError, match='was encoded by model'):
+        check_first(items[2], tuned)
+    fitted, _ = fit_latents('first.npz', latents, tuned, None, None)
+    assert fitted[0].model == tuned.model_id

@@ -321,7 +321,7 @@ def test_a_training_may_start_from_one(stand_in, tmp_path):
     config = make_config('music')
     config.init_from = 'hf://user/model'
     settings = build(TrainingConfig, config)
-    initial = read_initial(settings, tmp_path / 'run')
+    initial = read_initial(settings, tmp_path / 'run').params
     np.testing.assert_array_equal(initial['encoder']['gain'], params['encoder']['gain'])
     stand_in.repositories.clear()
     with pytest.raises(

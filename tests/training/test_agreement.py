@@ -37,15 +37,17 @@ def test_a_folder_of_each_hosts_own_is_refused(as_process_1_of_2, tmp_path):
 @pytest.mark.parametrize('index', [0, 1])
 def test_process_0_reads_parameters_for_all(index, monkeypatch):
     params = {'layer': {'kernel': np.arange(6.0).reshape(2, 3)}}
-    assert meshes.read_once(lambda: params, params) is params  # a single process
+    found = params, ('a', 'b')
+    assert meshes.read_once(lambda: found, params) is found  # a single process
     monkeypatch.setattr(jax, 'process_count', lambda: 2)
     monkeypatch.setattr(jax, 'process_index', lambda: index)
     monkeypatch.setattr(multihost_utils, 'broadcast_one_to_all', lambda tree: tree)
-    found = ['', True]  # by process 0: no error, parameters
-    monkeypatch.setattr(meshes, 'gather_json', lambda value: [found, value])
-    sent = meshes.read_once(lambda: params if index == 0 else pytest.fail('read'), params)
+    told = ['', True, ['a', 'b']]  # by process 0: no error, parameters, the note
+    monkeypatch.setattr(meshes, 'gather_json', lambda value: [told, value])
+    sent, note = meshes.read_once(lambda: found if index == 0 else pytest.fail('read'), params)
+    assert note == ['a', 'b']
     np.testing.assert_array_equal(sent['layer']['kernel'], (1 - index) * params['layer']['kernel'])
-    found[:] = '', False
+    told[:] = '', False, None
     assert meshes.read_once(lambda: None, params) is None
 
 

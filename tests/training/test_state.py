@@ -115,14 +115,14 @@ def test_a_vectors_updates_are_those_of_the_leaves(name):
     """So that checkpoints hold trees, with moments as an optimiser of trees has them."""
     config = OPTIMIZERS[name](0.1, 0.01, 2, 0.9, 0.99, 0.99, 3.0)
     assert config.name == name
-    optimizer = make_optimizer(config, 20)
-    params, state = TREE, start_from(TREE, optimizer, 10)
+    optimizer, of_vectors = (make_optimizer(config, 20, shapes) for shapes in (None, TREE))
+    params, state = TREE, start_from(TREE, of_vectors, 10)
     opt_state = optimizer.init(params)
     for step in range(8):
         gradient = jax.tree.map(lambda leaf: np.cos(leaf + step), TREE)  # noqa: B023
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         params = optax.apply_updates(params, updates)
-        updates, vectors = optimizer.update(ravel(gradient, 10), state.opt_state, state.params)
+        updates, vectors = of_vectors.update(ravel(gradient, 10), state.opt_state, state.params)
         moved = optax.apply_updates(state.params, updates)
         state = state.replace(params=moved, opt_state=vectors)
     np.testing.assert_array_equal(state.params[7:], 0)

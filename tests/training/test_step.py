@@ -11,13 +11,14 @@ import pytest
 from benchmarks import small_model
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.consistency.auxiliary import AuxiliarySchedule, auxiliary_loss
-from m2l_jax.consistency.noise import IndexDensity, StepSchedule
+from m2l_jax.consistency.config import ConsistencyConfig
+from m2l_jax.consistency.noise import DenoisingSchedule, IndexDensity, StepSchedule
 from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
 from m2l_jax.training import mesh as meshes
-from m2l_jax.training.state import create_state, param_shapes, ravel, to_trees
-from m2l_jax.training.step import ConsistencyConfig, compute_loss, draw, make_train_step
+from m2l_jax.training.state import FROZEN, create_state, param_shapes, ravel, to_trees
+from m2l_jax.training.step import compute_loss, draw, make_train_step
 from tests.conftest import make_music
 from tests.model.test_layers import perturbed
 
@@ -46,19 +47,26 @@ def waveforms(model):
 
 
 @functools.cache
-def make_step(model, mesh, accumulate, consistency):
+def make_step(model, mesh, accumulate, consistency, freeze):
     return make_train_step(
         *(model, consistency, lambda steps: optax.sgd(1.0), lambda steps: lambda count: 1.0),
         *(0.5, 7, mesh, accumulate),
+        freeze=freeze,
     )
 
 
-def run_step(model, state, batch, devices, accumulate=1, consistency=CONSISTENCY):
+def prepare_step(model, state, batch, devices, accumulate=1, consistency=CONSISTENCY, freeze=''):
+    """The jitted step and its arguments."""
     mesh = meshes.make_mesh(jax.devices()[:devices])
-    step = make_step(model, mesh, accumulate, consistency)
+    step = make_step(model, mesh, accumulate, consistency, freeze)
     state = state.replace(params=ravel(state.params), ema_params=ravel(state.ema_params))
     state = jax.device_put(jax.tree.map(np.asarray, state), meshes.replicated(mesh))
-    after, metrics = step(state, meshes.to_global_batch(batch, mesh), STEPS)
+    return step, (state, meshes.to_global_batch(batch, mesh), STEPS)
+
+
+def run_step(model, *arguments, **options):
+    step, arguments = prepare_step(model, *arguments, **options)
+    after, metrics = step(*arguments)
     return jax.tree.map(np.asarray, (to_trees(after, param_shapes(model)), metrics))
 
 
@@ -249,3 +257,43 @@ def test_processes_with_different_numbers_of_devices_are_refused():
     mesh = types.SimpleNamespace(devices=np.array(devices), size=3)
     with pytest.raises(InputError, match=r'different numbers of devices \(\[1, 2\]\)'):
         meshes.check_batch(3, 1, mesh)
+
+
+def count_flops(*arguments, **options):
+    step, arguments = prepare_step(*arguments, **options)
+    return step.lower(*arguments).cost_analysis()['flops']
+
+
+@pytest.mark.parametrize('freeze', ['encoder', 'decoder'])
+def test_a_frozen_part_changes_no_other_gradient(model, state, waveforms, on_one_device, freeze):
+    """Norms are those of what trains; the backward pass of the rest is not computed."""
+    after, metrics = run_step(model, state, waveforms, 1, freeze=freeze)
+    gradients = {}
+    for part, params in state.params.items():
+        ours, plain = (
+            jax.tree.map(lambda old, new: old - new, params, result.params[part])
+            for result in (after, on_one_device[0])
+        )
+        if part in FROZEN[freeze]:
+            assert not any(np.any(leaf) for leaf in jax.tree.leaves(ours))
+        else:
+            assert distance(ours, plain) < 1e-3
+            gradients[part] = plain
+    norm = optax.tree.norm(gradients)
+    np.testing.assert_allclose(metrics['gradient_norm'], norm, rtol=1e-4)
+    np.testing.assert_allclose(metrics['update_norm'], norm, rtol=1e-4)
+    for name in ('loss', 'latent_std'):
+        np.testing.assert_allclose(metrics[name], on_one_device[1][name], rtol=1e-6)
+    whole, less = (count_flops(model, state, waveforms, 1, freeze=each) for each in ('', freeze))
+    assert less < 0.9 * whole
+
+
+def test_a_first_stage_needs_no_teacher(model, state, waveforms, on_one_device):
+    """At step 3 of 10, before and after its end, against a teacher that is always computed."""
+    whole = dataclasses.replace(CONSISTENCY, schedule=StepSchedule(0.0, 0.0))
+    references = run_step(model, state, waveforms, 1, consistency=whole), on_one_device
+    for part, start, reference in zip((0.5, 0.2), (1.0, 1.35), references, strict=True):
+        schedule = DenoisingSchedule(start, start + 2, denoising_part=part)
+        staged = dataclasses.replace(CONSISTENCY, schedule=schedule)
+        result = run_step(model, state, waveforms, 2, accumulate=2, consistency=staged)
+        assert_same_step(state, *reference, *result)

@@ -1,0 +1,57 @@
+"""Latents of a discrete model as integers."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from m2l_jax.codec.batches import RowCodec
+from m2l_jax.interface.errors import InputError
+from m2l_jax.model.bottleneck import from_tokens, to_tokens
+
+
+class TokenCodec(RowCodec):
+    """Converts between latents and tokens."""
+
+    def check_discrete(self) -> None:
+        """Raises an InputError for a continuous model."""
+        if not self.config.is_discrete:
+            raise InputError(
+                f"the model's bottleneck is {self.config.bottleneck!r}, which gives no tokens: "
+                'train one with configs/discrete.py'
+            )
+
+    def to_tokens(self, latents: np.ndarray) -> np.ndarray:
+        """Rounds latents to tokens, integers from 0 to levels - 1, uint8.
+
+        Args:
+          latents: of any shape, as `encode` returns them.
+
+        Raises:
+          InputError: for a continuous model.
+        """
+        self.check_discrete()
+        unscaled = np.asarray(latents, np.float32) * self.config.latent_scale
+        return to_tokens(unscaled, self.config.levels)
+
+    def from_tokens(self, tokens: Any) -> np.ndarray:
+        """Returns the latents of tokens of any shape, float32, for `decode`.
+
+        Raises:
+          InputError: for a continuous model, numbers that are no integers, or others than tokens.
+        """
+        self.check_discrete()
+        tokens = np.asarray(tokens)
+        if not jnp.issubdtype(tokens.dtype, jnp.integer):
+            raise InputError(f'tokens are integers, not {tokens.dtype}: decode latents as they are')
+        check_tokens('the array', tokens, self.config.levels)
+        return from_tokens(tokens, self.config.levels) * (1 / self.config.latent_scale)
+
+
+def check_tokens(name: str, tokens: np.ndarray, levels: int) -> None:
+    """Raises an InputError for integers of a file, or an array, that are no tokens."""
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < levels:
+        raise InputError(
+            f'{name} holds tokens from {tokens.min()} to {tokens.max()}: those of {levels} levels '
+            f'are 0 to {levels - 1}'
+        )

@@ -1,0 +1,151 @@
+"""A folder with an exported codec: programs, weights, and what their user has to know."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator, Sequence
+
+import jax
+
+from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.exporting import saved_model, stablehlo
+from m2l_jax.exporting.functions import Function, export_functions
+from m2l_jax.interface.errors import InputError, first_line
+from m2l_jax.interface.paths import PathLike, new_folder, write_json
+from m2l_jax.model.autoencoder import Music2Latent
+
+PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
+FORMATS = {
+    'stablehlo': (stablehlo.write_program, stablehlo.USE),
+    'saved_model': (saved_model.write_saved_model, saved_model.USE),
+}
+
+
+def export_codec(
+    codec: EncoderDecoder,
+    output: PathLike,
+    format: str = 'stablehlo',
+    platforms: Sequence[str] = ('cpu', 'cuda', 'tpu'),
+    dtype: str = 'float32',
+    denoising_steps: int = 1,
+) -> int:
+    """Writes encoder and decoder as programs that run without this package.
+
+    The folder has a README.md and a manifest.json, with the shape and meaning of each argument.
+
+    Args:
+      codec: the model.
+      output: folder that is not there or empty.
+      format: 'stablehlo', which `jax.export` reads, or 'saved_model', which TensorFlow reads.
+      platforms: of `PLATFORMS`; the programs run on these alone.
+      dtype: of the computation: 'float32' or 'bfloat16'.
+      denoising_steps: evaluations of the model in decoding.
+
+    Returns:
+      The bytes written.
+
+    Raises:
+      InputError: for another format, platform or dtype, a folder that holds something, or one that
+        cannot be written.
+    """
+    if format not in FORMATS:
+        raise InputError(f'format={format!r} must be one of {", ".join(FORMATS)}')
+    unknown = [name for name in platforms if name not in PLATFORMS]
+    if unknown or not platforms:
+        raise InputError(f'platforms={",".join(platforms)!r} must be of {", ".join(PLATFORMS)}')
+    if denoising_steps < 1:
+        raise InputError(f'denoising_steps={denoising_steps} must be at least 1')
+    # The codec's own kernels are for its device alone.
+    model = Music2Latent(dataclasses.replace(codec.config, dtype=dtype))
+    with _complete_folder(output) as folder:
+        functions = export_functions(model, jax.device_get(codec.params), denoising_steps)
+        write, use = FORMATS[format]
+        write(folder, functions, platforms)
+        manifest = _manifest(codec, functions, format, platforms, dtype, denoising_steps)
+        write_json(folder / 'manifest.json', manifest)
+        (folder / 'README.md').write_text(_readme(functions, manifest, use))
+        return sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
+
+
+def _manifest(
+    codec: EncoderDecoder,
+    functions: Sequence[Function],
+    format: str,
+    platforms: Sequence[str],
+    dtype: str,
+    denoising_steps: int,
+) -> dict[str, object]:
+    return {
+        'format': format,
+        'platforms': list(platforms),
+        'dtype': dtype,
+        'denoising_steps': denoising_steps,
+        'model': codec.model_id,
+        'sample_rate': codec.sample_rate,
+        'samples_per_latent': codec.samples_per_latent,
+        'reach': codec.reach,
+        'latent_channels': codec.config.latent_channels,
+        'scale': codec.config.latent_scale,
+        'jax': jax.__version__,
+        'functions': {
+            function.name: {
+                'arguments': [dataclasses.asdict(each) for each in function.arguments],
+                'result': dataclasses.asdict(function.result),
+            }
+            for function in functions
+        },
+    }
+
+
+def _readme(functions: Sequence[Function], manifest: dict[str, object], use: str) -> str:
+    step, width = manifest['samples_per_latent'], manifest['latent_channels']
+    example = (
+        f'waveform = np.zeros((2, {step} * 10 + {manifest["reach"]}), np.float32)\n'
+        'rows = np.full(2, 10, np.int32), np.zeros(2, np.int32)\n'
+        f'latents = encode(waveform, rows[0])  # [2, {width}, 10]\n'
+        'restored = decode(latents, rows[0], np.zeros(2, np.uint32), *rows[1:], *rows[1:])\n'
+    )
+    lines = [
+        '# An exported Music2Latent codec\n',
+        f'Runs without m2l_jax, on {", ".join(manifest["platforms"])}. In this folder:\n',
+        f'```python\n{use}\n{example}```\n',
+        'Any numbers of rows `b` and latent vectors `l` go; each pair of them is compiled once. A '
+        'row is one channel of one piece. Normalisation pools over a row: pieces of minutes are '
+        'cut, as with `max_waveform_length` in m2l_jax.\n',
+        '| function | argument | shape | type | meaning |\n|---|---|---|---|---|',
+    ]
+    for function in functions:
+        for each in (*function.arguments, dataclasses.replace(function.result, name='result')):
+            cells = function.name, each.name, f'`[{each.shape}]`', each.dtype, each.meaning
+            lines.append(f'| {" | ".join(cells)} |')
+    lines.append(
+        f'\nWritten by JAX {manifest["jax"]}, whose serialised programs later versions read for '
+        'six months, earlier ones for three weeks; after that, export again. manifest.json has the '
+        'same for programs.'
+    )
+    return '\n'.join(lines) + '\n'
+
+
+@contextlib.contextmanager
+def _complete_folder(output: PathLike) -> Iterator[pathlib.Path]:
+    """Yields a folder to write into, which becomes `output` once the block is through."""
+    target = pathlib.Path(output).absolute()
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise InputError(f'{output} exists and is no empty folder: choose another --output')
+    with (
+        new_folder(target.parent),
+        tempfile.TemporaryDirectory(
+            prefix='.m2l_jax-', dir=target.parent, ignore_cleanup_errors=True
+        ) as made,
+    ):
+        folder = pathlib.Path(made, 'export')
+        try:
+            folder.mkdir()
+            yield folder
+            os.replace(folder, target)
+        except OSError as error:
+            raise InputError(
+                f'{output} cannot be written ({error.strerror or first_line(error)})'
+            ) from None
