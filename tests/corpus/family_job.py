@@ -10,9 +10,10 @@ from m2l_jax.corpus.inputs import find_audio, latent_items
 from m2l_jax.corpus.models import load_codec
 from m2l_jax.corpus.plan import Shard
 
-CHUNK_SECONDS = 8 * 1024 / 44_100
+CHUNK_SECONDS = 8 * 128 / 44_100
 
-CHANNELS, BOTTLENECKS = {'mono': 2, 'stereo': 4}, {'continuous': {}}
+CHANNELS = {'mono': 2, 'stereo': 4}  # planes
+BOTTLENECKS = {'continuous': {}, 'discrete': {'bottleneck': 'fsq', 'levels': 5}}
 KINDS = list(itertools.product(CHANNELS, BOTTLENECKS, ('float32', 'bfloat16')))
 
 
@@ -35,8 +36,14 @@ class FamilyJob:
         output = pathlib.Path(self.folder, '-'.join(KINDS[shard.number]))
         codec = load_codec(f'{self.checkpoints}/{channels}-{bottleneck}.safetensors', dtype)
         mode = 'joint' if channels == 'stereo' else 'each'
+        kind = 'tokens' if bottleneck == 'discrete' else 'latents'
         encoding = EncodeSettings(
-            codec.model_id, dtype=dtype, chunk_seconds=CHUNK_SECONDS, channel_mode=mode
+            codec.model_id,
+            storage='uint8' if kind == 'tokens' else 'float32',
+            kind=kind,
+            dtype=dtype,
+            chunk_seconds=CHUNK_SECONDS,
+            channel_mode=mode,
         )
         target = encoding.target(codec.config, output / 'latents', 1)
         encode = EncodeJob(None, encoding, target, 1, codec).open()
