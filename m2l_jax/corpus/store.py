@@ -26,7 +26,7 @@ SUFFIXES = ('.npz', '.npy')
 
 STORAGE_DTYPES = ('float32', 'float16', 'bfloat16')
 TOKEN_DTYPE = 'uint8'
-CHANNEL_MODES = ('each', 'mono', 'mid_side')
+CHANNEL_MODES = ('each', 'mono', 'mid_side', 'joint')
 KINDS = ('latents', 'features', 'tokens')
 
 _METADATA = ('sample_rate', 'samples', 'scale', 'model')

@@ -145,14 +145,14 @@ class AudioDataset:
 
     def __init__(self, path: str, sample_rate: int, crop_samples: int, stereo: bool = False):
         """Opens a dataset; arguments as of `open_source`."""
-        self._records = tfds.AudioRecords(path)
         folder = tfds.split_of(path)[0]
-        check_crop(folder, sample_rate, crop_samples)
         if stereo and read_config(folder) is not None:
             raise InputError(
                 f'{path} was made by `prepare`, which stores channels one by one: train a stereo '
                 'model on the audio files, or on another dataset'
             )
+        self._records = tfds.AudioRecords(path)
+        check_crop(folder, sample_rate, crop_samples)
         self._sample_rate, self._crop_samples = sample_rate, crop_samples
         self._stereo = stereo
 

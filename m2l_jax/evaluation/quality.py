@@ -212,6 +212,7 @@ def _measure_model(
     measured = trial.measure(name, reconstruct, take)
     bits = math.log2(config.levels) if tokens else _LATENT_BITS
     latents_a_second = rate / config.samples_per_latent * config.latent_channels
+    latents_a_second /= config.audio_channels
     return {
         'model': codec.model_id,
         'config': config.record(),

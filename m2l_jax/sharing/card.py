@@ -20,6 +20,7 @@ LIBRARY = 'm2l_jax'
 
 _TAGS = ['audio', 'music', 'autoencoder', 'consistency-model', 'music2latent', 'jax', 'flax']
 _NOT_STATED = 'not stated'
+_EACH, _BOTH = 'any number; each is encoded by itself', 'two, encoded together; mono fills both'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,14 +131,16 @@ def _describe_model(subject: Subject) -> str:
     config = subject.config
     rate, step = config.spectrogram.sample_rate, config.samples_per_latent
     vectors, width = rate / step, config.latent_channels
+    together = config.audio_channels
+    each = ' and channel' if together == 1 else ''
     return _table(
         [
             ('', ''),
             ('parameters', f'{subject.parameters:,}, stored as {subject.storage}'),
             ('sample rate', f'{rate:,} Hz'),
-            ('audio channels', 'any number; each is encoded by itself'),
-            ('latents', f'{vectors:.4g} vectors a second and channel, of {width} numbers each'),
-            ('compression', f'{step / width:.4g} samples of audio for each number'),
+            ('audio channels', _EACH if together == 1 else _BOTH),
+            ('latents', f'{vectors:.4g} vectors a second{each}, of {width} numbers each'),
+            ('compression', f'{together * step / width:.4g} samples of audio for each number'),
         ]
     )
 
@@ -146,12 +149,13 @@ def _describe_use(subject: Subject) -> str:
     place, config = subject.place, subject.config
     revision = f', revision={place.revision!r}' if place.revision else ''
     width, rate = config.latent_channels, config.spectrogram.sample_rate
+    sequences, channels = ('channels',) * 2 if config.audio_channels == 1 else (1, 2)
     text = f"""```python
 from m2l_jax import EncoderDecoder
 
 codec = EncoderDecoder.from_pretrained({place.repository!r}{revision})
-latents = codec.encode('song.flac')  # [channels, {width}, frames]
-restored = codec.decode(latents)  # [channels, samples], {rate:,} Hz
+latents = codec.encode('song.flac')  # [{sequences}, {width}, frames]
+restored = codec.decode(latents)  # [{channels}, samples], {rate:,} Hz
 ```"""
     if not differences(ModelConfig(), config.defining):  # the one size that the package has
         text += f"""

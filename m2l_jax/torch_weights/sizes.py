@@ -45,6 +45,7 @@ def infer_config(shapes: Shapes, attention_heads: int = 4) -> ModelConfig:
             for name in shapes
         ),
         latent_channels=_shape(shapes, 'encoder.conv_out.weight', 3)[0],
+        channels=_shape(shapes, 'conv_inp.weight', 4)[1],
         embedding_channels=_shape(shapes, 'emb_proj.0.weight', 2)[1],
         spectrogram=SpectrogramConfig(window=2 * bins, hop=bins // 2),
     )

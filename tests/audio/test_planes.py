@@ -45,7 +45,7 @@ def test_equal_channels_have_no_side(music):
     one = to_planes(as_stereo(music[:1]), CONFIG, 'left_right')
     np.testing.assert_array_equal(one[..., :2], one[..., 2:])
     # √2 times the amplitude, raised to α.
-    np.testing.assert_allclose(planes[..., :2], 2 ** (CONFIG.alpha / 2) * one[..., :2], atol=1e-6)
+    np.testing.assert_allclose(planes[..., :2], 2 ** (CONFIG.alpha / 2) * one[..., :2], atol=1e-5)
 
 
 @pytest.mark.parametrize('layout', ['left_right', 'mid_side'])

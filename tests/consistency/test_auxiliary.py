@@ -24,6 +24,16 @@ def test_a_spectrogram_in_the_thirds_of_the_channels_has_no_loss():
     np.testing.assert_allclose(loss, 0, atol=1e-4)
 
 
+def test_stereo_takes_a_sixth_for_each_plane_and_magnitude():
+    """Left and right, real and imaginary; then their magnitudes."""
+    spectrogram = np.random.default_rng(1).standard_normal((2, 8, 4, 4)).astype(np.float32)
+    magnitudes = np.linalg.norm(spectrogram.reshape(2, 8, 4, 2, 2), axis=-1)
+    sixths = np.concatenate([spectrogram, magnitudes], axis=-1) / SIGMA_DATA
+    activation = sixths[..., np.arange(12) % 6] + np.repeat([1, -1], 6).astype(np.float32)
+    loss = auxiliary_loss(activation, spectrogram, SIGMA_DATA, 1e-3)
+    np.testing.assert_allclose(loss, 0, atol=1e-4)
+
+
 def test_silence_for_a_sound_costs_its_parts_and_its_magnitudes():
     spectrogram = np.zeros((1, 8, 4, 2), np.float32)
     spectrogram[0, 2, 1] = 3, -4
