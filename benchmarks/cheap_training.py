@@ -97,8 +97,7 @@ class Corpus:
 
     def __init__(self, path: str, sample_rate: int):
         paths, _ = files.search(path)
-        waveforms = [read_sound(each, sample_rate)[0] for each in paths]
-        self._waveforms = [to_int16(each) for each in waveforms]
+        self._waveforms = [to_int16(read_sound(each, sample_rate)[0]) for each in paths]
         lengths = np.array([len(each) for each in self._waveforms])
         self._shares = lengths / np.sum(lengths)
 

@@ -41,6 +41,7 @@ def test_default_is_the_papers_recipe():
         'ema_decay': 0.9999,
         'clip_norm': 0.0,
         'name': 'radam',
+        'ema_profiles': (),
     }
 
 

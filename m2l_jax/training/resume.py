@@ -60,8 +60,12 @@ def read_initial(settings: TrainingConfig, workdir: str | os.PathLike[str]) -> I
         model, params = open_weights(settings.init_from)
     except InputError as error:
         raise InputError(f'config.init_from={settings.init_from}: {error}') from None
-    changed = differences(model.config.defining, settings.model.defining, 'config.model')
-    if changed:
+    wanted = settings.model.defining
+    # Bottlenecks have no parameters: a continuous model becomes a discrete one, or back.
+    known = dataclasses.replace(
+        model.config.defining, bottleneck=wanted.bottleneck, levels=wanted.levels
+    )
+    if changed := differences(known, wanted, 'config.model'):
         raise InputError(
             f'config.init_from={settings.init_from} is another model ({"; ".join(changed)}): '
             'give config.model its sizes, or start from another one'
