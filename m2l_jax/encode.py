@@ -79,7 +79,7 @@ def _kind_and_storage() -> tuple[str, str]:
 
 
 def _encode(source: str, output: str) -> 'str | RunReport':
-    from m2l_jax.audio.mixing import choose_mode
+    from m2l_jax.codec.mixing import choose_mode
     from m2l_jax.corpus import inputs
     from m2l_jax.corpus.encode import EncodeJob, EncodeSettings
     from m2l_jax.corpus.models import chunking_of

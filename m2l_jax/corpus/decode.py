@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from m2l_jax.audio import files, mixing
+from m2l_jax.audio import files
+from m2l_jax.codec import mixing
 from m2l_jax.codec.arrays import check_decoded
 from m2l_jax.codec.batches import LatentRow, join_channels, latent_rows
 from m2l_jax.codec.chunks import Chunk

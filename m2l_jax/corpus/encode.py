@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from m2l_jax.audio import mixing
 from m2l_jax.audio.levels import Levels
+from m2l_jax.codec import mixing
 from m2l_jax.codec.batches import AudioRow
 from m2l_jax.codec.chunks import Chunk, join_latents
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
@@ -42,7 +42,7 @@ class EncodeSettings:
       sample_rate: in Hz; audio is resampled to it.
       chunk_seconds: longest stretch that is encoded at once.
       overlap_seconds: shared by consecutive stretches.
-      channel_mode: 'each', 'mono', 'mid_side' or, of stereo models, 'joint'; see `audio.mixing`.
+      channel_mode: 'each', 'mono', 'mid_side' or, of stereo models, 'joint'; see `codec.mixing`.
       pad: True to complete the last latent vector with silence.
     """
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from m2l_jax.audio import mixing
+from m2l_jax.codec import mixing
 from m2l_jax.codec.arrays import as_batch, describe_excess
 from m2l_jax.codec.chunks import Chunking
 from m2l_jax.codec.compile_cache import use_compile_cache

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks import small_model
-from m2l_jax.audio.mixing import mix, mixed_channels, unmix
 from m2l_jax.codec.chunks import Chunking
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
+from m2l_jax.codec.mixing import mix, mixed_channels, unmix
 from m2l_jax.corpus.encode import chunk_rows
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.autoencoder import Music2Latent
