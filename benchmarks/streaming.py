@@ -6,8 +6,9 @@
 Encodes a recording at once and decodes it by `EncoderDecoder.stream`, warm, the lengths in turns.
 `waits` is the audio whose latents the first block needs, and `computes` the seconds from these to
 that block: together the delay of a source that makes latents at the speed of the audio. `x real
-time` is all audio over all computing. `mel distance` is that to the recording, and `SNR` that of
-the audio against decoding all latents at once.
+time` is all audio over all computing; `core seconds` are those for a second of audio, which other
+load on the machine changes less. `mel distance` is that to the recording, and `SNR` that of the
+audio against decoding all latents at once.
 """
 
 import functools
@@ -59,27 +60,38 @@ def main() -> None:
             'waits': timing.rounded(_taken(codec, stream, latents)),
         }
     first: dict[str, list[float]] = {name: [] for name in streams}
+    cores: dict[str, list[float]] = {name: [] for name in streams}
 
     def run(name: str) -> float:
-        begin = time.perf_counter()
+        begin, computed = time.perf_counter(), time.process_time()
         blocks = streams[name]([latents])
         next(blocks)
         first[name].append(time.perf_counter() - begin)
         list(blocks)
+        cores[name].append((time.process_time() - computed) * rate / audio.shape[1])
         return time.perf_counter() - begin
 
     turns = {name: functools.partial(run, name) for name in streams}
     seconds = timing.alternate(turns, _ROUNDS.value)
     for name, row in rows.items():
         row['computes'] = timing.medians(first)[name]
+        row['core_seconds'] = timing.medians(cores)[name]
         row['x_real_time'] = timing.rounded(audio.shape[1] / rate / np.median(seconds[name]))
         row['seconds'] = [timing.rounded(each) for each in seconds[name]]
     mel = timing.rounded(mel_distance(audio, whole[:, : audio.shape[1]], rate))
     figures = {'audio_seconds': audio.shape[1] / rate, 'mel_distance': mel, 'chunks': rows}
-    head = ('chunk', 'waits s', 'computes s', 'x real time', 'mel distance', 'SNR dB')
-    names = ('waits', 'computes', 'x_real_time', 'mel_distance', 'snr')
+    head = (
+        'chunk',
+        'waits s',
+        'computes s',
+        'x real time',
+        'core seconds',
+        'mel distance',
+        'SNR dB',
+    )
+    names = ('waits', 'computes', 'x_real_time', 'core_seconds', 'mel_distance', 'snr')
     table = [(name, *(row[each] for each in names)) for name, row in rows.items()]
-    report.publish(figures, [head, *table, ('whole', '', '', '', mel, '')], _OUTPUT.value)
+    report.publish(figures, [head, *table, ('whole', '', '', '', '', mel, '')], _OUTPUT.value)
 
 
 def _taken(codec: EncoderDecoder, stream: functools.partial, latents: np.ndarray) -> float:

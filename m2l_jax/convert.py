@@ -56,7 +56,7 @@ def main() -> None:
     parameters = None
     if _WHOLE.value or (_WHOLE.value is None and _FROM.value.endswith('.pt')):
         from m2l_jax.configs import default
-        from m2l_jax.training.migration import convert_run
+        from m2l_jax.migration.runs import convert_run
 
         parameters = convert_run(
             _FROM.value, _TO.value, default.get_config(), demanded=bool(_WHOLE.value), **arguments

@@ -15,6 +15,7 @@ import shutil
 import pytest
 import soundfile
 
+from m2l_jax.checkpoint.store import save_model
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.torch_weights.conversion import save_torch_model
 from tests.command_server import CommandServer
@@ -149,6 +150,8 @@ def prepared(server, tmp_path_factory):
     code, log = server.run('m2l_jax.train', [*arguments, f'--workdir={root}/runs/first'], root, {})
     assert code == 0, log
     shutil.copytree(root / 'runs/first', root / 'runs/second')
+    discrete = dataclasses.replace(MODEL, bottleneck='fsq')
+    save_model(root / 'runs/discrete', discrete, random_params(discrete))
     for name in ('configs', 'm2l_jax'):  # in a clone
         (root / name).symlink_to(ROOT / name)
     return root

@@ -20,6 +20,8 @@ _TARGETS = {
     'commands': 650,
     'corpus': 2300,
     'sharing': None,
+    'exporting': 400,
+    'migration': None,
     'compilation': 600,
     'training': 1250,
     'probing': None,

@@ -72,25 +72,23 @@ def drop_snapshots(workdir: str | os.PathLike[str], after: int) -> None:
             path.unlink()
 
 
-def reconstruct_average(checkpoint: str | os.PathLike[str], sigma_rel: float) -> Params:
-    """The average of a profile up to a checkpoint of a run, as NumPy arrays, float32.
+def reconstruct_average(workdir: str | os.PathLike[str], last: int, sigma_rel: float) -> Params:
+    """The average of a profile up to a step of a run, as NumPy arrays, float32.
 
     It ends at the newest snapshot up to that step. Logs how far the profile is from the wanted one.
 
     Args:
-      checkpoint: folder of a training run or one of its checkpoints; see `load_model`.
+      workdir: folder of the training run.
+      last: the step.
       sigma_rel: the profile's standard deviation over the run's length.
 
     Raises:
       InputError: if the run keeps no averages, or theirs don't give that profile.
     """
-    from m2l_jax.checkpoint.store import read_settings  # Orbax is slow to import
-
-    workdir, last, _ = read_settings(checkpoint)
     snapshots = [path for step, path in _snapshots(workdir) if step <= last]
     if not snapshots:
         raise InputError(
-            f'{checkpoint} keeps no averages to make one of: train with '
+            f'{workdir} keeps no averages to make one of: train with '
             'config.optimizer.ema_profiles=(0.05, 0.1)'
         )
     times, exponents, places = [], [], []

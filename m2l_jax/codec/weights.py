@@ -145,7 +145,10 @@ def convert(
     is_file = check_target(target, storage, most_bytes)
     model, params = open_weights(source, attention_heads)
     if sigma_rel is not None:
-        params = reconstruct_average(locate_weights(source), sigma_rel)
+        from m2l_jax.checkpoint.store import read_settings
+
+        workdir, step, _ = read_settings(locate_weights(source))
+        params = reconstruct_average(workdir, step, sigma_rel)
     if is_file:
         save_torch_model(target, model.config, params, storage=storage, most_bytes=most_bytes)
     else:

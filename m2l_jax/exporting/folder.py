@@ -86,6 +86,7 @@ def _manifest(
         'sample_rate': codec.sample_rate,
         'samples_per_latent': codec.samples_per_latent,
         'reach': codec.reach,
+        'audio_channels': codec.config.audio_channels,
         'latent_channels': codec.config.latent_channels,
         'scale': codec.config.latent_scale,
         'jax': jax.__version__,
@@ -101,8 +102,10 @@ def _manifest(
 
 def _readme(functions: Sequence[Function], manifest: dict[str, object], use: str) -> str:
     step, width = manifest['samples_per_latent'], manifest['latent_channels']
+    channels = manifest['audio_channels']
+    rows, of_row = ('2', 'one channel') if channels == 1 else (f'2, {channels}', 'both channels')
     example = (
-        f'waveform = np.zeros((2, {step} * 10 + {manifest["reach"]}), np.float32)\n'
+        f'waveform = np.zeros(({rows}, {step} * 10 + {manifest["reach"]}), np.float32)\n'
         'rows = np.full(2, 10, np.int32), np.zeros(2, np.int32)\n'
         f'latents = encode(waveform, rows[0])  # [2, {width}, 10]\n'
         'restored = decode(latents, rows[0], np.zeros(2, np.uint32), *rows[1:], *rows[1:])\n'
@@ -112,7 +115,7 @@ def _readme(functions: Sequence[Function], manifest: dict[str, object], use: str
         f'Runs without m2l_jax, on {", ".join(manifest["platforms"])}. In this folder:\n',
         f'```python\n{use}\n{example}```\n',
         'Any numbers of rows `b` and latent vectors `l` go; each pair of them is compiled once. A '
-        'row is one channel of one piece. Normalisation pools over a row: pieces of minutes are '
+        f'row is {of_row} of one piece. Normalisation pools over a row: pieces of minutes are '
         'cut, as with `max_waveform_length` in m2l_jax.\n',
         '| function | argument | shape | type | meaning |\n|---|---|---|---|---|',
     ]

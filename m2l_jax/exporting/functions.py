@@ -62,13 +62,13 @@ def export_functions(model: Music2Latent, params: Params, steps: int) -> tuple[F
     """
     config = model.config
     step, reach = config.samples_per_latent, config.spectrogram.reach
-    waveform = f'b, {step}*l + {reach}'
+    waveform = ', '.join(map(str, ('b', *config.waveform_shape(f'{step}*l + {reach}'))))
     latents = f'b, {config.latent_channels}, l'
     rate = f'{config.spectrogram.sample_rate} Hz, full scale ±1'
     lengths = Argument('lengths', 'b', 'int32', 'latent vectors of each row; the rest is padding')
 
     def encode(weights: dict[str, Any], audio: jax.Array, lengths: jax.Array) -> jax.Array:
-        padded = jnp.pad(audio, ((0, 0), (0, reach)))
+        padded = jnp.pad(audio, (*[(0, 0)] * (audio.ndim - 1), (0, reach)))
         return encode_waveforms(model, _nested(weights), padded, lengths, lengths)
 
     def decode(
@@ -96,7 +96,7 @@ def export_functions(model: Music2Latent, params: Params, steps: int) -> tuple[F
                 encoded,
                 lengths,
                 Argument('seeds', 'b', 'uint32', 'of the noise'),
-                Argument('channels', 'b', 'int32', 'number of the audio channel, from 0'),
+                Argument('channels', 'b', 'int32', 'number of the row in its piece, from 0'),
                 Argument('begins', 'b', 'int32', 'place of the first vector in its piece: 0'),
             ),
             decoded,

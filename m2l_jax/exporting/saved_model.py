@@ -7,6 +7,7 @@ from typing import Any
 
 from m2l_jax.exporting.functions import Function
 from m2l_jax.interface.devices import standard_jax
+from m2l_jax.interface.errors import first_line
 
 USE = """\
 import numpy as np, tensorflow as tf
@@ -51,7 +52,10 @@ def write_saved_model(
         setattr(
             module, function.name, tf.function(bound, input_signature=signature, autograph=False)
         )
-    tf.saved_model.save(module, str(folder))
+    try:
+        tf.saved_model.save(module, str(folder))
+    except tf.errors.OpError as error:  # a full disk
+        raise OSError(first_line(error)) from None
 
 
 def _bound(converted: Any, variables: Sequence[Any], *arguments: Any) -> Any:

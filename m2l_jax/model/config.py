@@ -193,7 +193,7 @@ class ModelConfig:
         """Audio channels of the planes, as `audio.planes` names them."""
         return MONO if self.audio_channels == 1 else self.stereo
 
-    def waveform_shape(self, samples: int) -> tuple[int, ...]:
+    def waveform_shape(self, samples: Any) -> tuple[Any, ...]:
         """Shape of the audio of a latent sequence: `(N,)` of mono, `(2, N)` of stereo."""
         return (samples,) if self.layout == MONO else (self.audio_channels, samples)
 

@@ -129,7 +129,9 @@ def tensors_in(
         try:
             state = trainer.read_average(content).tensors
         except InputError as error:
-            raise InputError(f'{path}: {error}') from None
+            raise InputError(
+                f'{path}: {error}; or save its {trainer.TENSORS} alone, which has no average'
+            ) from None
         _logger.info('%s is of a training run: its averaged parameters are taken', path)
     return _complete(state, content.get(_CONFIG), path)
 

@@ -73,6 +73,23 @@ def state_shardings(mesh: Mesh, state: TrainState, shard: bool) -> TrainState:
     )
 
 
+def mean_over_parts(function: Callable[..., Any], parts: int, arrays: tuple[jax.Array, ...]) -> Any:
+    """Mean of a function's results over equal parts of the arrays' rows; inside `shard_map`."""
+    if parts == 1:
+        return function(*arrays)
+    split = [array.reshape(parts, -1, *array.shape[1:]) for array in arrays]  # [parts, B/parts, …]
+    shapes = jax.eval_shape(function, *(array[0] for array in split))
+    zeros = jax.tree.map(
+        lambda shape: jax.lax.pcast(jnp.zeros(shape.shape, shape.dtype), AXIS, to='varying'), shapes
+    )
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, function(*part)), None
+
+    total, _ = jax.lax.scan(add, zeros, split)
+    return jax.tree.map(lambda leaf: leaf / parts, total)
+
+
 def bytes_per_device(arrays: Any) -> int:
     """Bytes on each device of arrays, or of shapes with shardings."""
     return sum(
@@ -228,20 +245,3 @@ class StopAgreement:
         mine = np.full(len(self._mesh.local_devices), asked)
         answer, self._asked = self._asked, self._any(to_global_batch(mine, self._mesh))
         return answer is not None and bool(answer)
-
-
-def mean_over_parts(function: Callable[..., Any], parts: int, arrays: tuple[jax.Array, ...]) -> Any:
-    """Mean of a function's results over equal parts of the arrays' rows; inside `shard_map`."""
-    if parts == 1:
-        return function(*arrays)
-    split = [array.reshape(parts, -1, *array.shape[1:]) for array in arrays]  # [parts, B/parts, …]
-    shapes = jax.eval_shape(function, *(array[0] for array in split))
-    zeros = jax.tree.map(
-        lambda shape: jax.lax.pcast(jnp.zeros(shape.shape, shape.dtype), AXIS, to='varying'), shapes
-    )
-
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, function(*part)), None
-
-    total, _ = jax.lax.scan(add, zeros, split)
-    return jax.tree.map(lambda leaf: leaf / parts, total)

@@ -207,16 +207,19 @@ def make_train_step(
         }
         finite = jnp.all(jnp.isfinite(jnp.stack(list(checked.values()))))
         params = optax.apply_updates(state.params, updates)
-        average = optax.incremental_update(params, state.ema_params, ema_rate(count, ema_decay))
-        if freeze:  # x + 0 and the mean of equal numbers are not always the same to the bit
-            params = jnp.where(trained, params, state.params)
-            average = jnp.where(trained, average, state.ema_params)
         updated = state.replace(
             skipped_in_row=jnp.zeros_like(state.skipped_in_row),
             params=params,
-            ema_params=average,
+            ema_params=optax.incremental_update(
+                params, state.ema_params, ema_rate(count, ema_decay)
+            ),
             opt_state=opt_state,
         )
+        if freeze:  # x + 0 and the mean of equal numbers are not always the same to the bit
+            updated = updated.replace(
+                params=jnp.where(trained, params, state.params),
+                ema_params=jnp.where(trained, updated.ema_params, state.ema_params),
+            )
         kept = state.replace(skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1)
         after = jax.tree.map(functools.partial(jnp.where, finite), updated, kept)
         after = after.replace(step=state.step + 1)

@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from benchmarks import options, report, timing
+from benchmarks import options, report, small_model, timing
 from benchmarks.options import dtypes, numbers
 from m2l_jax.interface.errors import InputError
 from tests.benchmarks.running import ROOT, run
@@ -295,3 +295,29 @@ def test_without_a_gpu_nothing_runs_on_one(tmp_path):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith('error: --device=cuda: JAX finds no GPU: ')
     assert not output.exists()
+
+
+def test_streaming_waits_for_a_chunk(tmp_path):
+    small_model.save(tmp_path / 'model.safetensors')
+    output = tmp_path / 'streaming.json'
+    run(
+        'streaming',
+        f'--checkpoint={tmp_path / "model.safetensors"}',
+        '--seconds=1',
+        '--chunk_seconds=0.3,0.6',
+        '--overlap=0.1',
+        '--rounds=1',
+        f'--output={output}',
+    )
+    figures = json.loads(output.read_text())
+    assert figures.keys() >= MACHINE
+    assert figures['audio_seconds'] == 1
+    step = 1024 / 44_100
+    waits = {name: row['waits'] for name, row in figures['chunks'].items()}
+    assert waits == {
+        '0.3 s': pytest.approx(12 * step, rel=1e-3),
+        '0.6 s': pytest.approx(25 * step, rel=1e-3),
+    }
+    for row in figures['chunks'].values():
+        assert row['x_real_time'] == pytest.approx(1 / row['seconds'][0], rel=1e-2)
+        assert 0 < row['computes'] <= row['seconds'][0]

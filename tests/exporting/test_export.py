@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 
@@ -134,6 +135,21 @@ def test_a_chunk_has_the_noise_of_its_place(codec, given):
     (expected,) = codec.decode_rows(chunk_rows(latents, chunk), Chunking(16), 1, 1, SEED)
     np.testing.assert_allclose(decoded, np.clip(expected, -1, 1), atol=1e-5)
     assert np.abs(decoded - codec.decode(latents, seed=SEED)[0]).max() > 1e-4
+
+
+def test_a_stereo_row_has_both_channels(given, tmp_path):
+    config = dataclasses.replace(CONFIG, channels=4, stereo='mid_side')
+    stereo = EncoderDecoder.from_params(
+        Music2Latent(config), random_params(config), devices=jax.local_devices()[:1]
+    )
+    export_codec(stereo, tmp_path / 'exported', platforms=['cpu'])
+    program = tmp_path / 'exported' / 'encode.jax'
+    encode = jax.export.deserialize(bytearray(program.read_bytes()))
+    with np.load(tmp_path / 'exported' / 'encode.npz') as weights:
+        latents = encode.call(dict(weights), given['waveform'][None], given['lengths'][:1])
+    expected = stereo.encode(given['waveform'])
+    np.testing.assert_allclose(latents, expected, atol=1e-5)
+    assert 'np.zeros((2, 2, ' in (tmp_path / 'exported' / 'README.md').read_text()
 
 
 def test_a_folder_that_holds_something_is_left_alone(codec, tmp_path):

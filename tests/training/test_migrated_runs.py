@@ -9,9 +9,9 @@ import pytest
 from m2l_jax.checkpoint.store import CheckpointStore, save_model
 from m2l_jax.configs import default
 from m2l_jax.interface.errors import InputError
-from m2l_jax.torch_weights.runs import TorchRun, read_run, write_run
+from m2l_jax.migration.runs import convert_run
+from m2l_jax.migration.torch_run import TorchRun, read_run, write_run
 from m2l_jax.training.loop import train_and_evaluate
-from m2l_jax.training.migration import convert_run
 from tests.commands.tiny import MODEL
 from tests.small_training import make_config
 from tests.torch_weights.test_conversion import random_params

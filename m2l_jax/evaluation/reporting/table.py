@@ -14,6 +14,8 @@ _FURTHER = {
     'latent_gain_magnitude': 'latent gain of magnitudes (higher)',
     'latent_std': 'spread of the latents',
     'latents_saturated': 'share of the latents at -1 or 1',
+    'code_use': 'share of the levels in use',
+    'code_entropy': 'entropy of a token in bits',
     'times_real_time': 'times real time',
     'kilobits_a_second': 'kbit/s of a channel, latents in 16 bits',
 }

@@ -16,9 +16,9 @@ from m2l_jax.checkpoint.store import CheckpointStore, new_store, read_settings
 from m2l_jax.codec.weights import check_target, locate_weights
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build
+from m2l_jax.migration.torch_run import TorchRun, read_run, write_run
 from m2l_jax.model.autoencoder import Music2Latent, Params
 from m2l_jax.torch_weights.files import SUFFIXES
-from m2l_jax.torch_weights.runs import TorchRun, read_run, write_run
 from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.state import (
     TrainState,

@@ -64,7 +64,9 @@ def read_run(path: str | os.PathLike[str], attention_heads: int | None = None) -
         moments = trainer.read_moments(content, dict(unused_tensors(config)))
         average = trainer.read_average(content)
     except InputError as error:
-        raise InputError(f'{path}: {error}') from None
+        raise InputError(
+            f'{path}: {error}; --nowith_training_state converts the model alone'
+        ) from None
     _report(path, content, step, moments.updates, average.updates)
     return TorchRun(
         config,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from m2l_jax.interface.errors import InputError
+from m2l_jax.migration.torch_run import TorchRun, read_run, write_run
 from m2l_jax.torch_weights.conversion import load_torch_model
 from m2l_jax.torch_weights.reference import reference_network
-from m2l_jax.torch_weights.runs import TorchRun, read_run, write_run
 from m2l_jax.torch_weights.trainer import in_order
 from tests.commands.tiny import MODEL
 from tests.parity.small import CONFIG, require_reference
