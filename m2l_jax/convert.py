@@ -15,6 +15,7 @@ trainer's checkpoint to a folder whole, with parameters, average and optimiser, 
 from absl import flags
 
 from m2l_jax.interface import command
+from m2l_jax.interface.errors import InputError
 
 _FROM = flags.DEFINE_string(
     'from', None, 'Folder with checkpoints, .pt or .safetensors file, hf://user/model, or small.'
@@ -53,8 +54,11 @@ def main() -> None:
         'storage': _STORAGE.value,
         'most_bytes': None if _MOST.value is None else int(_MOST.value * 1e6),
     }
-    parameters = None
-    if _WHOLE.value or (_WHOLE.value is None and _FROM.value.endswith('.pt')):
+    sigma_rel, parameters = _SIGMA_REL.value, None
+    if _WHOLE.value and sigma_rel is not None:
+        raise InputError(f'--sigma_rel={sigma_rel} gives a model alone: leave a flag out')
+    is_file = sigma_rel is None and _FROM.value.endswith('.pt')
+    if _WHOLE.value or (_WHOLE.value is None and is_file):
         from m2l_jax.configs import default
         from m2l_jax.migration.runs import convert_run
 
@@ -64,7 +68,7 @@ def main() -> None:
     if parameters is None:
         from m2l_jax.codec.weights import convert
 
-        parameters = convert(_FROM.value, _TO.value, sigma_rel=_SIGMA_REL.value, **arguments)
+        parameters = convert(_FROM.value, _TO.value, sigma_rel=sigma_rel, **arguments)
     print(f'{_FROM.value} -> {_TO.value}: {parameters:,} parameters')
 
 

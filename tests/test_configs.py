@@ -45,6 +45,31 @@ def test_default_is_the_papers_recipe():
     }
 
 
+def test_checkpoints_hold_later_fields_only_where_they_are_set():
+    config = default.get_config()
+    config.data.path = 'music'
+    fields = build(TrainingConfig, config).record()
+    later = {
+        'freeze',
+        'unquantised',
+        'ema_profiles',
+        'bottleneck',
+        'levels',
+        'stereo',
+        'latents_of',
+    }
+    held = {
+        name for section in (fields, *fields.values()) if type(section) is dict for name in section
+    }
+    assert not later & held
+    assert build(TrainingConfig, fields) == build(TrainingConfig, config)
+    config.init_from, config.freeze = 'small', 'encoder'
+    config.optimizer.ema_profiles = (0.05, 0.1)
+    fields = build(TrainingConfig, config).record(('0123',))
+    assert (fields['freeze'], fields['model']['latents_of']) == ('encoder', ('0123',))
+    assert fields['optimizer']['ema_profiles'] == (0.05, 0.1)
+
+
 def test_one_gpu_takes_the_papers_recipe():
     config = gpu.get_config()
     with config.unlocked():

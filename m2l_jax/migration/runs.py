@@ -1,7 +1,6 @@
 """Training runs from the PyTorch trainer's files, and back."""
 
 import contextlib
-import dataclasses
 import logging
 import os
 import pathlib
@@ -101,9 +100,8 @@ def save_run(workdir: str | os.PathLike[str], run: TorchRun, config: ConfigDict)
         ema_params=None,
     )
     state = state.replace(opt_state=_with_moments(state.opt_state, run))
-    recorded = {**dataclasses.asdict(settings), 'model': settings.model.record()}
     with new_store(workdir) as store:
-        store.save(run.step, state, run.ema_params, recorded)
+        store.save(run.step, state, run.ema_params, settings.record())
 
 
 def export_run(

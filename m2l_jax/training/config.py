@@ -11,6 +11,13 @@ from m2l_jax.interface.errors import InputError
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.training.state import FROZEN, OPTIMIZERS, OptimizerConfig
 
+# Older versions refuse fields that they don't know: checkpoints hold these only where they are set.
+_NOT_ALWAYS_RECORDED = (
+    ('', 'freeze'),
+    ('consistency', 'unquantised'),
+    ('optimizer', 'ema_profiles'),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
@@ -104,12 +111,14 @@ class TrainingConfig:
                 f'config.data.crop_frames={self.data.crop_frames} must be a multiple of {multiple}'
             )
 
-    def record(self, latents_of: tuple[str, ...]) -> dict[str, Any]:
+    def record(self, latents_of: tuple[str, ...] = ()) -> dict[str, Any]:
         """Fields as checkpoints hold them, for JSON; `latents_of` is the model's."""
         model = dataclasses.replace(self.model, latents_of=latents_of)
         fields = {**dataclasses.asdict(self), 'model': model.record()}
-        if not self.freeze:  # older versions refuse fields that they don't know
-            del fields['freeze']
+        for section, name in _NOT_ALWAYS_RECORDED:
+            holder = fields[section] if section else fields
+            if not holder[name]:
+                del holder[name]
         return fields
 
     @property

@@ -45,7 +45,9 @@ def test_a_fresh_run_starts_from_another_models_parameters(
         assert shardings(state) == shardings(fresh)
 
 
-def test_a_discrete_run_starts_from_a_continuous_model(config, whole, models, tmp_path, monkeypatch):
+def test_a_discrete_run_starts_from_a_continuous_model(
+    config, whole, models, tmp_path, monkeypatch
+):
     config.model.bottleneck, config.model.levels = 'fsq', 5
     config.init_from = models[1]
     state = first_state(config, tmp_path / 'run', monkeypatch)
