@@ -134,7 +134,7 @@ class Trainer:
         return state.replace(step=jax.device_put(np.int32(step), self._placed.step))
 
     def step(self, state: TrainState, crops: np.ndarray, steps: int, seed: int) -> TrainState:
-        """The state after a step of a training of so many."""
+        """The state after a step of a training of `steps`."""
         state, _ = self._step(state, crops, np.int32(steps), np.uint32(seed))
         return state
 

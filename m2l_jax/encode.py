@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def _kind_and_storage() -> tuple[str, str]:
-    """What is stored, and as which type."""
+    """The kind of what is stored, and its type."""
     from m2l_jax.corpus.store import TOKEN_DTYPE
     from m2l_jax.interface.errors import InputError
 

@@ -26,7 +26,7 @@ def write_wav(
       file: to write to.
       blocks: `[channels, samples]` in [-1, 1], at least one.
       sample_rate: in Hz.
-      samples: of all blocks together. Beyond 4 GiB, which its header cannot tell, it says 4 GiB, as
+      samples: of all blocks together. Beyond 4 GiB, which its header cannot hold, it says 4 GiB, as
         streams of unknown length do.
       floating: 32-bit floats in place of 16-bit integers.
     """

@@ -104,14 +104,16 @@ def reconstruct_average(workdir: str | os.PathLike[str], last: int, sigma_rel: f
         raise InputError(f'sigma_rel={error}') from None
     weights, residual = fit_profile(np.array(times), np.array(exponents), float(max(times)), wanted)
     if residual > _LARGEST_RESIDUAL:
+        missing = min(100 * residual, 100)
         raise InputError(
             f'sigma_rel={sigma_rel} is out of reach of the {len(times)} averages that {workdir} '
-            f'keeps: {100 * residual:.0f} % of the profile would be missing; choose one nearer to '
+            f'keeps: {missing:.0f} % of the profile would be missing; choose one nearer to '
             'config.optimizer.ema_profiles, or train with a smaller config.train.checkpoint_every'
         )
     _logger.info(
-        'sigma_rel=%s of %d averages: %.2g %% of the profile is missing',
+        'sigma_rel=%s up to update %d, of %d averages: %.2g %% of the profile is missing',
         sigma_rel,
+        max(times),
         len(times),
         100 * residual,
     )
@@ -163,7 +165,10 @@ def _describe(path: pathlib.Path) -> tuple[int, list[str]]:
     """Updates and profiles of a snapshot."""
     with _opened(path) as file:
         names = dict.fromkeys(name.partition('/')[0] for name in file.keys())  # noqa: SIM118
-        return int(file.metadata()[_UPDATES]), list(names)
+        updates = (file.metadata() or {}).get(_UPDATES)
+        if updates is None:
+            raise InputError(f'{path} is no snapshot of averages: move it elsewhere')
+        return int(updates), list(names)
 
 
 def _weighted_sum(places: list[tuple[pathlib.Path, str]], weights: np.ndarray) -> Params:

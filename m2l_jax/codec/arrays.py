@@ -71,7 +71,7 @@ def as_latents(
     name: str = 'the array',
 ) -> np.ndarray:
     """`[channels, width, frames]`, float32; arguments and errors as in `as_batch`."""
-    array = _as_array(latents, 'latents')
+    array = as_array(latents, 'latents')
     batch = as_batch(name, array, width, feature_width, audio_channels)
     if len(batch) > 1:
         raise InputError(f'{name} is a batch of {len(batch)}: decode each by itself')
@@ -210,7 +210,7 @@ def _is_number(value: Any) -> bool:
 
 def _as_rows(audio: Any) -> np.ndarray:
     """`[channels, samples]`, float32, of such an array or of `[samples]`."""
-    array = _as_array(audio, 'audio')
+    array = as_array(audio, 'audio')
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise InputError(
             f'audio must be floating-point numbers, not {array.dtype}: divide PCM by its full scale'
@@ -248,7 +248,8 @@ def _explain_shape(shape: tuple[int, ...], width: int, feature_width: int) -> st
     return f'latents are [{frames}, [channels, {frames} or [batch, channels, {frames}'
 
 
-def _as_array(array: Any, name: str) -> np.ndarray:
+def as_array(array: Any, name: str) -> np.ndarray:
+    """An array of NumPy, JAX or PyTorch as NumPy's; `name` is for errors."""
     if array is None:
         raise InputError(f'{name} is None')
     if _is_file(array):

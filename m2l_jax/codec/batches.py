@@ -138,7 +138,7 @@ class RowCodec:
         return [AudioRow(chunk, channel) for channel in zip(*pieces, strict=True)]
 
     def sequences(self, channels: int) -> int:
-        """Latent sequences of audio of so many channels: the rows of a chunk."""
+        """Latent sequences of audio of some channels: the rows of a chunk."""
         return channels if self.config.audio_channels == 1 else 1
 
     def encode_rows(

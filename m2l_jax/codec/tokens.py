@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from m2l_jax.codec.arrays import as_array
 from m2l_jax.codec.batches import RowCodec
 from m2l_jax.interface.errors import InputError
 from m2l_jax.model.bottleneck import from_tokens, to_tokens
@@ -21,18 +22,23 @@ class TokenCodec(RowCodec):
                 'train one with configs/discrete.py'
             )
 
-    def to_tokens(self, latents: np.ndarray) -> np.ndarray:
+    def to_tokens(self, latents: Any) -> np.ndarray:
         """Rounds latents to tokens, integers from 0 to levels - 1, uint8.
 
         Args:
           latents: of any shape, as `encode` returns them.
 
         Raises:
-          InputError: for a continuous model.
+          InputError: for a continuous model, or numbers that are not finite.
         """
         self.check_discrete()
-        unscaled = np.asarray(latents, np.float32) * self.config.latent_scale
-        return to_tokens(unscaled, self.config.levels)
+        latents = as_array(latents, 'latents')
+        if not jnp.issubdtype(latents.dtype, jnp.floating):
+            raise InputError(f'the array holds {latents.dtype}: latents are floating-point numbers')
+        latents = latents.astype(np.float32)
+        if not np.isfinite(latents).all():
+            raise InputError('the array holds NaN or infinity: replace or remove it')
+        return to_tokens(latents * self.config.latent_scale, self.config.levels)
 
     def from_tokens(self, tokens: Any) -> np.ndarray:
         """Returns the latents of tokens of any shape, float32, for `decode`.

@@ -9,7 +9,7 @@ import jax
 
 from m2l_jax.checkpoint.averages import reconstruct_average
 from m2l_jax.interface.errors import InputError
-from m2l_jax.model.autoencoder import Music2Latent, Params
+from m2l_jax.model.autoencoder import FROZEN, Music2Latent, Params
 from m2l_jax.torch_weights import hub
 from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model
 from m2l_jax.torch_weights.files import SUFFIXES
@@ -147,8 +147,9 @@ def convert(
     if sigma_rel is not None:
         from m2l_jax.checkpoint.store import read_settings
 
-        workdir, step, _ = read_settings(locate_weights(source))
-        params = reconstruct_average(workdir, step, sigma_rel)
+        workdir, step, settings = read_settings(locate_weights(source))
+        kept = {part: params[part] for part in FROZEN[settings.get('freeze', '')]}
+        params = {**reconstruct_average(workdir, step, sigma_rel), **kept}  # a sum would round
     if is_file:
         save_torch_model(target, model.config, params, storage=storage, most_bytes=most_bytes)
     else:

@@ -50,8 +50,13 @@ class NoiseLevels:
         return (sigma ** (1 / self.rho) - low) / (high - low)
 
 
+class _Density:
+    def check(self, levels: NoiseLevels) -> None:
+        """Raises an InputError if the density does not fit the levels."""
+
+
 @dataclasses.dataclass(frozen=True)
-class IndexDensity:
+class IndexDensity(_Density):
     """Density of the noise index i in training: ∝ N(log σ(i); mean, std²) on [0, 1], the paper's.
 
     It is over the *index*, not over log σ: the levels drawn are not log-normal.
@@ -104,17 +109,16 @@ class MixtureDensity(IndexDensity):
         if self.high_sigma <= 0:
             raise InputError(f'density.high_sigma={self.high_sigma} must be above 0')
 
-    def sample(self, key: jax.Array, levels: NoiseLevels, shape: tuple[int, ...] = ()) -> jax.Array:
-        """Draws indices of the given shape; the lowest s of one uniform number take the high part.
-
-        Raises:
-          InputError: if `high_sigma` is not within the levels.
-        """
+    def check(self, levels: NoiseLevels) -> None:
+        """Raises an InputError if `high_sigma` is not within the levels."""
         if not levels.sigma_min <= self.high_sigma < levels.sigma_max:
             raise InputError(
                 f'density.high_sigma={self.high_sigma} must be from noise.sigma_min='
                 f'{levels.sigma_min} to below sigma_max={levels.sigma_max}'
             )
+
+    def sample(self, key: jax.Array, levels: NoiseLevels, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Draws indices of the given shape; the lowest s of one uniform draw give the high part."""
         uniform, share = jax.random.uniform(key, shape), self.high_share
         lowest = levels.index(self.high_sigma)
         high = lowest + uniform / share * (1 - lowest)
@@ -139,7 +143,7 @@ class LogNormalDensity(IndexDensity):
 
 
 @dataclasses.dataclass(frozen=True)
-class UniformDensity:
+class UniformDensity(_Density):
     """All noise indices are equally likely (Song et al. 2023, algorithm 3)."""
 
     name: str = 'uniform'

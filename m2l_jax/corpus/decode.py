@@ -226,7 +226,8 @@ def stream_file(
     blocks = codec.stream(
         [stored.latents], settings.denoising_steps, chunk, seed=settings.seed, overlap=overlap
     )
-    blocks = (mixing.unmix(block, stored.channel_mode) for block in blocks)
+    unmixed = (mixing.unmix(block, stored.channel_mode) for block in blocks)
+    blocks = (np.clip(block, -1, 1) for block in unmixed)
     decoded = stored.latents.shape[2] * codec.samples_per_latent + codec.reach
     return _trimmed(blocks, stored.samples), stored.sample_rate, min(stored.samples, decoded)
 

@@ -102,7 +102,7 @@ def bin_indices() -> np.ndarray:
 
 
 def make_measure(model: Music2Latent, huber_scale: float, delta: float) -> Measure:
-    """Makes the function (params, crops `[B, F, T, 2]`, after_bin) -> `BinFigures`, jitted inside.
+    """Makes the function (params, crops `[B, F, T, C]`, after_bin) -> `BinFigures`, jitted inside.
 
     Each bin is measured at the level in its middle, with separate noise for each crop. Another
     crop's latents are those of the crop B/2 further on. `after_bin()`, if given, is called after

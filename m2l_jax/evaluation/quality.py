@@ -27,6 +27,7 @@ from m2l_jax.interface.settings import check_seeds
 
 RELEASED = 'released'
 UNTRAINED, SHAPED_NOISE = 'untrained', 'shaped noise'
+OF_TOKENS = ' (tokens)'  # after the name of a model that decodes tokens
 
 _CROP_FRAMES = 64  # of the paper's training crops
 _HUBER_SCALE, _DELTA = 0.00054, 1e-3  # c/√n, and the Δ at which the paper's schedule ends
@@ -180,7 +181,7 @@ def _with_tokens(codecs: Mapping[str, EncoderDecoder]) -> list[tuple[str, Encode
     for name, codec in codecs.items():
         systems.append((name, codec, False))
         if codec.config.is_discrete:
-            systems.append((f'{name} (tokens)', codec, True))
+            systems.append((name + OF_TOKENS, codec, True))
     return systems
 
 

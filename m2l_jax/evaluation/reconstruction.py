@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from m2l_jax.audio import files
+from m2l_jax.audio.planes import describe_surplus
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation import metrics
 from m2l_jax.evaluation.clips import Clip, read_sound
@@ -120,6 +121,8 @@ def reconstruct_file(
     if written.resolve() == path.resolve():
         raise InputError(f'{written} would be overwritten: choose another output folder')
     waveform = read_sound(audio_path, rate)
+    if codec.config.audio_channels > 1 and (surplus := describe_surplus(len(waveform))):
+        raise InputError(f'{audio_path} {surplus}')
     if waveform.shape[1] < metrics.LEAST_SAMPLES:
         raise InputError(
             f'{audio_path} has {waveform.shape[1]} samples, too few to measure: '

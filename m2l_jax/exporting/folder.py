@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import jax
 
+from m2l_jax.codec.arrays import as_whole
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.exporting import saved_model, stablehlo
 from m2l_jax.exporting.functions import Function, export_functions
@@ -55,8 +56,7 @@ def export_codec(
     unknown = [name for name in platforms if name not in PLATFORMS]
     if unknown or not platforms:
         raise InputError(f'platforms={",".join(platforms)!r} must be of {", ".join(PLATFORMS)}')
-    if denoising_steps < 1:
-        raise InputError(f'denoising_steps={denoising_steps} must be at least 1')
+    denoising_steps = as_whole('denoising_steps', denoising_steps, 1)
     # The codec's own kernels are for its device alone.
     model = Music2Latent(dataclasses.replace(codec.config, dtype=dtype))
     with _complete_folder(output) as folder:
@@ -89,6 +89,7 @@ def _manifest(
         'audio_channels': codec.config.audio_channels,
         'latent_channels': codec.config.latent_channels,
         'scale': codec.config.latent_scale,
+        'levels': codec.config.levels if codec.config.is_discrete else None,
         'jax': jax.__version__,
         'functions': {
             function.name: {

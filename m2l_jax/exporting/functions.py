@@ -107,7 +107,7 @@ def export_functions(model: Music2Latent, params: Params, steps: int) -> tuple[F
 def _weights_of(name: str, params: Params) -> dict[str, np.ndarray]:
     parts = {part: params[part] for part in _PARTS[name]}
     flat = flax.traverse_util.flatten_dict(parts, sep=_SEPARATOR)
-    return {path: np.asarray(leaf) for path, leaf in sorted(flat.items())}
+    return {path: np.asarray(leaf, np.float32) for path, leaf in sorted(flat.items())}
 
 
 def _nested(weights: dict[str, Any]) -> Params:

@@ -56,16 +56,17 @@ def convert_run(
       InputError: for a target that cannot be written, or a source that is no such run.
     """
     is_file, path = check_target(target, storage, most_bytes), locate_weights(source)
-    from_file = path.suffix == '.pt'
-    if is_file and not demanded:
+    imports = path.suffix == '.pt' and not is_file
+    exports = path.suffix not in SUFFIXES and pathlib.Path(target).suffix == '.pt'
+    if not (imports or demanded):
         return None
-    if is_file:
-        if from_file or path.suffix in SUFFIXES or pathlib.Path(target).suffix != '.pt':
-            raise InputError(f'{_FLAG} is of a folder to a .pt file, or of a .pt file to a folder')
+    if not (imports or exports):
+        raise InputError(f'{_FLAG} is of a folder to a .pt file, or of a .pt file to a folder')
+    if exports:
         if storage != 'float32':
             raise InputError(f'{_FLAG} keeps float32: leave --storage={storage} out')
         return export_run(path, target, most_bytes)
-    run = read_run(path, attention_heads) if from_file else None
+    run = read_run(path, attention_heads)
     if run is None:
         if demanded:
             raise InputError(f'{source} holds no training state: convert it without {_FLAG}')
@@ -101,7 +102,7 @@ def save_run(workdir: str | os.PathLike[str], run: TorchRun, config: ConfigDict)
     )
     state = state.replace(opt_state=_with_moments(state.opt_state, run))
     with new_store(workdir) as store:
-        store.save(run.step, state, run.ema_params, settings.record())
+        store.save(run.step, state, run.ema_params, settings.record(run.config.latents_of))
 
 
 def export_run(

@@ -1,6 +1,7 @@
 """Music2Latent as one module: the only one that the rest of the project applies."""
 
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -14,6 +15,11 @@ from m2l_jax.model.encoder import Encoder
 from m2l_jax.model.unet import ConsistencyUNet
 
 Params = dict  # the nested dictionary of arrays under `variables['params']`
+
+# Parts of the parameters that training keeps as they are, by the name that a config chooses.
+FROZEN: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
+    {'': (), 'encoder': ('encoder',), 'decoder': ('decoder', 'unet')}
+)
 
 
 class Music2Latent(nn.Module):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -133,6 +134,13 @@ def _describe_model(subject: Subject) -> str:
     vectors, width = rate / step, config.latent_channels
     together = config.audio_channels
     each = ' and channel' if together == 1 else ''
+    further = []
+    if config.is_discrete:
+        rate_of_tokens = vectors * width * math.log2(config.levels) / 1000
+        tokens = f'or one of {config.levels} values for each number, {rate_of_tokens:.3g} kbit/s'
+        further.append(('tokens', tokens + (' a channel' if together == 1 else '')))
+    if config.latents_of:
+        further.append(('decodes latents of', ', '.join(config.latents_of)))
     return _table(
         [
             ('', ''),
@@ -141,6 +149,7 @@ def _describe_model(subject: Subject) -> str:
             ('audio channels', _EACH if together == 1 else _BOTH),
             ('latents', f'{vectors:.4g} vectors a second{each}, of {width} numbers each'),
             ('compression', f'{together * step / width:.4g} samples of audio for each number'),
+            *further,
         ]
     )
 

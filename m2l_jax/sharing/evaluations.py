@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from m2l_jax.evaluation.quality import SHAPED_NOISE, UNTRAINED
+from m2l_jax.evaluation.quality import OF_TOKENS, SHAPED_NOISE, UNTRAINED
 from m2l_jax.evaluation.reporting.table import distance_rows, metric_rows
 from m2l_jax.interface.errors import InputError
 
@@ -48,7 +48,7 @@ def read_evaluation(path: str | os.PathLike[str], models: Collection[str]) -> Ev
             raise InputError(
                 f'{path} measured other models than this one: evaluate the checkpoint that you push'
             )
-        chosen = (name, UNTRAINED, SHAPED_NOISE)
+        chosen = (name, name + OF_TOKENS, UNTRAINED, SHAPED_NOISE)
         kept = {each: systems[each] for each in chosen if each in systems}
         return _summarise({**report, 'checkpoint': name, 'systems': kept})
     except OSError as error:

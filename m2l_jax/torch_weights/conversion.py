@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+import pathlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -59,6 +60,8 @@ def complete_config(
         if config is None:
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
             config = infer_config(shapes, attention_heads or 4)
+            if config.audio_channels > 1:
+                _logger.warning('%s: its four planes are taken for left and right', path)
         elif attention_heads not in (None, config.attention_heads):
             raise InputError(f'the model has {config.attention_heads} attention heads')
         check_tensors(tensors, config)
@@ -89,6 +92,11 @@ def save_torch_model(
     """
     config = dataclasses.replace(config, dtype='float32', param_dtype='float32')
     tensors = to_state_dict(params, config)
+    kinds = {'stereo': config.audio_channels > 1, 'discrete': config.is_discrete}
+    for kind, is_one in kinds.items():
+        if is_one and pathlib.Path(path).suffix == '.pt':
+            line = '%s: the PyTorch package loads the tensors, and has no %s models'
+            _logger.warning(line, path, kind)
     if storage == 'float16':
         tensors = to_float16(tensors, 'keep float32')
     files.write_tensors(path, tensors, config, most_bytes)

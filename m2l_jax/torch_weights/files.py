@@ -30,8 +30,9 @@ _logger = logging.getLogger(__name__)
 def read_tensors(path: PathLike) -> tuple[StateDict, ModelConfig | None]:
     """Reads the tensors of a file, as float32, and its config if this project wrote the file.
 
-    Of a checkpoint of the PyTorch trainer, these are the averaged parameters.
-    A `.pt` file is a pickle, which may hold any program: PyTorch's restricted reader runs nothing.
+    Of a checkpoint of the PyTorch trainer these are the parameters, as the package takes them, not
+    their average. A `.pt` file is a pickle, which may hold any program: PyTorch's restricted reader
+    runs nothing.
 
     Raises:
       InputError: if the file is missing, broken, of another kind, or wants to run code.
@@ -40,7 +41,14 @@ def read_tensors(path: PathLike) -> tuple[StateDict, ModelConfig | None]:
     if path.suffix == '.safetensors':
         return _complete(*_read_safetensors(path), path)
     if path.suffix == '.pt':
-        return tensors_in(load_pickle(path), path, averaged=True)
+        content = load_pickle(path)
+        if trainer.has_average(content):
+            _logger.info(
+                '%s is of a training run: its parameters are taken, as by the PyTorch package; '
+                'their average is taken where the file is converted to a folder first',
+                path,
+            )
+        return tensors_in(content, path)
     raise InputError(f'{path} is no file of weights: use one of {", ".join(SUFFIXES)}')
 
 
@@ -107,16 +115,8 @@ def _read_safetensors(path: pathlib.Path) -> tuple[StateDict, str | None]:
         raise InputError(f'{path} is damaged ({error}): copy or download it again') from None
 
 
-def tensors_in(
-    content: Any, path: PathLike, averaged: bool = False
-) -> tuple[StateDict, ModelConfig | None]:
-    """Tensors and config of a pickle's content, as of `read_tensors`.
-
-    Args:
-      content: the pickle's.
-      path: of the file, for errors.
-      averaged: take the averaged parameters, if it is a checkpoint of a training run.
-    """
+def tensors_in(content: Any, path: PathLike) -> tuple[StateDict, ModelConfig | None]:
+    """Tensors and config of a pickle's content, as of `read_tensors`; `path` is for errors."""
     import torch
 
     state = content.get(trainer.TENSORS, content) if isinstance(content, Mapping) else content
@@ -125,14 +125,6 @@ def tensors_in(
         for name, tensor in state.items()
     ):
         raise InputError(f'{path} holds no state dict, by itself or as {trainer.TENSORS!r}')
-    if averaged and trainer.has_average(content):
-        try:
-            state = trainer.read_average(content).tensors
-        except InputError as error:
-            raise InputError(
-                f'{path}: {error}; or save its {trainer.TENSORS} alone, which has no average'
-            ) from None
-        _logger.info('%s is of a training run: its averaged parameters are taken', path)
     return _complete(state, content.get(_CONFIG), path)
 
 

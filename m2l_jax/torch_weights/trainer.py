@@ -72,9 +72,9 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=place)
 
 
-def has_average(content: Mapping[str, Any]) -> bool:
+def has_average(content: Any) -> bool:
     """True for a checkpoint with averaged parameters."""
-    return TENSORS in content and content.get(_AVERAGE) is not None
+    return isinstance(content, Mapping) and content.get(_AVERAGE) is not None
 
 
 def read_average(content: Mapping[str, Any]) -> Average:
@@ -163,7 +163,7 @@ def pack(
     learning_rate: float,
     decay: float,
 ) -> dict[str, Any]:
-    """What a checkpoint holds beside `gen_state_dict`, with tensors in the same order.
+    """The content of a checkpoint beside `gen_state_dict`, with tensors in the same order.
 
     Moments leave out tensors without gradients. The trainer goes on from an epoch of its default
     length, and takes any score for its best. The scale of gradients is PyTorch's first one.
@@ -226,6 +226,10 @@ def _by_name(
         if getattr(tensor, 'is_sparse', False) or not hasattr(tensor, 'is_floating_point'):
             raise InputError(f'{what}[{number}], of {name}, is no dense tensor')
         found[name] = to_float32(tensor, f'{what}[{number}], of {name},')
+        if not np.all(np.isfinite(found[name])):
+            raise InputError(
+                f'{what}[{number}], of {name}, holds NaN or infinity: its training diverged'
+            )
         if found[name].shape != tuple(tensors[name].shape):
             raise InputError(
                 f'{what}[{number}] has shape {found[name].shape} and its tensor {name} '
@@ -247,14 +251,19 @@ def _only_group(optimizer: Any, tensors: int) -> Mapping[str, Any]:
         named = ', '.join(foreign) or ', '.join(map(str, group))
         raise InputError(f'{OPTIMIZER} is of another optimiser than RAdam, with {named}')
     betas = group['betas']
-    if not isinstance(betas, Sequence) or len(betas) != 2 or not all(0 <= b < 1 for b in betas):
+    if (
+        not isinstance(betas, Sequence)
+        or len(betas) != 2
+        or not all(isinstance(b, numbers.Real) and 0 <= b < 1 for b in betas)
+    ):
         raise InputError(f'{OPTIMIZER} has betas={betas}, not two numbers from 0 to below 1')
     for key, value in _FIXED.items():
         if group.get(key, value) != value:
             raise InputError(f'{OPTIMIZER} has {key}={group[key]}: only {value} has a counterpart')
-    if list(group['params']) != list(range(tensors)):
+    numbered = group['params']
+    if not isinstance(numbered, Sequence) or list(numbered) != list(range(tensors)):
         raise InputError(
-            f'{OPTIMIZER} is of {len(group["params"])} tensors and {TENSORS} has {tensors}: all '
+            f'{OPTIMIZER} is not of all the {tensors} tensors of {TENSORS}, in their order: all '
             'must be trained'
         )
     return group

@@ -8,8 +8,9 @@ from m2l_jax.data.config import DataConfig
 from m2l_jax.evaluation.held_out import EvaluationConfig
 from m2l_jax.evaluation.metrics import METRICS
 from m2l_jax.interface.errors import InputError
+from m2l_jax.model.autoencoder import FROZEN
 from m2l_jax.model.config import ModelConfig
-from m2l_jax.training.state import FROZEN, OPTIMIZERS, OptimizerConfig
+from m2l_jax.training.state import OPTIMIZERS, OptimizerConfig
 
 # Older versions refuse fields that they don't know: checkpoints hold these only where they are set.
 _NOT_ALWAYS_RECORDED = (
@@ -105,6 +106,7 @@ class TrainingConfig:
                 f'config.consistency.unquantised={self.consistency.unquantised} needs '
                 "config.model.bottleneck='fsq': no latents are rounded without it"
             )
+        self.consistency.density.check(self.model.noise)
         multiple = self.model.time_downsampling
         if self.data.crop_frames % multiple:
             raise InputError(

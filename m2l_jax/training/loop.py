@@ -182,6 +182,8 @@ class _Run:
         if not (sigma_rels := self.settings.optimizer.ema_profiles):
             return
         profiles = profiles_of(state)
+        if not int(profiles.count):  # no update yet, so no average
+            return
         averages = [self._average(vector) for vector in profiles.averages]
         if jax.process_index() == 0:
             named = dict(zip(sigma_rels, averages, strict=True))

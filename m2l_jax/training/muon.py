@@ -6,7 +6,7 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
-# Parts of encoder, decoder and UNet that are first or last layers, or come from the noise level.
+# Parts of encoder, decoder and UNet that are first or last layers, or embed the noise level.
 _OUTER = frozenset({'conv_in', 'conv_out', 'conditioning', 'scale_in', 'scale_out'})
 _RMS = 0.2  # of Muon's updates; Liu et al. 2025, section 2.2: as AdamW's are
 
@@ -18,8 +18,8 @@ def matrices_of(path: tuple[Any, ...]) -> int:
 
     Muon's are the kernels of residual blocks, resampling and cross connections, and of the layers
     at both ends of the bottleneck's stacks: one matrix each, but three in a kernel of attention's
-    queries, keys and values. RAdam's are biases, norms, gains, what comes from the noise level
-    alone, and the first and last layers of encoder, decoder and UNet.
+    queries, keys and values. RAdam's are biases, norms, gains, the noise level's embedding and its
+    gains of frequencies, and the first and last layers of encoder, decoder and UNet.
     """
     names = [key.key for key in path]
     if names[-1] != 'kernel' or not _OUTER.isdisjoint(names[1:2]):

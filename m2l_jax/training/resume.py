@@ -17,11 +17,11 @@ from m2l_jax.consistency.keys import random_key
 from m2l_jax.interface.devices import compute_once
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build, differences
-from m2l_jax.model.autoencoder import Params
+from m2l_jax.model.autoencoder import FROZEN, Params
 from m2l_jax.model.config import ModelConfig
 from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.setup import Setup, shardings
-from m2l_jax.training.state import FROZEN, TrainState, start_from
+from m2l_jax.training.state import TrainState, start_from
 
 _logger = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ def _check_resumable(
         )
     for line in differences(old, settings):
         _logger.warning('resuming with another %s', line)
-    if latents_of and settings.freeze != old.freeze:
+    if latents_of and settings.freeze != 'encoder':
         _logger.warning(
             'the encoder trains from here on: the model no longer decodes latents of %s',
             ', '.join(latents_of),

@@ -16,7 +16,7 @@ import optax
 from m2l_jax.checkpoint.averages import exponent
 from m2l_jax.consistency.keys import random_key
 from m2l_jax.interface.errors import InputError
-from m2l_jax.model.autoencoder import Music2Latent, Params
+from m2l_jax.model.autoencoder import FROZEN, Music2Latent, Params
 from m2l_jax.training.muon import scale_by_muon_or_radam
 
 
@@ -104,11 +104,6 @@ class MuonConfig(OptimizerConfig):
             directions = _on_vectors(directions, shapes)
         return optax.chain(directions, optax.scale_by_learning_rate(rate))
 
-
-# Parts of the parameters that training keeps as they are, by the name that a config chooses.
-FROZEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {'': (), 'encoder': ('encoder',), 'decoder': ('decoder', 'unet')}
-)
 
 OPTIMIZERS: Mapping[str, type[OptimizerConfig]] = MappingProxyType(
     {'radam': OptimizerConfig, 'adamw': AdamWConfig, 'muon': MuonConfig}
@@ -261,7 +256,7 @@ def _keep_profiles(sigma_rels: tuple[float, ...]) -> optax.GradientTransformatio
     powers = [exponent(sigma_rel) + 1 for sigma_rel in sigma_rels]
 
     def init(params: Any) -> ProfilesState:
-        zeros = tuple(jax.tree.map(jnp.zeros_like, params) for _ in powers)
+        zeros = tuple(optax.tree.zeros_like(params, jnp.float32) for _ in powers)
         return ProfilesState(jnp.zeros((), jnp.int32), zeros)
 
     def update(updates: Any, state: ProfilesState, params: Any) -> tuple[Any, ProfilesState]:

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from safetensors.numpy import save_file
 
 from m2l_jax.checkpoint import averages
 from m2l_jax.checkpoint.averages import (
@@ -138,6 +139,12 @@ def test_those_after_the_step_that_a_run_goes_on_from_are_removed(run):
 def test_a_damaged_snapshot_is_named(run):
     (run / 'averages' / '32.safetensors').write_bytes(b'none')
     with pytest.raises(InputError, match=r'32\.safetensors is damaged .*: remove it, or copy'):
+        reconstruct_average(run, STEPS, 0.05)
+
+
+def test_another_file_is_no_snapshot(run):
+    save_file({'a': np.zeros(2, np.float32)}, run / 'averages' / '32.safetensors')
+    with pytest.raises(InputError, match=r'32\.safetensors is no snapshot of averages: move it'):
         reconstruct_average(run, STEPS, 0.05)
 
 

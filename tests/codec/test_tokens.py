@@ -71,6 +71,12 @@ def test_what_is_no_token_is_refused(codec, tokens, message):
         codec.from_tokens(np.array(tokens))
 
 
+@pytest.mark.parametrize('number', [np.nan, np.inf])
+def test_what_is_not_finite_has_no_tokens(codec, number):
+    with pytest.raises(InputError, match='holds NaN or infinity'):
+        codec.to_tokens(np.full((8, 2), number))
+
+
 def test_a_continuous_model_gives_no_tokens():
     codec = make_codec(small_model.CONFIG)
     message = "bottleneck is 'tanh', which gives no tokens: train one with configs/discrete.py"

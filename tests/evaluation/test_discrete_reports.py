@@ -7,6 +7,7 @@ import soundfile
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.evaluation.quality import evaluate
 from m2l_jax.evaluation.reporting.table import describe_report
+from m2l_jax.sharing.evaluations import read_evaluation
 from m2l_jax.torch_weights.conversion import save_torch_model
 from tests.commands import tiny
 from tests.conftest import make_music
@@ -34,3 +35,5 @@ def test_tokens_are_a_system_beside_the_latents(tmp_path):
     table = describe_report(report)
     assert 'share of the levels in use' in table
     assert 'entropy of a token in bits' in table
+    on_card = read_evaluation(tmp_path / 'out' / 'report.json', [systems[path]['model']])
+    assert any('(tokens)' in cell for row in on_card.rows for cell in row)

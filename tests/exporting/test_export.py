@@ -8,6 +8,7 @@ import sys
 
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -150,6 +151,12 @@ def test_a_stereo_row_has_both_channels(given, tmp_path):
     expected = stereo.encode(given['waveform'])
     np.testing.assert_allclose(latents, expected, atol=1e-5)
     assert 'np.zeros((2, 2, ' in (tmp_path / 'exported' / 'README.md').read_text()
+
+
+def test_weights_are_float32_whatever_the_parameters_are(codec):
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), codec.params)
+    for function in export_functions(Music2Latent(CONFIG), params, 1):
+        assert {array.dtype for array in function.weights.values()} == {np.dtype('float32')}
 
 
 def test_a_folder_that_holds_something_is_left_alone(codec, tmp_path):

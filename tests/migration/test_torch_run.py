@@ -45,8 +45,8 @@ def test_a_run_comes_back_as_it_was_written(tmp_path, caplog):
             assert_identical(one, other)
         else:
             assert one == other, field.name
-    _, average = load_torch_model(tmp_path / 'run.pt')
-    assert_identical(average, RUN.ema_params)
+    _, params = load_torch_model(tmp_path / 'run.pt')  # as the PyTorch package reads it
+    assert_identical(params, RUN.params)
 
 
 def test_a_run_before_its_first_update_has_moments_of_zeros(tmp_path):

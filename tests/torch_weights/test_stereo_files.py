@@ -28,11 +28,12 @@ def test_a_stereo_model_is_saved_and_loaded_with_its_record(saved):
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
 
 
-def test_tensors_without_a_record_are_of_left_and_right(saved, tmp_path):
+def test_tensors_without_a_record_are_of_left_and_right(saved, tmp_path, caplog):
     path, params = saved
     bare = tmp_path / 'bare.safetensors'
     safetensors.numpy.save_file(safetensors.numpy.load_file(path), bare)
     model, loaded = load_torch_model(bare, attention_heads=2)
+    assert 'bare.safetensors: its four planes are taken for left and right' in caplog.text
     assert (model.config.channels, model.config.stereo) == (4, 'left_right')
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
 

@@ -9,10 +9,11 @@ import pytest
 
 from m2l_jax import EncoderDecoder
 from m2l_jax.checkpoint.store import load_model, read_settings
-from m2l_jax.codec.weights import convert
+from m2l_jax.codec.weights import convert, open_weights
 from m2l_jax.interface.errors import InputError
+from m2l_jax.model.autoencoder import FROZEN
 from m2l_jax.training.loop import train_and_evaluate
-from m2l_jax.training.state import FROZEN, ravel, trained_numbers
+from m2l_jax.training.state import ravel, trained_numbers
 from tests.small_training import make_config
 from tests.training.runs import assert_identical, first_state, killed_after
 
@@ -62,6 +63,7 @@ def tuned(corpus, whole, tmp_path_factory):
     config = make_config(corpus).unlock()
     config.init_from, config.freeze = str(whole.workdir), 'encoder'
     config.optimizer.name, config.optimizer.weight_decay = 'adamw', 0.1
+    config.optimizer.ema_profiles = (0.1, 0.2)
     config.train.update(accumulate=2, shard_optimizer=True)
     workdir = tmp_path_factory.mktemp('tuned') / 'run'
     with killed_after(5):
@@ -75,6 +77,13 @@ def test_a_frozen_encoder_stays_as_it_was(whole, tuned):
     assert (int(state.step), int(state.skipped)) == (6, 0)
     assert_frozen(state, whole.state.ema_params, 'encoder')
     assert read_settings(workdir)[2]['freeze'] == 'encoder'
+
+
+def test_an_average_chosen_later_has_the_encoder_as_it_was(whole, tuned, tmp_path):
+    convert(str(tuned[1]), tmp_path / 'model.safetensors', sigma_rel=0.1)
+    model, params = open_weights(tmp_path / 'model.safetensors')
+    assert_same_bits(params['encoder'], jax.device_get(whole.state.ema_params['encoder']))
+    assert model.config.latents_of == load_model(tuned[1])[0].config.latents_of
 
 
 def test_a_frozen_decoder_stays_as_it_was(whole, config, tmp_path):

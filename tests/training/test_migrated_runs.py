@@ -11,6 +11,7 @@ from m2l_jax.configs import default
 from m2l_jax.interface.errors import InputError
 from m2l_jax.migration.runs import convert_run
 from m2l_jax.migration.torch_run import TorchRun, read_run, write_run
+from m2l_jax.torch_weights.conversion import save_torch_model
 from m2l_jax.training.loop import train_and_evaluate
 from tests.commands.tiny import MODEL
 from tests.small_training import make_config
@@ -46,6 +47,7 @@ def test_what_cannot_be_converted_whole_is_a_line(whole, tmp_path):
     save_model(tmp_path / 'model', MODEL, random_params(MODEL))
     run = TorchRun(MODEL, 3, 3, 0.9, 0.999, 0.9, *[random_params(MODEL)] * 4)
     write_run(tmp_path / 'run.pt', run, 1e-3)
+    save_torch_model(tmp_path / 'bare.pt', MODEL, random_params(MODEL))
     pairs = 'a folder to a .pt file, or of a .pt file to a folder'
     for source, target, arguments, message in (
         (tmp_path / 'model', 'a.pt', {}, 'holds a model without the state of a training run: conv'),
@@ -53,7 +55,9 @@ def test_what_cannot_be_converted_whole_is_a_line(whole, tmp_path):
         (tmp_path / 'run.pt', 'a.pt', {}, f'--with_training_state is of {pairs}'),
         (whole.workdir, 'a.pt', {'storage': 'float16'}, 'leave --storage=float16 out'),
         (whole.workdir, 'a.pt', {'most_bytes': 1000}, 'MB, more than 0.001'),
-        (tmp_path / 'model', 'a', {}, 'holds no training state: convert it without --with_train'),
+        (tmp_path / 'model', 'a', {}, f'--with_training_state is of {pairs}'),
+        (whole.workdir, 'a', {}, f'--with_training_state is of {pairs}'),
+        (tmp_path / 'bare.pt', 'a', {}, 'holds no training state: convert it without --with_train'),
         (tmp_path / 'none.pt', 'a', {}, 'none.pt does not exist'),
         (tmp_path / 'run.pt', 'model', {}, 'holds checkpoints already: choose another folder'),
     ):
@@ -61,7 +65,7 @@ def test_what_cannot_be_converted_whole_is_a_line(whole, tmp_path):
             convert_whole(source, tmp_path / target, **arguments)
         assert message in str(caught.value)
         assert '\n' not in str(caught.value)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['model', 'run.pt']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['bare.pt', 'model', 'run.pt']
 
 
 def test_another_optimisers_state_stays_here(whole, tmp_path):
