@@ -82,7 +82,6 @@ def _check_plausible(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> 
     widths = (
         *config.widths,
         *itertools.chain(*config.downsampling),
-        config.channels,
         config.feature_channels,
         config.bottleneck_channels,
         config.latent_channels,

@@ -139,9 +139,15 @@ def swap(content):
         (lambda content: states(content)[0].update(step=3), 'counts from 3 to 28 updates'),
         (lambda content: group(content).update(weight_decay=0.1), 'weight_decay=0.1: only 0 has'),
         (lambda content: group(content).update(betas=(0.9,)), r'betas=\(0\.9,\), not two numbers'),
+        (lambda content: group(content).update(betas=('a', 'b')), r"betas=\('a', 'b'\), not two"),
+        (lambda content: group(content)['params'].pop(), r'is not of all the \d+ tensors of gen'),
         (
-            lambda content: group(content)['params'].pop(),
-            r'is of \d+ tensors and gen_state_dict has',
+            lambda content: group(content).update(params=None),
+            r'is not of all the \d+ tensors of gen',
+        ),
+        (
+            lambda content: content['ema_state_dict']['shadow_params'][3].fill_(torch.nan),
+            r'shadow_params\[3\], of .*, holds NaN or infinity: its training diverged',
         ),
         (lambda content: content.update(optimizer_state_dict=3), "no state of PyTorch's optim"),
         (

@@ -47,7 +47,6 @@ def test_a_file_holds_model_and_sizes(tmp_path, suffix):
         {'bottleneck_channels': 2**40},
         {'latent_channels': 10**18},
         {'embedding_channels': 10**12},
-        {'channels': 10**18},
         {'downsampling': [[2, 2], [4, 10**12]]},
         {'channel_multipliers': [1] * 10**4, 'attention': [False] * 10**4}
         | {'downsampling': [[1, 1]] * (10**4 - 1)},
