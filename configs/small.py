@@ -30,8 +30,8 @@ def get_config(steps: str = '30000') -> ConfigDict:
     """The recipe at half the width and over as many steps, with the corpus in device memory."""
     if not steps.isdecimal() or int(steps) < _LEAST_STEPS:
         raise InputError(
-            f'{steps!r} is no number of steps of at least {_LEAST_STEPS}: use e.g. '
-            'configs/small.py:30000'
+            f'{steps!r} is no number of steps of at least {_LEAST_STEPS} after the '
+            "config's name: use e.g. small:30000"
         )
     config = default.get_config()
     scaling.set_steps(config, int(steps))

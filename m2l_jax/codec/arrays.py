@@ -101,8 +101,8 @@ def as_batch(
         raise InputError(f'{name} has shape {shape}: {_explain_shape(shape, width, feature_width)}')
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise InputError(
-            f'{name} holds {array.dtype}: latents are floating-point numbers, and tokens come with '
-            'their levels'
+            f'{name} holds {array.dtype}: latents are floating-point numbers; tokens need their '
+            'levels in the file or, in Python, codec.from_tokens'
         )
     if not np.isfinite(array).all():
         raise InputError(f'{name} holds NaN or infinity: replace or remove it')

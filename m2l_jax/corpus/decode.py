@@ -209,6 +209,8 @@ def stream_file(
       InputError: if it isn't one piece of latents of this model; from the blocks, if a model gives
         NaN.
     """
+    if os.path.isdir(path):
+        raise InputError(f'{path} is a folder: pass one of its files; m2l_jax.decode takes folders')
     fitted, lines = models.fit_latents(
         path, store.read_any(path), codec, settings.sample_rate, settings.scale
     )

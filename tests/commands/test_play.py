@@ -76,6 +76,12 @@ def test_a_batch_is_not_played_in_part(folder):
     assert b'is a batch of 2: m2l_jax.decode writes a file of each' in played.stderr
 
 
+def test_a_folder_is_not_played(folder):
+    played = run(command(folder, 'play', f'--input={folder}'))
+    assert (played.returncode, played.stdout) == (1, b'')
+    assert b'is a folder: pass one of its files; m2l_jax.decode takes folders' in played.stderr
+
+
 def test_a_terminal_gets_no_bytes(folder):
     terminal, end = pty.openpty()
     played = run(command(folder, 'play', '--input=song.npz'), stdout=end)

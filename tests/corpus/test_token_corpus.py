@@ -107,7 +107,10 @@ def test_tokens_of_a_language_model_are_decoded(codec, tmp_path, dtype):
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        ({}, 'holds int64: latents are floating-point numbers, and tokens come with their levels'),
+        (
+            {},
+            'holds int64: latents are floating-point numbers; tokens need their levels in the file',
+        ),
         ({'levels': 8}, 'its tokens have 8 levels, and those of this model 11: pass the check'),
         ({'levels': 300}, "kind is 'tokens' and levels is 300"),
         ({'levels': 11, 'kind': 'latents'}, "kind is 'latents' and levels is 11"),
