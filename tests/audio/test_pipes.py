@@ -9,7 +9,7 @@ from m2l_jax.audio.pipes import write_wav
 
 
 class _Pipe(io.RawIOBase):
-    """What cannot seek, and keeps what was written between flushes."""
+    """A file that cannot seek, and keeps what was written between flushes."""
 
     def __init__(self):
         self.parts = [b'']

@@ -26,7 +26,7 @@ def open_mix(folder, crop=CROP):
 
 
 def is_part(crop, files, tolerance=0.0):
-    """Whether a crop `[2, N]` is both channels of a place in a file, mono twice."""
+    """True if a crop `[2, N]` is both channels of a place in a file, mono twice."""
     for audio in files:
         windows = np.lib.stride_tricks.sliding_window_view(audio[0], crop.shape[1])
         near = np.flatnonzero(np.abs(windows[:, 0] - crop[0, 0]) <= tolerance)

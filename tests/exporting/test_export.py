@@ -126,7 +126,7 @@ def test_the_manifest_says_what_a_program_takes(codec, exported):
 
 
 def test_a_chunk_has_the_noise_of_its_place(codec, given):
-    """What a piece's chunk decodes to, from the same vectors at another place, is other audio."""
+    """The same vectors at another place in a piece decode to other audio."""
     _, decode = export_functions(Music2Latent(codec.config), codec.params, 1)
     latents = given['latents'][:1]
     ones = np.ones(1, np.int32)
