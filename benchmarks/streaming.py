@@ -1,4 +1,4 @@
-"""How soon, how fast and how well do latents become audio as they arrive, by the chunk's length?
+"""Delay, speed and quality of decoding as latents arrive, by the length of a chunk.
 
     python -m benchmarks.streaming --checkpoint=small --output=streaming.json
     python -m benchmarks.streaming --checkpoint=DIR --audio=song.flac --chunk_seconds=2,4
