@@ -37,7 +37,6 @@ from m2l_jax.training.resume import check_newest, create_or_restore
 from m2l_jax.training.setup import Setup
 from m2l_jax.training.step import draw, step_key
 from tests.parity.test_training import reference_loss, spectrograms
-from tests.training.runs import assert_identical
 
 MODEL = dataclasses.replace(
     SMALLER,
@@ -223,16 +222,24 @@ def test_the_next_losses_are_pytorchs_in_both_directions(trained, tmp_path, capl
     np.testing.assert_allclose(losses, theirs, rtol=1e-4)
 
 
-def test_a_model_alone_is_the_average(trained, tmp_path):
+def assert_equal_tensors(params, expected):
+    tensors = to_state_dict(params, MODEL)
+    for name in expected.keys() - dict(unused_tensors(MODEL)).keys():
+        np.testing.assert_array_equal(tensors[name], expected[name])
+
+
+def test_a_file_is_read_as_its_parameters_and_its_run_as_their_average(trained, tmp_path):
     trainer, _ = trained
     torch.save(trainer.content(), tmp_path / 'now.pt')
-    average = trainer.named(trainer.shadow)
     _, params = load_torch_model(tmp_path / 'now.pt', MODEL.attention_heads)
-    tensors = to_state_dict(params, MODEL)
-    for name in average.keys() - dict(unused_tensors(MODEL)).keys():
-        np.testing.assert_array_equal(tensors[name], average[name])
+    assert_equal_tensors(params, trainer.named(p.detach() for p in trainer.network.parameters()))
     to_folder(tmp_path / 'now.pt', tmp_path / 'run')
-    assert_identical(jax.device_get(load_model(tmp_path / 'run')[1]), params)
+    _, params = load_model(tmp_path / 'run')
+    assert_equal_tensors(jax.device_get(params), trainer.named(trainer.shadow))
+
+
+def test_a_file_without_a_training_state_makes_no_run(trained, tmp_path):
+    trainer, _ = trained
     # The files that the trainer writes for use have no average beside their tensors.
     clean = {'gen_state_dict': trainer.network.state_dict(), 'it': 3, 'fid': np.float64(1)}
     torch.save(clean, tmp_path / 'clean.pt')
