@@ -18,8 +18,8 @@ class TokenCodec(RowCodec):
         """Raises an InputError for a continuous model."""
         if not self.config.is_discrete:
             raise InputError(
-                f"the model's bottleneck is {self.config.bottleneck!r}, which gives no tokens: "
-                'train one with configs/discrete.py'
+                f'this model has no tokens, its bottleneck {self.config.bottleneck!r} is '
+                'continuous: train one with configs/discrete.py'
             )
 
     def to_tokens(self, latents: Any) -> np.ndarray:

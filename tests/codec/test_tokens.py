@@ -79,13 +79,23 @@ def test_what_is_not_finite_has_no_tokens(codec, number):
 
 def test_a_continuous_model_gives_no_tokens():
     codec = make_codec(small_model.CONFIG)
-    message = "bottleneck is 'tanh', which gives no tokens: train one with configs/discrete.py"
+    message = "has no tokens, its bottleneck 'tanh' is continuous: train one with configs/discrete"
     for refused in (
         lambda: codec.to_tokens(np.zeros((8, 2))),
         lambda: codec.from_tokens(np.zeros((8, 2), int)),
     ):
         with pytest.raises(InputError, match=message):
             refused()
+
+
+def test_a_codec_names_its_model_in_a_line(codec):
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(codec.params))
+    assert repr(codec) == (
+        f'EncoderDecoder(model {codec.model_id}, {parameters:,} parameters, mono of 44100 Hz, '
+        "8 numbers per 1024 samples, bottleneck 'fsq' of 11 levels, computes in float32)"
+    )
+    stereo = make_codec(dataclasses.replace(small_model.CONFIG, channels=4))
+    assert "stereo of 44100 Hz, 8 numbers per 1024 samples, bottleneck 'tanh', " in repr(stereo)
 
 
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pt', ''])
