@@ -47,7 +47,7 @@ class TokenCodec(RowCodec):
           InputError: for a continuous model, numbers that are no integers, or others than tokens.
         """
         self.check_discrete()
-        tokens = np.asarray(tokens)
+        tokens = as_array(tokens, 'tokens')
         if not jnp.issubdtype(tokens.dtype, jnp.integer):
             raise InputError(f'tokens are integers, not {tokens.dtype}: decode latents as they are')
         check_tokens('the array', tokens, self.config.levels)

@@ -64,11 +64,13 @@ def test_tokens_of_any_integer_type_are_taken(codec, dtype):
         ([[0.5]], 'tokens are integers, not float64'),
         ([[0, 11]], 'the array holds tokens from 0 to 11: those of 11 levels are 0 to 10'),
         ([[-1, 3]], 'the array holds tokens from -1 to 3'),
+        ([[1, 2], [3]], 'tokens cannot be made an array: '),
+        ('song.npz', 'tokens is a file where an array is wanted: read it first'),
     ],
 )
 def test_what_is_no_token_is_refused(codec, tokens, message):
     with pytest.raises(InputError, match=message):
-        codec.from_tokens(np.array(tokens))
+        codec.from_tokens(tokens)
 
 
 @pytest.mark.parametrize('number', [np.nan, np.inf])
