@@ -30,7 +30,7 @@ def export_codec(
     codec: EncoderDecoder,
     output: PathLike,
     format: str = 'stablehlo',
-    platforms: Sequence[str] = ('cpu', 'cuda', 'tpu'),
+    platforms: str | Sequence[str] = ('cpu', 'cuda', 'tpu'),
     dtype: str = 'float32',
     denoising_steps: int = 1,
 ) -> int:
@@ -43,7 +43,7 @@ def export_codec(
       codec: the model.
       output: folder that is not there or empty.
       format: 'stablehlo', which `jax.export` reads, or 'saved_model', which TensorFlow reads.
-      platforms: of `PLATFORMS`; the programs run on these alone.
+      platforms: of `PLATFORMS`, perhaps with commas; the programs run on these alone.
       dtype: of the computation, of `DTYPES`.
       denoising_steps: evaluations of the model in decoding.
 
@@ -56,6 +56,7 @@ def export_codec(
     """
     if format not in FORMATS:
         raise InputError(f'format={format!r} must be one of {", ".join(FORMATS)}')
+    platforms = platforms.split(',') if isinstance(platforms, str) else platforms
     unknown = [name for name in platforms if name not in PLATFORMS]
     if unknown or not platforms:
         raise InputError(f'platforms={",".join(platforms)!r} must be of {", ".join(PLATFORMS)}')

@@ -216,6 +216,7 @@ def test_a_full_disk_leaves_nothing(codec, tmp_path):
     [
         ({'format': 'onnx'}, "format='onnx' must be one of stablehlo, saved_model"),
         ({'platforms': ['cpu', 'gpu']}, "platforms='cpu,gpu' must be of cpu, cuda, rocm, tpu"),
+        ({'platforms': 'cpu,gpu'}, "platforms='cpu,gpu' must be of cpu, cuda, rocm, tpu"),
         ({'platforms': []}, "platforms='' must be of cpu"),
         ({'dtype': 'float16'}, "dtype='float16' must be one of float32, bfloat16"),
         ({'denoising_steps': 0}, 'denoising_steps=0 must be at least 1'),
