@@ -27,7 +27,7 @@ flags.mark_flags_as_required(['input'])
 
 def main() -> None:
     """Parses the flags and writes to standard output."""
-    if sys.stdout.isatty():
+    if sys.stdout is None or sys.stdout.isatty():  # None if it is closed
         raise InputError('this writes a WAV: pipe it on, `| aplay`, or `> song.wav`')
     from m2l_jax.audio.pipes import write_wav
     from m2l_jax.corpus.decode import stream_file
