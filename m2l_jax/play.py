@@ -12,13 +12,14 @@ import sys
 
 from absl import flags
 
+from m2l_jax.codec.chunks import STREAMED_CHUNK_SECONDS, STREAMED_OVERLAP_SECONDS
 from m2l_jax.corpus import flags as corpus_flags
 from m2l_jax.interface import command
 from m2l_jax.interface.errors import InputError
 
 command.define_checkpoint()
-corpus_flags.define_computation(chunk_seconds=4.0)
-corpus_flags.define_decoding(overlap=0.5)
+corpus_flags.define_computation(chunk_seconds=STREAMED_CHUNK_SECONDS)
+corpus_flags.define_decoding(overlap=STREAMED_OVERLAP_SECONDS)
 _INPUT = flags.DEFINE_string('input', None, 'File of latents.')
 _FLOAT = flags.DEFINE_boolean('float', False, 'Writes 32-bit floats, not 16-bit integers.')
 flags.mark_flags_as_required(['input'])
@@ -26,7 +27,7 @@ flags.mark_flags_as_required(['input'])
 
 def main() -> None:
     """Parses the flags and writes to standard output."""
-    if sys.stdout.isatty():
+    if sys.stdout is None or sys.stdout.isatty():  # None if it is closed
         raise InputError('this writes a WAV: pipe it on, `| aplay`, or `> song.wav`')
     from m2l_jax.audio.pipes import write_wav
     from m2l_jax.corpus.decode import stream_file

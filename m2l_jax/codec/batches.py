@@ -95,6 +95,18 @@ class RowCodec:
         other.__dict__.pop('model_id', None)
         return other
 
+    def __repr__(self) -> str:
+        config, kind = self.config, f'bottleneck {self.config.bottleneck!r}'
+        if config.is_discrete:
+            kind += f' of {config.levels} levels'
+        return (
+            f'{type(self).__name__}(model {self.model_id}, '
+            f'{sum(leaf.size for leaf in jax.tree.leaves(self.params)):,} parameters, '
+            f'{"mono" if config.audio_channels == 1 else "stereo"} of '
+            f'{config.spectrogram.sample_rate} Hz, {config.latent_channels} numbers per '
+            f'{config.samples_per_latent} samples, {kind}, computes in {config.dtype})'
+        )
+
     def __copy__(self) -> Self:
         return self.with_params(self.params)
 

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+CHUNK_SECONDS = 60
+STREAMED_CHUNK_SECONDS, STREAMED_OVERLAP_SECONDS = 4.0, 0.5  # of latents as they arrive
+
 _LEAST_BUCKET = 8
 _BUCKETS_TO_DOUBLE = 8
 

@@ -8,13 +8,17 @@ import numpy as np
 
 from m2l_jax.codec.arrays import as_latents, as_whole, check_decoded
 from m2l_jax.codec.batches import RowCodec, chunk_rows, join_channels
-from m2l_jax.codec.chunks import Chunk, Chunking, join_waveforms
+from m2l_jax.codec.chunks import (
+    CHUNK_SECONDS,
+    STREAMED_CHUNK_SECONDS,
+    STREAMED_OVERLAP_SECONDS,
+    Chunk,
+    Chunking,
+    join_waveforms,
+)
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import LARGEST_SEED
 from m2l_jax.model.config import ModelConfig
-
-_CHUNK_SECONDS = 60
-_STREAMED_CHUNK_SECONDS, _STREAMED_OVERLAP_SECONDS = 4.0, 0.5
 
 
 class StreamingCodec(RowCodec):
@@ -70,9 +74,9 @@ class StreamingCodec(RowCodec):
         steps = as_whole('denoising_steps', denoising_steps, 1)
         seed = as_whole('seed', seed, 0, LARGEST_SEED)
         if max_waveform_length is None:
-            max_waveform_length = round(_STREAMED_CHUNK_SECONDS * self.sample_rate)
+            max_waveform_length = round(STREAMED_CHUNK_SECONDS * self.sample_rate)
         if overlap is None:
-            overlap = round(_STREAMED_OVERLAP_SECONDS * self.sample_rate)
+            overlap = round(STREAMED_OVERLAP_SECONDS * self.sample_rate)
         chunking = self.chunking(max_waveform_length, overlap)
         self._limit(max_batch_size, 1)
         if hasattr(latents, 'shape') or not isinstance(latents, Iterable):
@@ -106,7 +110,7 @@ class StreamingCodec(RowCodec):
           InputError: for chunks of no latent vector, or an overlap of more than half a chunk.
         """
         if max_waveform_length is None:
-            max_waveform_length = _CHUNK_SECONDS * self.config.spectrogram.sample_rate
+            max_waveform_length = CHUNK_SECONDS * self.config.spectrogram.sample_rate
         step = self.samples_per_latent
         size = as_whole('max_waveform_length', max_waveform_length, step, unit=' samples') // step
         most = size // 2 * step

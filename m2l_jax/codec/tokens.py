@@ -18,8 +18,8 @@ class TokenCodec(RowCodec):
         """Raises an InputError for a continuous model."""
         if not self.config.is_discrete:
             raise InputError(
-                f"the model's bottleneck is {self.config.bottleneck!r}, which gives no tokens: "
-                'train one with configs/discrete.py'
+                f'this model has no tokens, its bottleneck {self.config.bottleneck!r} is '
+                'continuous: train one with configs/discrete.py'
             )
 
     def to_tokens(self, latents: Any) -> np.ndarray:
@@ -47,7 +47,7 @@ class TokenCodec(RowCodec):
           InputError: for a continuous model, numbers that are no integers, or others than tokens.
         """
         self.check_discrete()
-        tokens = np.asarray(tokens)
+        tokens = as_array(tokens, 'tokens')
         if not jnp.issubdtype(tokens.dtype, jnp.integer):
             raise InputError(f'tokens are integers, not {tokens.dtype}: decode latents as they are')
         check_tokens('the array', tokens, self.config.levels)

@@ -4,8 +4,10 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,6 +29,8 @@ from m2l_jax.model.config import ModelConfig
 _READERS = min(16, 2 * (os.cpu_count() or 1))  # disks wait, and cores decode
 _BLOCK_SECONDS = 30  # of audio that is decoded at once
 _CHUNKS_AHEAD = 2  # of each file that is being read
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +94,7 @@ class EncodeWorker:
         mixing.choose_mode(job.settings.channel_mode, self._codec.config.audio_channels > 1)
         self._chunking = models.chunking_of(self._codec, job.settings, job.settings.sample_rate)
         self._batch_rows = models.rows_at_once(self._codec, self._chunking, job.batch_size)
+        self._mono = threading.Lock()  # held for good once such a file has been logged
 
     def work(self, shard: Shard, advance: Advance) -> ShardSummary:
         """Encodes a shard; see `run.Worker`. Latents depend on nothing beyond the shard."""
@@ -137,6 +142,8 @@ class EncodeWorker:
                 samples, channels, warning = source.describe(self._settings.sample_rate)
                 mixed = mixing.mixed_channels(channels, self._settings.channel_mode)
                 rows = self._codec.sequences(mixed)
+                if channels == 1:
+                    self._log_mono(source.name)
                 filled = self._codec.padded_samples(samples) if self._settings.pad else samples
                 chunks = self._chunking.cut(self._codec.latents_in(filled))
                 return _File(source, samples, chunks, rows * len(chunks), warning)
@@ -148,6 +155,14 @@ class EncodeWorker:
         failures |= {s.name: str(e) for s, e in described if isinstance(e, InputError)}
         usable = [file for _, file in described if isinstance(file, _File)]
         return sorted(usable, key=lambda file: -file.samples)
+
+    def _log_mono(self, name: str) -> None:
+        if self._settings.channel_mode == 'joint' and self._mono.acquire(blocking=False):
+            _logger.info(
+                '%s is mono: this stereo model encodes it, and others like it, as both of its '
+                'channels, and decodes two',
+                name,
+            )
 
     def _encode(
         self, files: Sequence['_File'], failures: dict[str, str], advance: Advance

@@ -162,7 +162,7 @@ def describe(dtype: str) -> str:
     if dtype == store.TOKEN_DTYPE:
         return (
             'Tokens of audio files, [frames, width], a record a channel. The latents are '
-            '2 * tokens / (levels - 1) - 1. The channels of a file are consecutive records.'
+            'tokens / (levels - 1) * 2 - 1. The channels of a file are consecutive records.'
         )
     note = ' Opened without TensorFlow it needs `import ml_dtypes` (JAX does it) before.'
     return text + note if dtype == 'bfloat16' else text

@@ -195,9 +195,17 @@ def fit_latents(
 
 
 def check_decodable(name: str, stored: StoredLatents, codec: EncoderDecoder) -> None:
-    """Raises an InputError if a file says that it holds features, or latents of another encoder."""
+    """Raises an InputError for what this model cannot decode, by what a file says of itself.
+
+    These are features, tokens if the model is continuous, and latents of another encoder.
+    """
     if stored.kind == 'features':
         raise InputError(f'{name} holds features, which are not decoded: encode it again')
+    if stored.kind == 'tokens' and not codec.config.is_discrete:
+        raise InputError(
+            f'{name} holds tokens, and this model has none, its bottleneck '
+            f'{codec.config.bottleneck!r} is continuous: pass the checkpoint that they are of'
+        )
     if stored.model not in (None, codec.model_id, *codec.config.latents_of):
         raise InputError(
             f'{name} was encoded by model {stored.model}, this checkpoint is {codec.model_id}: '
@@ -208,7 +216,6 @@ def check_decodable(name: str, stored: StoredLatents, codec: EncoderDecoder) -> 
 def _to_latents(name: str, stored: StoredLatents, codec: EncoderDecoder) -> StoredLatents:
     """Returns the latents that a file's tokens stand for, at the model's scale."""
     try:
-        codec.check_discrete()
         if stored.levels != codec.config.levels:
             raise InputError(
                 f'its tokens have {stored.levels} levels, and those of this model '

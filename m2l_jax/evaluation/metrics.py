@@ -24,6 +24,7 @@ from m2l_jax.evaluation.spectra import (
 from m2l_jax.evaluation.stereo_image import coherence_bias, level_difference_error
 
 LEAST_SAMPLES = WINDOW
+MISSING = '–'  # in tables, in place of a figure
 
 # (FFT, hop, window) and floor of the multi-resolution distance: Yamamoto et al. 2020, table 1, and
 # its authors' code.

@@ -29,10 +29,12 @@ _LATENTS = {
     'part of the levels in use': 'code_use',
     'entropy of a token in bits': 'code_entropy',
 }
+_TOKENS = 'tokens'  # label of the lines of a discrete model's tokens
 _LOG_SCALES = ('consistency loss', 'denoising error')  # at the beginning of the name
 
 _LOWEST_DB, _HIGHEST_DB = -100, -10
 _FILE_DPI, _LOG_DPI = 110, 75
+_LIGHTEST = 0.8  # of the colour map, whose end is a pale yellow
 _COLUMNS = 4096  # more than a picture has pixels across
 _MOST_DRAWN = 1 << 18  # samples, six seconds
 
@@ -80,7 +82,7 @@ def draw_curves(curves: Mapping[str, Curve], title: str) -> Figure:
         panels[name] = {label: curves[tag] for label, tag in lines.items() if tag in curves}
     for name, metric in METRICS.items():
         curve, of_tokens = (curves.get(f'evaluation/{each}{name}', {}) for each in ('', 'tokens_'))
-        lines = {'latents': curve, 'tokens': of_tokens} if of_tokens else {'': curve}
+        lines = {'latents': curve, _TOKENS: of_tokens} if of_tokens else {'': curve}
         panels[f'{metric.heading}, held-out clips'] = lines
     panels = {name: lines for name, lines in panels.items() if any(lines.values())}
     columns = min(len(panels), 2 if len(panels) <= 8 else 3)
@@ -134,8 +136,9 @@ def to_pixels(figure: Figure) -> np.ndarray:
 def _draw_lines(axis, lines: Mapping[str, Curve]) -> None:
     colours = matplotlib.colormaps['viridis']
     for number, (label, curve) in enumerate(lines.items()):
-        colour = colours(number / max(1, len(lines) - 1))
-        axis.plot(list(curve), list(curve.values()), label=label, color=colour, linewidth=1)
+        colour = colours(_LIGHTEST * number / max(1, len(lines) - 1))
+        style = {'color': colour, 'linewidth': 1, 'linestyle': '--' if label == _TOKENS else '-'}
+        axis.plot(list(curve), list(curve.values()), label=label, **style)
     if any(lines):  # labels
         axis.legend(fontsize='x-small', ncols=2)
     axis.grid(alpha=0.3)

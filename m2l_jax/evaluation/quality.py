@@ -88,30 +88,19 @@ def evaluate(
         raise InputError('--webmushra writes the pieces of --media, which is 0: raise it')
     check_seeds(seed, seeds)
     codecs = _open_models(checkpoint, against)
-    rate = codecs[checkpoint].config.spectrogram.sample_rate
-    available, left_out_metrics = metrics.find_available(metrics.ALL_METRICS)
+    rate = codecs[checkpoint].sample_rate
+    missing = ''
     if embeddings is None:
         embeddings, missing = default_names()
-        left_out_metrics |= {'distances': missing} if missing else {}
     networks = open_embeddings(embeddings, codecs[checkpoint])
     stereo = any(codec.config.audio_channels == 2 for codec in codecs.values())
     clips, left_out, skipped = cut_clips(inputs, rate, seconds, stereo)
-    if all(len(clip.waveform) != 2 for clip in clips):
-        available = {name: metric for name, metric in available.items() if not metric.stereo}
-    for reason in left_out_metrics.values():
-        _logger.warning(reason)
-    compared = _with_tokens(codecs)
-    sounds: dict[str, list[np.ndarray]] = {name: [] for name, *_ in compared}  # the first pieces
+    available, left_out_metrics = _choose_metrics(clips, missing)
     with new_folder(output) as folder:
         with Workers(core_count() if processes is None else processes) as workers:
             trial = Trial(clips, rate, range(seed, seed + seeds), list(available), workers)
             originals = embed_clips(networks, clips, rate)
-            systems = {
-                name: _measure_compared(
-                    trial, name, codec, denoising_steps, originals, sounds[name], media, tokens
-                )
-                for name, codec, tokens in compared
-            }
+            systems, sounds = _measure_models(trial, codecs, denoising_steps, originals, media)
             if latent_gain:
                 for name, codec in codecs.items():
                     systems[name]['by_noise_level'] = measure_noise_levels(codec, clips)
@@ -175,6 +164,25 @@ def _open_models(checkpoint: str, against: Sequence[str]) -> dict[str, EncoderDe
     return codecs
 
 
+def _choose_metrics(
+    clips: Sequence[Clip], missing: str
+) -> tuple[dict[str, metrics.Metric], dict[str, str]]:
+    """The metrics to measure, and a line, logged too, for each that lacks packages.
+
+    Args:
+      clips: to measure; without stereo among them, figures of stereo go without a line.
+      missing: the line for distances, '' if they lack nothing.
+    """
+    available, left_out = metrics.find_available(metrics.ALL_METRICS)
+    if missing:
+        left_out['distances'] = missing
+    for reason in left_out.values():
+        _logger.warning(reason)
+    if all(len(clip.waveform) != 2 for clip in clips):
+        available = {name: metric for name, metric in available.items() if not metric.stereo}
+    return available, left_out
+
+
 def _with_tokens(codecs: Mapping[str, EncoderDecoder]) -> list[tuple[str, EncoderDecoder, bool]]:
     """Name and model of each system, and True for the tokens of a discrete model."""
     systems = []
@@ -223,22 +231,22 @@ def _measure_model(
     }
 
 
-def _measure_compared(
+def _measure_models(
     trial: Trial,
-    name: str,
-    codec: EncoderDecoder,
+    codecs: Mapping[str, EncoderDecoder],
     denoising_steps: int,
     originals: EmbeddedClips,
-    sounds: list[np.ndarray],
     media: int,
-    tokens: bool,
-) -> dict[str, Any]:
-    """The part of a model that is compared; its first `media` pieces go to `sounds`."""
-    made = originals.of_another_system()
-    take = _take(sounds, media, made)
-    part = _measure_model(trial, name, codec, denoising_steps, take, tokens)
-    part['distances'] = made.measure(originals, trial.workers)
-    return part
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[np.ndarray]]]:
+    """The parts of all models, and their first `media` reconstructions."""
+    systems: dict[str, dict[str, Any]] = {}
+    sounds: dict[str, list[np.ndarray]] = {}
+    for name, codec, tokens in _with_tokens(codecs):
+        made, sounds[name] = originals.of_another_system(), []
+        take = _take(sounds[name], media, made)
+        systems[name] = _measure_model(trial, name, codec, denoising_steps, take, tokens)
+        systems[name]['distances'] = made.measure(originals, trial.workers)
+    return systems, sounds
 
 
 def _measure_baselines(

@@ -1,6 +1,7 @@
 """Reconstruction of audio: encodes, decodes, measures, and writes it next to its original."""
 
 import dataclasses
+import logging
 import math
 import os
 import pathlib
@@ -18,6 +19,8 @@ from m2l_jax.evaluation.clips import Clip, read_sound
 from m2l_jax.evaluation.pictures import draw_comparison, save_picture
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.paths import new_folder
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +133,12 @@ def reconstruct_file(
         )
     if not np.any(waveform):
         raise InputError(f'{audio_path} is silent: there is nothing to reconstruct')
+    if codec.config.audio_channels > 1 and len(waveform) == 1:
+        _logger.info(
+            '%s is mono: this stereo model encodes it as both of its channels, and the mean of the '
+            'two that it decodes is written',
+            audio_path,
+        )
     with new_folder(output) as folder:
         clip = Clip(path.stem, waveform)
         result = reconstruct(codec, clip, denoising_steps, seed, tokens=tokens)

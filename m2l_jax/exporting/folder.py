@@ -13,35 +13,38 @@ from m2l_jax.codec.arrays import as_whole
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.exporting import saved_model, stablehlo
 from m2l_jax.exporting.functions import Function, export_functions
+from m2l_jax.exporting.readme import write_readme
 from m2l_jax.interface.errors import InputError, first_line
 from m2l_jax.interface.paths import PathLike, new_folder, write_json
 from m2l_jax.model.autoencoder import Music2Latent
 
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 FORMATS = {
-    'stablehlo': (stablehlo.write_program, stablehlo.USE),
-    'saved_model': (saved_model.write_saved_model, saved_model.USE),
+    'stablehlo': (stablehlo.write_program, stablehlo.LOAD, 'jax'),
+    'saved_model': (saved_model.write_saved_model, saved_model.LOAD, 'tensorflow'),
 }
+DTYPES = ('float32', 'bfloat16')
 
 
 def export_codec(
     codec: EncoderDecoder,
     output: PathLike,
     format: str = 'stablehlo',
-    platforms: Sequence[str] = ('cpu', 'cuda', 'tpu'),
+    platforms: str | Sequence[str] = ('cpu', 'cuda', 'tpu'),
     dtype: str = 'float32',
     denoising_steps: int = 1,
 ) -> int:
     """Writes encoder and decoder as programs that run without this package.
 
-    The folder has a README.md and a manifest.json, with the shape and meaning of each argument.
+    The folder has a README.md, with a program for an audio file, and a manifest.json; both give
+    the shape and meaning of each argument.
 
     Args:
       codec: the model.
       output: folder that is not there or empty.
       format: 'stablehlo', which `jax.export` reads, or 'saved_model', which TensorFlow reads.
-      platforms: of `PLATFORMS`; the programs run on these alone.
-      dtype: of the computation: 'float32' or 'bfloat16'.
+      platforms: of `PLATFORMS`, perhaps with commas; the programs run on these alone.
+      dtype: of the computation, of `DTYPES`.
       denoising_steps: evaluations of the model in decoding.
 
     Returns:
@@ -53,19 +56,23 @@ def export_codec(
     """
     if format not in FORMATS:
         raise InputError(f'format={format!r} must be one of {", ".join(FORMATS)}')
+    platforms = platforms.split(',') if isinstance(platforms, str) else platforms
     unknown = [name for name in platforms if name not in PLATFORMS]
     if unknown or not platforms:
         raise InputError(f'platforms={",".join(platforms)!r} must be of {", ".join(PLATFORMS)}')
+    if dtype not in DTYPES:
+        raise InputError(f'dtype={dtype!r} must be one of {", ".join(DTYPES)}')
     denoising_steps = as_whole('denoising_steps', denoising_steps, 1)
     # The codec's own kernels are for its device alone.
     model = Music2Latent(dataclasses.replace(codec.config, dtype=dtype))
     with _complete_folder(output) as folder:
         functions = export_functions(model, jax.device_get(codec.params), denoising_steps)
-        write, use = FORMATS[format]
+        write, load, packages = FORMATS[format]
         write(folder, functions, platforms)
         manifest = _manifest(codec, functions, format, platforms, dtype, denoising_steps)
         write_json(folder / 'manifest.json', manifest)
-        (folder / 'README.md').write_text(_readme(functions, manifest, use))
+        readme = write_readme(functions, manifest, load, packages)
+        (folder / 'README.md').write_text(readme, encoding='utf-8')
         return sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
 
 
@@ -99,37 +106,6 @@ def _manifest(
             for function in functions
         },
     }
-
-
-def _readme(functions: Sequence[Function], manifest: dict[str, object], use: str) -> str:
-    step, width = manifest['samples_per_latent'], manifest['latent_channels']
-    channels = manifest['audio_channels']
-    rows, of_row = ('2', 'one channel') if channels == 1 else (f'2, {channels}', 'both channels')
-    example = (
-        f'waveform = np.zeros(({rows}, {step} * 10 + {manifest["reach"]}), np.float32)\n'
-        'rows = np.full(2, 10, np.int32), np.zeros(2, np.int32)\n'
-        f'latents = encode(waveform, rows[0])  # [2, {width}, 10]\n'
-        'restored = decode(latents, rows[0], np.zeros(2, np.uint32), *rows[1:], *rows[1:])\n'
-    )
-    lines = [
-        '# An exported Music2Latent codec\n',
-        f'Runs without m2l_jax, on {", ".join(manifest["platforms"])}. In this folder:\n',
-        f'```python\n{use}\n{example}```\n',
-        'Any numbers of rows `b` and latent vectors `l` go; each pair of them is compiled once. A '
-        f'row is {of_row} of one piece. Normalisation pools over a row: pieces of minutes are '
-        'cut, as with `max_waveform_length` in m2l_jax.\n',
-        '| function | argument | shape | type | meaning |\n|---|---|---|---|---|',
-    ]
-    for function in functions:
-        for each in (*function.arguments, dataclasses.replace(function.result, name='result')):
-            cells = function.name, each.name, f'`[{each.shape}]`', each.dtype, each.meaning
-            lines.append(f'| {" | ".join(cells)} |')
-    lines.append(
-        f'\nWritten by JAX {manifest["jax"]}, whose serialised programs later versions read for '
-        'six months, earlier ones for three weeks; after that, export again. manifest.json has the '
-        'same for programs.'
-    )
-    return '\n'.join(lines) + '\n'
 
 
 @contextlib.contextmanager

@@ -95,9 +95,9 @@ def export_functions(model: Music2Latent, params: Params, steps: int) -> tuple[F
             (
                 encoded,
                 lengths,
-                Argument('seeds', 'b', 'uint32', 'of the noise'),
+                Argument('seeds', 'b', 'uint32', 'of the noise: the same give the same audio'),
                 Argument('channels', 'b', 'int32', 'number of the row in its piece, from 0'),
-                Argument('begins', 'b', 'int32', 'place of the first vector in its piece: 0'),
+                Argument('begins', 'b', 'int32', 'vectors of the piece before the row'),
             ),
             decoded,
         ),

@@ -9,7 +9,7 @@ from m2l_jax.exporting.functions import Function
 from m2l_jax.interface.devices import standard_jax
 from m2l_jax.interface.errors import first_line
 
-USE = """\
+LOAD = """\
 import numpy as np, tensorflow as tf
 
 loaded = tf.saved_model.load('.')

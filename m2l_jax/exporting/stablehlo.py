@@ -10,7 +10,7 @@ from jax import export
 from m2l_jax.exporting.functions import Function
 from m2l_jax.interface.devices import standard_jax
 
-USE = """\
+LOAD = """\
 import jax, numpy as np
 
 def load(name):

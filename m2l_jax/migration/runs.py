@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from m2l_jax.checkpoint.store import CheckpointStore, new_store, read_settings
+from m2l_jax.checkpoint.store import CheckpointStore, new_store, read_settings, save_model
 from m2l_jax.codec.weights import check_target, locate_weights
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build
@@ -44,13 +44,16 @@ def convert_run(
 ) -> int | None:
     """Converts a whole training run: a PyTorch trainer's file to a folder, or a folder to a file.
 
+    Of a `.pt` file without a training state, the model is converted.
+
     Args:
       source, target, attention_heads, storage, most_bytes: as of `codec.weights.convert`.
       config: as of `save_run`.
-      demanded: refuse a source without a training state, rather than leave it alone.
+      demanded: refuse a source without a training state.
 
     Returns:
-      The number of parameters; None, and nothing done, without a training state.
+      The number of parameters; None, and nothing done, unless `demanded`, for anything but a `.pt`
+      file to a folder.
 
     Raises:
       InputError: for a target that cannot be written, or a source that is no such run.
@@ -67,10 +70,11 @@ def convert_run(
             raise InputError(f'{_FLAG} keeps float32: leave --storage={storage} out')
         return export_run(path, target, most_bytes)
     run = read_run(path, attention_heads)
-    if run is None:
+    if not isinstance(run, TorchRun):
         if demanded:
             raise InputError(f'{source} holds no training state: convert it without {_FLAG}')
-        return None
+        save_model(target, *run)
+        return _size(run[1])
     save_run(target, run, config)
     _logger.info('%s: goes on from step %d', target, run.step)
     return _size(run.params)

@@ -44,8 +44,10 @@ class TorchRun:
     second: Params
 
 
-def read_run(path: str | os.PathLike[str], attention_heads: int | None = None) -> TorchRun | None:
-    """Reads a checkpoint of the PyTorch trainer; None for a `.pt` file without an optimiser.
+def read_run(
+    path: str | os.PathLike[str], attention_heads: int | None = None
+) -> TorchRun | tuple[ModelConfig, Params]:
+    """Reads a checkpoint of the PyTorch trainer, or the model of a file without an optimiser.
 
     Args:
       path: the file.
@@ -55,10 +57,11 @@ def read_run(path: str | os.PathLike[str], attention_heads: int | None = None) -
       InputError: if the file is unsafe or broken, or a part is missing or does not fit.
     """
     content = load_pickle(files.check_file(path))
-    if not isinstance(content, Mapping) or trainer.OPTIMIZER not in content:
-        return None
+    is_run = isinstance(content, Mapping) and trainer.OPTIMIZER in content
     tensors, config = files.tensors_in(content, path)
     config = complete_config(path, tensors, config, attention_heads)
+    if not is_run:
+        return config, from_state_dict(tensors, config)
     try:
         step = trainer.read_iteration(content)
         moments = trainer.read_moments(content, dict(unused_tensors(config)))

@@ -64,11 +64,13 @@ def test_tokens_of_any_integer_type_are_taken(codec, dtype):
         ([[0.5]], 'tokens are integers, not float64'),
         ([[0, 11]], 'the array holds tokens from 0 to 11: those of 11 levels are 0 to 10'),
         ([[-1, 3]], 'the array holds tokens from -1 to 3'),
+        ([[1, 2], [3]], 'tokens cannot be made an array: '),
+        ('song.npz', 'tokens is a file where an array is wanted: read it first'),
     ],
 )
 def test_what_is_no_token_is_refused(codec, tokens, message):
     with pytest.raises(InputError, match=message):
-        codec.from_tokens(np.array(tokens))
+        codec.from_tokens(tokens)
 
 
 @pytest.mark.parametrize('number', [np.nan, np.inf])
@@ -79,13 +81,23 @@ def test_what_is_not_finite_has_no_tokens(codec, number):
 
 def test_a_continuous_model_gives_no_tokens():
     codec = make_codec(small_model.CONFIG)
-    message = "bottleneck is 'tanh', which gives no tokens: train one with configs/discrete.py"
+    message = "has no tokens, its bottleneck 'tanh' is continuous: train one with configs/discrete"
     for refused in (
         lambda: codec.to_tokens(np.zeros((8, 2))),
         lambda: codec.from_tokens(np.zeros((8, 2), int)),
     ):
         with pytest.raises(InputError, match=message):
             refused()
+
+
+def test_a_codec_names_its_model_in_a_line(codec):
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(codec.params))
+    assert repr(codec) == (
+        f'EncoderDecoder(model {codec.model_id}, {parameters:,} parameters, mono of 44100 Hz, '
+        "8 numbers per 1024 samples, bottleneck 'fsq' of 11 levels, computes in float32)"
+    )
+    stereo = make_codec(dataclasses.replace(small_model.CONFIG, channels=4))
+    assert "stereo of 44100 Hz, 8 numbers per 1024 samples, bottleneck 'tanh', " in repr(stereo)
 
 
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pt', ''])

@@ -91,6 +91,14 @@ def test_a_terminal_gets_no_bytes(folder):
     assert played.stderr == b'error: this writes a WAV: pipe it on, `| aplay`, or `> song.wav`\n'
 
 
+def test_a_closed_output_is_told(folder):
+    arguments = command(folder, 'play', f'--input={folder / "song.npz"}')
+    result = run(['sh', '-c', '"$@" >&-', 'sh', *arguments])
+    assert result.returncode == 1
+    assert b'error: this writes a WAV: pipe it on' in result.stderr
+    assert b'Traceback' not in result.stderr
+
+
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='a device of Linux')
 def test_a_full_disk_is_told(folder):
     with open('/dev/full', 'wb') as full:

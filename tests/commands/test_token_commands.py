@@ -29,8 +29,8 @@ def folder(tmp_path_factory):
     [
         ('encode', ['--features'], '--tokens stores integers of 8 bits: leave out --features and'),
         ('encode', ['--storage=float32'], 'leave out --features and --storage'),
-        ('encode', [], "bottleneck is 'tanh', which gives no tokens: train one with configs/disc"),
-        ('reconstruct', [], "bottleneck is 'tanh', which gives no tokens"),
+        ('encode', [], "this model has no tokens, its bottleneck 'tanh' is continuous: train one"),
+        ('reconstruct', [], "this model has no tokens, its bottleneck 'tanh' is continuous"),
     ],
 )
 def test_refused(server, folder, command, more, message):

@@ -1,5 +1,6 @@
 """What a shard gives, against `EncoderDecoder.encode` of each file alone."""
 
+import dataclasses
 import logging
 
 import jax
@@ -106,6 +107,21 @@ def test_each_files_latents_are_those_of_it_alone(codec, music, tmp_path, settin
         assert result.scale == (1.0 if 'kind' in settings else 0.06)
         assert (result.model, result.channel_mode) == (codec.model_id, 'each')
     assert len(stored['long'].chunk_offsets) >= 5
+
+
+def test_mono_by_a_stereo_model_is_logged_once(music, tmp_path, caplog):
+    config = dataclasses.replace(small_model.CONFIG, channels=4)
+    params = small_model.random_params(config)
+    stereo = EncoderDecoder.from_params(
+        Music2Latent(config), params, devices=jax.local_devices()[:1]
+    )
+    items, _ = find_audio(str(music / '*.*'), str(tmp_path))
+    caplog.set_level(logging.INFO)
+    _, stored = encode(stereo, tmp_path / 'out', items, channel_mode='joint')
+    assert [len(stored[name].latents) for name in ('long', 'short', 'stereo')] == [1, 1, 1]
+    (line,) = [each for each in caplog.messages if ' is mono' in each]
+    assert line.startswith(('long.flac is mono: ', 'short.ogg is mono: '))
+    assert line.endswith('others like it, as both of its channels, and decodes two')
 
 
 def test_mono_is_encoded_of_the_mean(codec, music, tmp_path):

@@ -143,9 +143,11 @@ def test_tokens_beyond_the_levels_or_that_are_no_integers_are_refused(codec, tmp
 
 def test_a_continuous_model_decodes_no_tokens(tmp_path):
     codec = make_codec(small_model.CONFIG)
-    np.savez(tmp_path / 'a.npz', latents=np.full((1, WIDTH, 9), 3), levels=11)
-    reason = refusal(codec, tmp_path / 'a.npz')
-    assert "the model's bottleneck is 'tanh', which gives no tokens: train one with" in reason
+    for more in ({}, {'model': 'other'}):
+        np.savez(tmp_path / 'a.npz', latents=np.full((1, WIDTH, 9), 3), levels=11, **more)
+        reason = refusal(codec, tmp_path / 'a.npz')
+        assert "a.npz holds tokens, and this model has none, its bottleneck 'tanh'" in reason
+        assert reason.endswith('pass the checkpoint that they are of')
 
 
 def test_stored_tokens_beyond_their_levels_are_a_problem(tmp_path):

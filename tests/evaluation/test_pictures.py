@@ -6,6 +6,7 @@ import sys
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from m2l_jax.evaluation.metrics import METRICS
 from m2l_jax.evaluation.pictures import draw_comparison, draw_curves, save_picture, to_pixels
@@ -73,6 +74,20 @@ def test_levels_share_a_panel_and_come_in_order():
     assert [line.get_label() for line in by_sigma.lines] == ['σ = 0.5', 'σ = 10']
     assert (by_sigma.get_yscale(), si_sdr.get_yscale()) == ('log', 'linear')  # dB are negative too
     assert si_sdr.get_xlabel() == 'steps'
+
+
+def test_lines_differ_on_white_and_those_of_tokens_are_dashed():
+    curves = {f'evaluation/loss_sigma_{level}': {1: 1.0, 2: 2.0} for level in range(1, 9)}
+    curves |= {f'evaluation/{name}': {1: 1.0, 2: 2.0} for name in ('mel', 'tokens_mel')}
+    by_sigma, mel = draw_curves(curves, 'run').axes
+    for axis in (by_sigma, mel):
+        colours = np.array([to_rgb(line.get_color()) for line in axis.lines])
+        lightness = colours @ [0.2126, 0.7152, 0.0722]
+        assert lightness.max() < 0.75  # of white, 1
+        assert len(np.unique(colours, axis=0)) == len(axis.lines)
+        assert len(axis.get_legend().get_texts()) == len(axis.lines)
+    assert [line.get_label() for line in mel.lines] == ['latents', 'tokens']
+    assert [line.get_linestyle() for line in mel.lines] == ['-', '--']
 
 
 def test_gains_and_distances_have_panels_of_their_own():

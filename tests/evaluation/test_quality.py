@@ -216,6 +216,26 @@ def test_what_is_not_finite_is_counted(monkeypatch, models, tmp_path, without_le
     assert stored['systems'][model]['clips']['00_a_00']['snr'] is None
 
 
+def test_a_figure_that_is_missing_is_a_dash_with_its_reason(
+    monkeypatch, models, tmp_path, without_levels
+):
+    metric = dataclasses.replace(ALL_METRICS['snr'], function=lambda *_: np.nan)
+    monkeypatch.setitem(ALL_METRICS, 'snr', metric)
+    options = {'seconds': 0.7, 'media': 0, 'processes': 0, 'embeddings': ['encoder']}
+    model = str(models / 'a.safetensors')
+    report = evaluate(model, str(models / 'a.wav'), tmp_path / 'out', **options)
+    assert len(report['systems'][model]['clips']) == 1
+    table = describe_report(report)
+    assert 'nan' not in table
+    rows = {line.split('  ')[0]: line for line in table.splitlines()}
+    assert rows['SNR, dB (higher)'].count('–') == 3
+    assert '[' not in rows['mel distance (lower)']  # one piece has no interval
+    assert '–: SNR takes sound, and a difference.' in rows
+    assert '–: Fréchet distance, extrapolated takes 8 pieces.' in rows
+    assert '–: kernel distance takes two pieces that differ.' in rows
+    assert '–: times real time takes a second piece, as the first compiles.' in rows
+
+
 def test_a_model_is_measured_once(models, tmp_path):
     model = str(models / 'a.safetensors')
     with pytest.raises(InputError, match='that is measured already: name each model once'):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -30,6 +32,19 @@ def test_writes_audio_and_picture_under_the_files_name(codec, tmp_path):
     assert soundfile.info(tmp_path / 'out' / path.name).frames == 22_050
     assert set(figures) == {*METRICS, 'seconds', 'real_time_factor'}
     assert np.all(np.isfinite(list(figures.values())))
+
+
+@pytest.mark.parametrize(('channels', 'lines'), [(1, 1), (2, 0)])
+def test_mono_by_a_stereo_model_is_logged(tmp_path, caplog, channels, lines):
+    config = dataclasses.replace(small_model.CONFIG, channels=4)
+    stereo = EncoderDecoder.from_params(Music2Latent(config), small_model.random_params(config))
+    path = tmp_path / 'a.wav'
+    soundfile.write(path, make_music(0.5, channels=channels).T, 44_100)
+    caplog.set_level('INFO')
+    reconstruct_file(stereo, path, tmp_path / 'out')
+    line = f'{path} is mono: this stereo model encodes it as both of its channels, and the mean of'
+    assert sum(message.startswith(line) for message in caplog.messages) == lines
+    assert soundfile.info(tmp_path / 'out' / 'a.wav').channels == channels
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import jax
-import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 
 from benchmarks.small_model import random_params
 from m2l_jax.codec.batches import chunk_rows
@@ -26,15 +26,20 @@ from tests.conftest import largest_file, make_music, on_one_device
 
 CONFIG = dataclasses.replace(MODEL, attention=(False, True), attention_heads=2)
 STEP, REACH, WIDTH = 128, 192, 5
+RATE = CONFIG.spectrogram.sample_rate
 LENGTHS = (10, 7)  # of two rows of a batch
+VECTORS, CHUNK = 12, 4  # of a song, and of its chunks
 SEED, BEGIN = 2**32 - 1, 3
 
-# Runs the README's own lines, then what a test gives.
+# Runs the README's own lines, as they are and in chunks of few vectors, then what a test gives.
 PROGRAM = """
-import sys
+import os, sys
 for package in ('m2l_jax', 'flax', 'optax', {absent}):
     sys.modules[package] = None
-exec(open('use.py').read())
+use = open('use.py').read()
+exec(use.replace('CHUNK = ', 'CHUNK = {chunk} or '))
+os.rename('restored.wav', 'chunks.wav')
+exec(use)
 given = dict(np.load('given.npz'))
 latents = encode(given['waveform'], given['lengths'])
 one = encode(given['waveform'][:1, : 4 * {step} + {reach}], given['lengths'][:1] * 0 + 4)
@@ -42,6 +47,16 @@ rows = (given[name] for name in ('lengths', 'seeds', 'channels', 'begins'))
 waveform = decode(given['latents'], *rows)
 np.savez('result.npz', latents=latents, one=one, waveform=waveform)
 """
+
+
+def song(channels):
+    """A song that ends within its last vector."""
+    return make_music(1, channels=channels)[:, : VECTORS * STEP - STEP // 2]
+
+
+def lines_of_readme(folder):
+    (lines,) = re.findall(r'```python\n(.*?)```', (folder / 'README.md').read_text(), re.DOTALL)
+    return lines
 
 
 @pytest.fixture(scope='module')
@@ -76,11 +91,11 @@ def exported(request, codec, given, tmp_path_factory):
     folder = tmp_path_factory.mktemp('exported') / 'new' / request.param
     size = export_codec(codec, folder, request.param, ('cpu', 'cuda', 'tpu'))
     assert size == sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
-    (use,) = re.findall(r'```python\n(.*?)```', (folder / 'README.md').read_text(), re.DOTALL)
-    (folder / 'use.py').write_text(use)
+    (folder / 'use.py').write_text(lines_of_readme(folder))
+    soundfile.write(folder / 'song.wav', song(channels=2).T, RATE)
     np.savez(folder / 'given.npz', **given)
     absent = {'stablehlo': "'tensorflow'", 'saved_model': "'jax'"}[request.param]
-    program = PROGRAM.format(absent=absent, step=STEP, reach=REACH)
+    program = PROGRAM.format(absent=absent, step=STEP, reach=REACH, chunk=CHUNK)
     run = subprocess.run(
         [sys.executable, '-I', '-c', program],
         cwd=folder,
@@ -113,6 +128,18 @@ def test_audio_is_that_of_the_codec_with_the_same_seed(codec, given, exported):
     assert np.abs(first).max() > 0.03
 
 
+@pytest.mark.parametrize(('name', 'chunk'), [('restored', VECTORS), ('chunks', CHUNK)])
+def test_the_readme_restores_a_song_as_the_codec_does(codec, exported, name, chunk):
+    folder, _ = exported
+    audio, _ = soundfile.read(folder / 'song.wav', dtype='float32')
+    latents = codec.encode(codec.pad(audio.T), chunk * STEP)
+    expected = codec.decode(latents, max_waveform_length=chunk * STEP)[:, : len(audio)]
+    restored, rate = soundfile.read(folder / f'{name}.wav', dtype='float32')
+    assert rate == RATE
+    np.testing.assert_allclose(restored.T, expected, atol=1e-4)  # 16 bits
+    assert np.load(folder / 'latents.npy').shape == latents.shape == (2, WIDTH, VECTORS)
+
+
 def test_the_manifest_says_what_a_program_takes(codec, exported):
     folder, _ = exported
     manifest = json.loads((folder / 'manifest.json').read_text())
@@ -138,19 +165,31 @@ def test_a_chunk_has_the_noise_of_its_place(codec, given):
     assert np.abs(decoded - codec.decode(latents, seed=SEED)[0]).max() > 1e-4
 
 
-def test_a_stereo_row_has_both_channels(given, tmp_path):
-    config = dataclasses.replace(CONFIG, channels=4, stereo='mid_side')
+def test_a_stereo_row_has_both_channels(tmp_path, monkeypatch):
+    config = dataclasses.replace(
+        CONFIG, channels=4, stereo='mid_side', bottleneck='fsq', levels=201
+    )
     stereo = EncoderDecoder.from_params(
         Music2Latent(config), random_params(config), devices=jax.local_devices()[:1]
     )
     export_codec(stereo, tmp_path / 'exported', platforms=['cpu'])
-    program = tmp_path / 'exported' / 'encode.jax'
-    encode = jax.export.deserialize(bytearray(program.read_bytes()))
-    with np.load(tmp_path / 'exported' / 'encode.npz') as weights:
-        latents = encode.call(dict(weights), given['waveform'][None], given['lengths'][:1])
-    expected = stereo.encode(given['waveform'])
-    np.testing.assert_allclose(latents, expected, atol=1e-5)
-    assert 'np.zeros((2, 2, ' in (tmp_path / 'exported' / 'README.md').read_text()
+    monkeypatch.chdir(tmp_path / 'exported')
+    audio = song(channels=1)
+    soundfile.write('song.wav', audio.T, RATE, subtype='FLOAT')
+    made = {}
+    exec(lines_of_readme(tmp_path / 'exported'), made)
+    np.testing.assert_allclose(made['latents'], stereo.encode(stereo.pad(audio)), atol=1e-5)
+    np.testing.assert_allclose(made['restored'], stereo.reconstruct(audio), atol=1e-5)
+    assert made['restored'].shape == (2, audio.shape[1])
+    audio = stereo.pad(song(channels=2))
+    encoded = made['encode'](audio[None], made['each'] * VECTORS)
+    np.testing.assert_allclose(encoded, stereo.encode(audio), atol=1e-5)
+    readme = (tmp_path / 'exported' / 'README.md').read_text()
+    to_tokens, to_latents = re.findall(r'`(np.rint.*?|\(tokens / .*?)`', readme)
+    tokens = eval(to_tokens, made)
+    np.testing.assert_array_equal(tokens, stereo.to_tokens(made['latents']))
+    latents = eval(to_latents, {'tokens': tokens})
+    np.testing.assert_allclose(latents, stereo.from_tokens(tokens), rtol=1e-5)
 
 
 def test_weights_are_float32_whatever_the_parameters_are(codec):
@@ -177,8 +216,9 @@ def test_a_full_disk_leaves_nothing(codec, tmp_path):
     [
         ({'format': 'onnx'}, "format='onnx' must be one of stablehlo, saved_model"),
         ({'platforms': ['cpu', 'gpu']}, "platforms='cpu,gpu' must be of cpu, cuda, rocm, tpu"),
+        ({'platforms': 'cpu,gpu'}, "platforms='cpu,gpu' must be of cpu, cuda, rocm, tpu"),
         ({'platforms': []}, "platforms='' must be of cpu"),
-        ({'dtype': 'int8'}, "model.dtype='int8' must be one of float32"),
+        ({'dtype': 'float16'}, "dtype='float16' must be one of float32, bfloat16"),
         ({'denoising_steps': 0}, 'denoising_steps=0 must be at least 1'),
     ],
 )

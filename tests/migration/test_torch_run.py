@@ -8,9 +8,15 @@ import jax
 import numpy as np
 import pytest
 
+from m2l_jax.checkpoint.store import load_model
+from m2l_jax.configs import default
 from m2l_jax.interface.errors import InputError
+from m2l_jax.migration import torch_run
+from m2l_jax.migration.runs import convert_run
 from m2l_jax.migration.torch_run import TorchRun, read_run, write_run
-from m2l_jax.torch_weights.conversion import load_torch_model
+from m2l_jax.torch_weights import files
+from m2l_jax.torch_weights.conversion import load_torch_model, save_torch_model
+from m2l_jax.torch_weights.pickles import load_pickle
 from m2l_jax.torch_weights.reference import reference_network
 from m2l_jax.torch_weights.trainer import in_order
 from tests.commands.tiny import MODEL
@@ -205,4 +211,23 @@ def test_truncated_missing_and_hostile_files_are_lines(tmp_path, capsys):
         read_run(path)
     assert 'it ran' not in capsys.readouterr().out
     torch.save(content['gen_state_dict'], path)
-    assert read_run(path) is None
+    config, params = read_run(path)
+    assert config == RUN.config
+    jax.tree.map(np.testing.assert_array_equal, params, RUN.params)
+
+
+def test_a_model_alone_becomes_a_folder_by_one_reading(tmp_path, monkeypatch):
+    params, read = random_params(MODEL), []
+    save_torch_model(tmp_path / 'bare.pt', MODEL, params)
+    for module in (torch_run, files):
+        monkeypatch.setattr(
+            module, 'load_pickle', lambda path: read.append(path) or load_pickle(path)
+        )
+    count = convert_run(
+        str(tmp_path / 'bare.pt'), tmp_path / 'model', default.get_config(), demanded=False
+    )
+    model, restored = load_model(tmp_path / 'model')
+    assert model.config == MODEL
+    assert_identical(restored, params)
+    assert count == sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert read == [tmp_path / 'bare.pt']

@@ -9,11 +9,9 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from m2l_jax.evaluation import statistics
-from m2l_jax.evaluation.metrics import ALL_METRICS, Metric
+from m2l_jax.evaluation.metrics import ALL_METRICS, MISSING, Metric
 
 Figures = Mapping[str, Mapping[str, Mapping[str, float]]]  # by model, clip and metric
-
-_MISSING = '–'
 
 # Of the plots, in pixels.
 _WIDTH, _MARGIN, _STRIP, _AXIS, _LABEL = 360, 20, 44, 24, 15
@@ -119,7 +117,7 @@ def _cell(value: float | None, metric: Metric, note: str = '', best: bool = Fals
 
 
 def _text(value: float, metric: Metric) -> str:
-    return _MISSING if math.isnan(value) else f'{value:.{metric.digits}f}'.replace('-', '−')
+    return MISSING if math.isnan(value) else f'{value:.{metric.digits}f}'.replace('-', '−')
 
 
 def _plot(figures: Figures, name: str, metric: Metric) -> str:
