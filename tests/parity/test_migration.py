@@ -37,6 +37,7 @@ from m2l_jax.training.resume import check_newest, create_or_restore
 from m2l_jax.training.setup import Setup
 from m2l_jax.training.step import draw, step_key
 from tests.parity.test_training import reference_loss, spectrograms
+from tests.training.runs import assert_identical
 
 MODEL = dataclasses.replace(
     SMALLER,
@@ -168,6 +169,10 @@ def to_folder(path, folder, **arguments):
     )
 
 
+def size_of(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
 def assert_near(ours, theirs, tolerance):
     ours, names = to_state_dict(ours, MODEL), theirs.keys() - dict(unused_tensors(MODEL)).keys()
     one, other = (np.concatenate([each[name].ravel() for name in names]) for each in (ours, theirs))
@@ -186,7 +191,7 @@ def test_the_next_losses_are_pytorchs_in_both_directions(trained, tmp_path, capl
         step = check_newest(settings, store, run, 'corpus')
         assert step == BEFORE
         state = create_or_restore(setup, store, step)
-    assert count == sum(leaf.size for leaf in jax.tree.leaves(setup.params))
+    assert count == size_of(setup.params)
     train_step, losses = setup.make_step(), []
 
     def go_on(state):
@@ -238,7 +243,7 @@ def test_a_file_is_read_as_its_parameters_and_its_run_as_their_average(trained, 
     assert_equal_tensors(jax.device_get(params), trainer.named(trainer.shadow))
 
 
-def test_a_file_without_a_training_state_makes_no_run(trained, tmp_path):
+def test_of_a_file_without_a_training_state_the_model_is_converted(trained, tmp_path):
     trainer, _ = trained
     # The files that the trainer writes for use have no average beside their tensors.
     clean = {'gen_state_dict': trainer.network.state_dict(), 'it': 3, 'fid': np.float64(1)}
@@ -246,5 +251,5 @@ def test_a_file_without_a_training_state_makes_no_run(trained, tmp_path):
     _, params = load_torch_model(tmp_path / 'clean.pt', MODEL.attention_heads)
     kernel = np.moveaxis(np.asarray(params['unet']['conv_in']['kernel']), (-1, -2), (0, 1))
     np.testing.assert_array_equal(kernel, clean['gen_state_dict']['conv_inp.weight'].numpy())
-    assert to_folder(tmp_path / 'clean.pt', tmp_path / 'none') is None
-    assert not (tmp_path / 'none').exists()
+    assert to_folder(tmp_path / 'clean.pt', tmp_path / 'model') == size_of(params)
+    assert_identical(jax.device_get(load_model(tmp_path / 'model')[1]), params)
