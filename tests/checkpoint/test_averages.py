@@ -125,9 +125,7 @@ def test_averages_out_of_reach_are_refused(run, tmp_path):
     with pytest.raises(InputError, match=r'sigma_rel=0\.3 must be .* below 0\.2887, .*: 0\.1 aver'):
         reconstruct_average(run, STEPS, 0.3)
     drop_snapshots(run, after=0)
-    with pytest.raises(
-        InputError, match=r'0\.05 needs .* has none: train from the first'
-    ):
+    with pytest.raises(InputError, match=r'0\.05 needs .* has none: train from the first'):
         reconstruct_average(run, STEPS, 0.05)
 
 
