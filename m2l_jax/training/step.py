@@ -234,10 +234,7 @@ def _apply(
     rate: jax.Array,
     trained: jax.Array | None,
 ) -> TrainState:
-    """The state after an update, but for its step; averages move by `rate`, see `ema_rate`.
-
-    `trained` is true where a parameter is not frozen, `[N]`, and None if none is.
-    """
+    """The state after an update, but for its step; `trained` is false for what is frozen."""
     params = optax.apply_updates(state.params, updates)
     updated = state.replace(
         skipped_in_row=jnp.zeros_like(state.skipped_in_row),
