@@ -15,7 +15,7 @@ from absl import flags
 
 from m2l_jax.interface import command
 
-_CONFIG = command.define_config()
+command.define_config()
 _TOPOLOGY = flags.DEFINE_string(
     'topology',
     None,
@@ -48,9 +48,10 @@ def main() -> None:
     from m2l_jax.compilation.fitting import compile_config
     from m2l_jax.interface.compilations import watch_compilations
     from m2l_jax.interface.paths import to_json
+    from m2l_jax.training.config import TrainingConfig
 
     watch_compilations()
-    config = _CONFIG.value
+    config = command.read_config(TrainingConfig)
     report = compile_config(
         config, _TOPOLOGY.value, _WHAT.value, _SECONDS.value, _CHUNKS.value, _EFFORT.value
     )

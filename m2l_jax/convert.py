@@ -36,7 +36,8 @@ _MOST = command.define_finite_float(
 _SIGMA_REL = command.define_finite_float(
     'sigma_rel',
     None,
-    'Of a run with config.optimizer.ema_profiles: average over that part of it, e.g. 0.08.',
+    'Post-hoc EMA, of a run with config.optimizer.ema_profiles: average over that part of it, e.g. '
+    '0.08.',
 )
 _WHOLE = flags.DEFINE_boolean(
     'with_training_state',

@@ -17,7 +17,7 @@ from absl import flags
 
 from m2l_jax.interface import command
 
-_CONFIG = command.define_config('demo')
+command.define_config('demo')
 _OUTPUT = flags.DEFINE_string('output', 'build/demo', 'Folder for everything that is written.')
 
 _ASSETS = pathlib.Path(__file__).parent / 'assets'
@@ -155,10 +155,12 @@ def _print_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> None
 def main() -> None:
     """Parses the flags and prints the written folders."""
     from m2l_jax.codec.compile_cache import use_compile_cache
+    from m2l_jax.training.config import TrainingConfig
 
+    config = command.read_config(TrainingConfig)
     use_compile_cache()
     output = pathlib.Path(_OUTPUT.value)
-    seconds = run_demo(_CONFIG.value, output)['seconds']
+    seconds = run_demo(config, output)['seconds']
     print(f'\nDone in {seconds:.0f} s. Listen and look, *.original.wav beside *.wav and *.png:')
     print(f'  {output}/model/\n  {output}/fine-tuned/')
 

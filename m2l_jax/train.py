@@ -15,7 +15,7 @@ from absl import flags
 
 from m2l_jax.interface import command
 
-_CONFIG = command.define_config()
+command.define_config()
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder for checkpoints and TensorBoard files; a bucket must be mounted.'
 )
@@ -47,8 +47,9 @@ flags.mark_flags_as_required(['config', 'workdir'])
 def main() -> None:
     """Parses the flags, joins the other processes, and trains."""
     from m2l_jax.training import places, processes
+    from m2l_jax.training.config import TrainingConfig
 
-    config = _CONFIG.value
+    config = command.read_config(TrainingConfig)
     place = places.find_place(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, os.environ
     )

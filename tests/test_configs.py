@@ -6,7 +6,7 @@ import re
 import jax
 import pytest
 
-from m2l_jax.configs import default, demo, gpu, overfit, small, tpu_v4, tpu_v5e, tpu_v6e
+from m2l_jax.configs import default, demo, gpu, overfit, small, stereo, tpu_v4, tpu_v5e, tpu_v6e
 from m2l_jax.consistency import noise
 from m2l_jax.interface.errors import InputError
 from m2l_jax.interface.settings import build
@@ -68,6 +68,27 @@ def test_checkpoints_hold_later_fields_only_where_they_are_set():
     fields = build(TrainingConfig, config).record(('0123',))
     assert (fields['freeze'], fields['model']['latents_of']) == ('encoder', ('0123',))
     assert fields['optimizer']['ema_profiles'] == (0.05, 0.1)
+
+
+def test_choices_that_are_not_the_papers_are_named():
+    def choices(config):
+        config.data.path = 'music'
+        return build(TrainingConfig, config).other_choices
+
+    assert choices(default.get_config()) == {}
+    assert choices(demo.get_config()) == {'init_from': 'small'}
+    config = stereo.get_config()
+    config.model.update(stereo='mid_side', bottleneck='fsq')
+    config.optimizer.name, config.consistency.schedule.name = 'adamw', 'denoising'
+    config.freeze = 'encoder'
+    assert choices(config) == {
+        'optimizer.name': 'adamw',
+        'consistency.schedule.name': 'denoising',
+        'model.bottleneck': 'fsq',
+        'model.channels': 4,
+        'model.stereo': 'mid_side',
+        'freeze': 'encoder',
+    }
 
 
 def test_one_gpu_takes_the_papers_recipe():

@@ -5,10 +5,11 @@ import importlib.util
 import json
 import pathlib
 import re
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 
-from m2l_jax.configs import default
+from m2l_jax.training.config import TrainingConfig
 from tools import goldens
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -45,13 +46,20 @@ def test_links_lead_somewhere(page):
             assert anchor in slugs, target
 
 
+def fields_of(kind):
+    """The types of a section's fields, of all its choices."""
+    choices = get_args(kind)[1].values() if get_origin(kind) is Annotated else [kind]
+    return {k: v for each in choices for k, v in get_type_hints(each, include_extras=True).items()}
+
+
 def test_config_fields_exist():
     for page in PAGES:
         for path in re.findall(r'--config\.([\w.]+)=', page.read_text()):
-            field = default.get_config()
+            kind = TrainingConfig
             for name in path.split('.'):
-                assert name in field, f'{page.name}: config.{path}'
-                field = field[name]
+                fields = fields_of(kind)
+                assert name in fields, f'{page.name}: config.{path}'
+                kind = fields[name]
 
 
 def test_configs_and_launchers_exist():

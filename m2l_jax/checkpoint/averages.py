@@ -88,8 +88,9 @@ def reconstruct_average(workdir: str | os.PathLike[str], last: int, sigma_rel: f
     snapshots = [path for step, path in _snapshots(workdir) if step <= last]
     if not snapshots:
         raise InputError(
-            f'{workdir} keeps no averages to make one of: train with '
-            'config.optimizer.ema_profiles=(0.05, 0.1)'
+            f'sigma_rel={sigma_rel} needs the averages that a run keeps, and {workdir} has none: '
+            'train from the first step with --config.optimizer.ema_profiles="(0.05, 0.1)", or '
+            'leave sigma_rel out for the average of its checkpoint'
         )
     times, exponents, places = [], [], []
     for path in snapshots:
@@ -101,14 +102,17 @@ def reconstruct_average(workdir: str | os.PathLike[str], last: int, sigma_rel: f
     try:
         wanted = exponent(sigma_rel)
     except ValueError as error:
-        raise InputError(f'sigma_rel={error}') from None
+        raise InputError(
+            f'sigma_rel={error}: 0.1 averages over about the last 10 % of a run'
+        ) from None
     weights, residual = fit_profile(np.array(times), np.array(exponents), float(max(times)), wanted)
     if residual > _LARGEST_RESIDUAL:
         missing = min(100 * residual, 100)
         raise InputError(
-            f'sigma_rel={sigma_rel} is out of reach of the {len(times)} averages that {workdir} '
-            f'keeps: {missing:.0f} % of the profile would be missing; choose one nearer to '
-            'config.optimizer.ema_profiles, or train with a smaller config.train.checkpoint_every'
+            f'sigma_rel={sigma_rel} cannot be made of the {len(times)} averages in {workdir}: '
+            f'{missing:.0f} % of it would be missing; choose one nearer to theirs, '
+            f'{" and ".join(sorted({profile for _, profile in places}))}, or train with a smaller '
+            'config.train.checkpoint_every'
         )
     _logger.info(
         'sigma_rel=%s up to update %d, of %d averages: %.2g %% of the profile is missing',

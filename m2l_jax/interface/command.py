@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from m2l_jax.interface.errors import InputError, Interrupted
 from m2l_jax.interface.progress import STOPPED
-from m2l_jax.interface.settings import LARGEST_SEED
+from m2l_jax.interface.settings import LARGEST_SEED, fit_to_choices
 
 absl_flags.disclaim_key_flags()  # so that --help shows --config among the command's own
 
@@ -52,21 +52,40 @@ class _ConfigParser(config_flags.config_flags.ConfigFileFlagParser):
                 f'--config={name} cannot be read ({error.strerror}): pass a .py file or one of '
                 f'{", ".join(names)}'
             ) from None
-        return super().parse(f'{file}{colon}{argument}')
+        return super().parse(f'{file}{colon}{argument}').unlock()
 
 
-def define_config(default: str | None = None) -> absl_flags.FlagHolder:
-    """Defines `--config=NAME[:argument]`, whose fields `--config.a.b=value` overrides."""
+def define_config(default: str | None = None) -> None:
+    """Defines `--config=NAME[:argument]`, whose fields `--config.a.b=value` overrides or adds."""
     holder = config_flags.DEFINE_config_file(
         'config',
         None,
         'Name of a config of this package or a .py file, with :argument for some (a TPU slice, a '
         'number of GPUs): tpu_v4:v4-32, my/config.py; override a field with --config.field=value.',
+        lock_config=False,
+        accept_new_attributes=True,  # a choice's own fields; `read_config` refuses all others
     )
-    absl_flags.FLAGS['config'].parser = _ConfigParser('config')
+    absl_flags.FLAGS['config'].parser = _ConfigParser('config', lock_config=False)
     if default is not None:
         absl_flags.set_default(holder, default)
-    return holder
+
+
+def read_config(settings: type) -> ml_collections.ConfigDict:
+    """The config that the command line asks for.
+
+    A name such as `--config.optimizer.name` chooses a class: fields of the config's file that this
+    class lacks are left out.
+
+    Args:
+      settings: the dataclass that the config is for.
+
+    Raises:
+      InputError: for a field that `settings`, or the chosen class in it, lacks.
+    """
+    flag = absl_flags.FLAGS['config']
+    given = {f'{flag.name}.{path}' for path in flag.override_values}
+    fit_to_choices(settings, flag.value, given)
+    return flag.value
 
 
 def define_checkpoint() -> absl_flags.FlagHolder:
@@ -181,10 +200,12 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
         if error.name != 'configs':
             raise
         _fail('this config imports from `configs`, which is not found: import from m2l_jax.configs')
-    except (AttributeError, KeyError) as error:
-        # An override of a field that the config lacks; the second line has the nearest name.
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # An override in a section that the config lacks; the second line has the nearest name.
         if 'ml_collections' not in traceback.extract_tb(error.__traceback__)[-1].filename:
             raise
+        if isinstance(error, TypeError | ValueError):
+            _fail('a flag --config.FIELD.PART=VALUE names a part of a field that has none')
         message = str(error.args[0]).replace('\\n', '\n').replace("\\'", "'")
         name, *hint = (line.strip('\'" ') for line in message.splitlines())
         _fail(f'unknown config field {name!r}' + ''.join(f'. {line}' for line in hint))

@@ -1,25 +1,18 @@
 """Says that a program compiles, for otherwise nothing seems to happen for minutes."""
 
-import contextlib
 import functools
-import json
 import logging
-import pathlib
 import threading
 
 import jax
 import tqdm
 from jax import monitoring
 
-from m2l_jax.interface.errors import InputError
-from m2l_jax.interface.paths import make_folder, user_cache_folder, write_json
 from m2l_jax.interface.progress import describe_duration
 
 _logger = logging.getLogger(__name__)
-_lock = threading.Lock()  # of the file below
 
 _LONG_SECONDS = 5
-_UNNAMED = 'a function'
 # JAX's events, each by the thread that compiles.
 _LOWERED = '/jax/core/compile/jaxpr_to_mlir_module_duration'
 _COMPILED = '/jax/core/compile/backend_compile_duration'
@@ -27,7 +20,7 @@ _COMPILED = '/jax/core/compile/backend_compile_duration'
 
 @functools.cache
 def watch_compilations() -> None:
-    """Has process 0 log each compilation of over 5 s, with how long it took last time."""
+    """Has process 0 log each compilation of over 5 s."""
     watch = _Watch()
     monitoring.register_event_duration_secs_listener(watch.after)
 
@@ -46,51 +39,19 @@ class _Watch:
         if timer := self._timers.pop(thread, None):
             timer.cancel()
         if event == _LOWERED:
-            timer = threading.Timer(_LONG_SECONDS, _begin, [name])
+            timer = threading.Timer(
+                _LONG_SECONDS, _log, ['compiling %s, which may take minutes', name]
+            )
             timer.daemon = True
             self._timers[thread] = timer
             timer.start()
         elif seconds > _LONG_SECONDS:
-            _end(name, seconds)
+            _log('compiled %s in %s', name, describe_duration(seconds))
 
 
 def _readable(fun_name: str) -> str:
     name = fun_name.removeprefix('jit(').removesuffix(')').lstrip('_')
-    return _UNNAMED if name == '<lambda>' else name
-
-
-def _begin(name: str) -> None:
-    last = _last_times().get(_key(name))
-    if last is None:
-        _log('compiling %s, which may take minutes', name)
-    else:
-        _log('compiling %s, which took %s last time', name, describe_duration(last))
-
-
-def _end(name: str, seconds: float) -> None:
-    _log('compiled %s in %s', name, describe_duration(seconds))
-    if name == _UNNAMED:
-        return
-    with contextlib.suppress(InputError, OSError, RuntimeError), _lock:  # nothing depends on it
-        make_folder(_file().parent)
-        write_json(_file(), {**_last_times(), _key(name): round(seconds, 1)})
-
-
-def _key(name: str) -> str:
-    return f'{name} on {jax.default_backend()}'
-
-
-def _last_times() -> dict[str, float]:
-    """Seconds by program; none from a missing or damaged file."""
-    try:
-        times = json.loads(_file().read_text())
-        return {name: float(seconds) for name, seconds in times.items()}
-    except (OSError, RuntimeError, ValueError, TypeError, AttributeError):
-        return {}
-
-
-def _file() -> pathlib.Path:
-    return user_cache_folder() / 'compile_seconds.json'
+    return 'a function' if name == '<lambda>' else name
 
 
 def _log(message: str, *arguments: object) -> None:

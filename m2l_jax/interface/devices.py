@@ -80,7 +80,11 @@ def compute_once(function: Callable[[], Any], sharding: Any = None) -> Any:
     On a CPU, without optimisation, which takes twice as long as the rest of the compilation.
     """
     options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}
-    return jax.jit(function, out_shardings=sharding, compiler_options=options)()
+
+    def initialisation() -> Any:  # the name is in the log
+        return function()
+
+    return jax.jit(initialisation, out_shardings=sharding, compiler_options=options)()
 
 
 def _note_fork() -> None:

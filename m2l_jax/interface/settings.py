@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any, TypeVar
 
 from m2l_jax.interface.errors import InputError
@@ -36,9 +36,7 @@ def build(cls: type[Settings], mapping: Mapping[str, Any], where: str = 'config'
       InputError: for an unknown, missing or ill-typed field, naming it.
     """
     types = typing.get_type_hints(cls, include_extras=True)
-    for name in mapping:
-        if name not in types:
-            raise InputError(f'{where} has no field {name!r}{_nearest(name, types)}')
+    _check_names(mapping, types, where)
     values = {}
     for field in dataclasses.fields(cls):
         if field.name in mapping:
@@ -47,6 +45,34 @@ def build(cls: type[Settings], mapping: Mapping[str, Any], where: str = 'config'
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise InputError(f'{where}.{field.name} is missing: add it')
     return cls(**values)
+
+
+def fit_to_choices(
+    cls: type, config: MutableMapping[str, Any], given: Collection[str], where: str = 'config'
+) -> None:
+    """Removes fields that a choice lacks, where its name is given and they are not.
+
+    Args:
+      cls: the dataclass that the config is for; see `build`.
+      config: changed in place.
+      given: the fields that override the config's, e.g. `config.optimizer.name`.
+      where: the config's name in `given` and in error messages.
+
+    Raises:
+      InputError: for an unknown field, or one of another choice, naming it.
+    """
+    types = typing.get_type_hints(cls, include_extras=True)
+    _check_names(config, types, where)
+    for name, kind in types.items():
+        section, path = config.get(name), f'{where}.{name}'
+        if not hasattr(section, 'items'):
+            continue
+        kind, foreign = _choose(kind, section, path)
+        for field, error in foreign.items():
+            if f'{path}.name' not in given or f'{path}.{field}' in given:
+                raise InputError(error)
+            del section[field]
+        fit_to_choices(kind, section, given, path)
 
 
 def differences(old: Any, new: Any, where: str = 'config') -> list[str]:
@@ -68,21 +94,45 @@ def differences(old: Any, new: Any, where: str = 'config') -> list[str]:
     return [] if old == new else [f'{where}: {old!r} -> {new!r}']
 
 
+def _check_names(mapping: Mapping[str, Any], types: Mapping[str, Any], where: str) -> None:
+    for name in mapping:
+        if name not in types:
+            raise InputError(f'{where} has no field {name!r}{_nearest(name, types)}')
+
+
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
     matches = difflib.get_close_matches(name, known, n=1)
     return f'; did you mean {matches[0]!r}?' if matches else f'; it has {", ".join(known)}'
 
 
+def _choose(kind: Any, value: Any, where: str) -> tuple[Any, dict[str, str]]:
+    """The class that the name in `value` chooses; errors by field, for those of other choices."""
+    if typing.get_origin(kind) is not typing.Annotated:
+        return kind, {}
+    base, choices = typing.get_args(kind)
+    if not hasattr(value, 'items'):
+        return base, {}
+    name = value.get('name', next(iter(choices)))
+    if name not in choices:
+        raise InputError(f'{where}.name={name!r} must be one of {", ".join(choices)}')
+    fields = {each: typing.get_type_hints(cls) for each, cls in choices.items()}
+    errors = {}
+    for field in value:
+        owners = [each for each in choices if field in fields[each]]
+        if owners and name not in owners:
+            errors[field] = (
+                f'{where}.{field} is for {where}.name={" or ".join(owners)}, not for {name}: '
+                f'choose that name, or leave {field} out'
+            )
+    return choices[name], errors
+
+
 def _convert(kind: Any, value: Any, where: str) -> Any:
     if value is None:
         raise InputError(f'{where} is not set: pass --{where}=VALUE')
-    if typing.get_origin(kind) is typing.Annotated:
-        kind, choices = typing.get_args(kind)
-        if hasattr(value, 'get'):
-            name = value.get('name', next(iter(choices)))
-            if name not in choices:
-                raise InputError(f'{where}.name={name!r} must be one of {", ".join(choices)}')
-            kind = choices[name]
+    kind, foreign = _choose(kind, value, where)
+    for error in foreign.values():
+        raise InputError(error)
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping) and not hasattr(value, 'items'):
             raise InputError(f'{where} must hold named fields, not {value!r}')

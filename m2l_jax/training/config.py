@@ -1,6 +1,7 @@
 """All settings of a training run, typed; `configs/` holds their values."""
 
 import dataclasses
+import operator
 from typing import Annotated, Any
 
 from m2l_jax.consistency.config import ConsistencyConfig
@@ -18,6 +19,18 @@ _NOT_ALWAYS_RECORDED = (
     ('consistency', 'unquantised'),
     ('optimizer', 'ema_profiles'),
 )
+
+# Named in the log where they differ from these.
+_PAPERS_CHOICES = {
+    'optimizer.name': 'radam',
+    'consistency.density.name': 'index',
+    'consistency.schedule.name': 'exponential',
+    'model.bottleneck': 'tanh',
+    'model.channels': 2,
+    'model.stereo': 'left_right',
+    'init_from': '',
+    'freeze': '',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +135,12 @@ class TrainingConfig:
             if not holder[name]:
                 del holder[name]
         return fields
+
+    @property
+    def other_choices(self) -> dict[str, Any]:
+        """Choices that differ from the paper's, by field, e.g. `optimizer.name`."""
+        values = {name: operator.attrgetter(name)(self) for name in _PAPERS_CHOICES}
+        return {name: value for name, value in values.items() if value != _PAPERS_CHOICES[name]}
 
     @property
     def crop_samples(self) -> int:

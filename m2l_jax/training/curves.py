@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
 
 Curves = dict[str, dict[int, float]]
 
@@ -41,7 +42,8 @@ class EventFile:
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Adds numbers, each to the curve of its name."""
         for name, value in values.items():
-            self._add(step, summary.scalar(name, value))
+            # `summary.scalar` would print a line for a number that isn't finite.
+            self._add(step, Summary(value=[Summary.Value(tag=name, simple_value=float(value))]))
 
     def add_audio(self, step: int, tag: str, waveform: np.ndarray, sample_rate: int) -> None:
         """Adds `[channels, samples]`; more than two channels are mixed to one."""
@@ -57,7 +59,7 @@ class EventFile:
         if self._writer is not None:
             self._try(self._writer.close)
 
-    def _add(self, step: int, added: summary.Summary) -> None:
+    def _add(self, step: int, added: Summary) -> None:
         if self._writer is not None:
             event = Event(step=step, wall_time=time.time(), summary=added)
             self._try(lambda: self._writer.write_event(event))

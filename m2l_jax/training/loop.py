@@ -69,6 +69,9 @@ def train_and_evaluate(
     Profiler(workdir, profile)  # checks the argument
     settings = build(TrainingConfig, config)
     meshes.check_started_alike(settings, workdir)
+    if jax.process_index() == 0 and (choices := settings.other_choices):
+        named = ', '.join(f'{name}={value}' for name, value in choices.items())
+        _logger.info("choices that are not the paper's: %s", named)
     mesh = meshes.make_mesh()
     meshes.connect(mesh)
     setup = Setup(settings, mesh)
@@ -175,7 +178,11 @@ class _Run:
     def _average(self) -> Callable[[jax.Array], Any]:
         """Turns the average's vector into a tree, whole on every device."""
         whole = meshes.replicated(self.setup.mesh)
-        return jax.jit(lambda vector: unravel(vector, self.setup.params), out_shardings=whole)
+
+        def unravel_average(vector: jax.Array) -> Any:  # the name is in the log
+            return unravel(vector, self.setup.params)
+
+        return jax.jit(unravel_average, out_shardings=whole)
 
     def _keep_averages(self, done: int, state: TrainState) -> None:
         """Writes a snapshot of the averages of `ema_profiles`; before the step's checkpoint."""
@@ -217,9 +224,9 @@ class _Run:
         raise InputError(
             f'{skipped} updates in a row were skipped, up to step {done}: not all of {checked} '
             f'are finite (sigma {sigma.min():.4g} to {sigma.max():.4g}, batch from '
-            f'{_listed(self.feed.items(step))}): training has diverged; go on from the last '
-            'checkpoint with a lower config.optimizer.learning_rate, or set '
-            'config.optimizer.clip_norm'
+            f'{_listed(self.feed.items(step))}): training has diverged; '
+            f'{_describe_way_on(self.store.latest_step())} with a lower '
+            'config.optimizer.learning_rate, or set config.optimizer.clip_norm'
         )
 
 
@@ -256,6 +263,10 @@ def _score(metric: str) -> Callable[[Mapping[str, float]], float]:
         return -math.inf if math.isnan(value) else value
 
     return score
+
+
+def _describe_way_on(saved: int | None) -> str:
+    return 'start again' if saved is None else f'go on from the checkpoint of step {saved}'
 
 
 def _listed(items: list[str]) -> str:

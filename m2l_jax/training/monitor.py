@@ -48,7 +48,8 @@ class Monitor:
         self._previous: dict[str, jax.Array] = {}
         self._histograms: list[jax.Array] = []  # of tokens, since the last row
         self._warn_from = 1  # step
-        self._last_step, self._last_time = first_step, time.monotonic()
+        # Step and time from which the speed counts: not before the first step, which compiles.
+        self._last: tuple[int, float] | None = None
         self._is_writer = jax.process_index() == 0
         if self._is_writer:
             self._events = EventFile(workdir, f'.{os.getpid()}.{first_step}')
@@ -65,6 +66,8 @@ class Monitor:
         """Takes the number of finished steps, and the metrics of the last one."""
         # The host runs one step ahead of the device: with more, batches would pile up in memory.
         jax.block_until_ready(self._previous)
+        if self._previous and self._last is None:
+            self._last = step - 1, time.monotonic()
         self._previous = metrics
         self._write_pending()
         self._bar.update()
@@ -75,7 +78,8 @@ class Monitor:
 
     def write_evaluation(self, step: int, evaluation: Evaluation) -> None:
         """Writes figures, audio and pictures; the evaluation's time is no part of the speed."""
-        self._last_time += evaluation.seconds
+        if self._last is not None:
+            self._last = self._last[0], self._last[1] + evaluation.seconds
         if not self._is_writer:
             return
         self._events.add_scalars(step, evaluation.scalars)
@@ -107,22 +111,29 @@ class Monitor:
         if self._histograms:  # a batch is too small to hold all tokens
             values |= token_figures(np.mean(self._histograms, axis=0, dtype=np.float64))
             self._histograms.clear()
-        now = time.monotonic()  # after `float`, which waits for the step
-        rate = (step - self._last_step) / (now - self._last_time)
-        self._last_step, self._last_time = step, now
-        hours_rate = rate * self._batch_hours
+        rate = self._measure_rate(step)  # after `float`, which waits for the step
         if not self._is_writer:
             return
-        speed = {'steps_per_second': rate, 'audio_hours_per_second': hours_rate}
-        self._events.add_scalars(step, {**values, **speed})
+        figures, rest = f'loss {values["loss"]:.4g}', ''
+        if rate:
+            hours_rate = rate * self._batch_hours
+            values |= {'steps_per_second': rate, 'audio_hours_per_second': hours_rate}
+            figures += f', {hours_rate:.2g} audio-hours/s'
+            left = tqdm.tqdm.format_interval((self._steps - step) / rate)
+            rest = f', {rate:.3g} steps/s, {left} left'
+        self._events.add_scalars(step, values)
         self._warn_of_saturation(step, values.get('latents_saturated', 0.0))
-        figures = f'loss {values["loss"]:.4g}, {hours_rate:.2g} audio-hours/s'
         self._bar.set_postfix_str(figures)
         if self._bar.disable:
-            left = tqdm.tqdm.format_interval((self._steps - step) / rate)
-            _logger.info(
-                'step %d/%d: %s, %.3g steps/s, %s left', step, self._steps, figures, rate, left
-            )
+            _logger.info('step %d/%d: %s%s', step, self._steps, figures, rest)
+
+    def _measure_rate(self, step: int) -> float | None:
+        """Steps a second since the last row; None at the first step, which compiles."""
+        now = time.monotonic()
+        last, self._last = self._last, (step, now)
+        if last is None or last[0] == step:
+            return None
+        return (step - last[0]) / (now - last[1])
 
     def _warn_of_saturation(self, step: int, saturated: float) -> None:
         """Warns at the first such step, and again if it persists after twice as many."""

@@ -52,12 +52,8 @@ class Setup:
         self.stored = self._laid_out(
             lambda params: to_trees(start_from(params, self.optimizer, size), self.params)
         )
-        self.to_stored = jax.jit(
-            lambda state: to_trees(state, self.params), out_shardings=shardings(self.stored)
-        )
-        self.from_stored = jax.jit(
-            lambda stored: to_vectors(stored, self.state), out_shardings=shardings(self.state)
-        )
+        self.to_stored = jax.jit(self._to_stored, out_shardings=shardings(self.stored))
+        self.from_stored = jax.jit(self._from_stored, out_shardings=shardings(self.state))
 
     def make_step(self, specs: Any = meshes.ROWS, fetch: Fetch = as_given) -> TrainStep:
         """The jitted training step on data of the given specs; see `make_train_step`."""
@@ -76,6 +72,12 @@ class Setup:
             shard_optimizer=settings.train.shard_optimizer,
             freeze=settings.freeze,
         )
+
+    def _to_stored(self, state: TrainState) -> TrainState:
+        return to_trees(state, self.params)
+
+    def _from_stored(self, stored: TrainState) -> TrainState:
+        return to_vectors(stored, self.state)
 
     def _laid_out(self, make: Any) -> TrainState:
         """Shapes and shardings of the state that `make` makes of parameters."""

@@ -194,6 +194,7 @@ def make_train_step(
         mean = mean_over_mesh(state.params, state.step, progress, data)
         count, optimizer = state.step - state.skipped, make_optimizer(steps)
         updates, opt_state = optimizer.update(mean['gradient'], state.opt_state, state.params)
+        trained = None
         if freeze:  # weight decay moves parameters without a gradient
             trained = trained_numbers(param_shapes(model), freeze, updates.size)
             updates = jnp.where(trained, updates, 0)
@@ -206,20 +207,7 @@ def make_train_step(
             'update_norm': optax.tree.norm(updates),
         }
         finite = jnp.all(jnp.isfinite(jnp.stack(list(checked.values()))))
-        params = optax.apply_updates(state.params, updates)
-        updated = state.replace(
-            skipped_in_row=jnp.zeros_like(state.skipped_in_row),
-            params=params,
-            ema_params=optax.incremental_update(
-                params, state.ema_params, ema_rate(count, ema_decay)
-            ),
-            opt_state=opt_state,
-        )
-        if freeze:  # x + 0 and the mean of equal numbers are not always the same to the bit
-            updated = updated.replace(
-                params=jnp.where(trained, params, state.params),
-                ema_params=jnp.where(trained, updated.ema_params, state.ema_params),
-            )
+        updated = _apply(updates, opt_state, state, ema_rate(count, ema_decay), trained)
         kept = state.replace(skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1)
         after = jax.tree.map(functools.partial(jnp.where, finite), updated, kept)
         after = after.replace(step=state.step + 1)
@@ -237,6 +225,30 @@ def make_train_step(
         )
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def _apply(
+    updates: jax.Array,
+    opt_state: optax.OptState,
+    state: TrainState,
+    rate: jax.Array,
+    trained: jax.Array | None,
+) -> TrainState:
+    """The state after an update, but for its step; `trained` is false for what is frozen."""
+    params = optax.apply_updates(state.params, updates)
+    updated = state.replace(
+        skipped_in_row=jnp.zeros_like(state.skipped_in_row),
+        params=params,
+        ema_params=optax.incremental_update(params, state.ema_params, rate),
+        opt_state=opt_state,
+    )
+    if trained is None:
+        return updated
+    # x + 0 and the mean of equal numbers are not always the same to the bit.
+    return updated.replace(
+        params=jnp.where(trained, params, state.params),
+        ema_params=jnp.where(trained, updated.ema_params, state.ema_params),
+    )
 
 
 def _mean_over_mesh(

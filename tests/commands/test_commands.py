@@ -122,8 +122,16 @@ def test_demo_reconstructs_fine_tunes_and_summarises(tmp_path):
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [
-        (['--config.data.bach_size=3'], "error: unknown config field 'bach_size'"),
+        (
+            ['--config.data.bach_size=3'],
+            "error: config.data has no field 'bach_size'; did you mean 'batch_size'?",
+        ),
+        (
+            ['--config.optimizer.momentum=0.9'],
+            'error: config.optimizer.momentum is for config.optimizer.name=muon, not for radam: ',
+        ),
         (['--config.modle.dtype=x'], 'error: unknown config field \'modle\'. Did you mean "model"'),
+        (['--config.optimizer.name.x=y'], 'error: a flag --config.FIELD.PART=VALUE names a part'),
         (
             ['--config.data.batch_size=x'],
             'error: --config.data.batch_size=x: must be a whole number',
@@ -162,6 +170,10 @@ def test_flags_that_are_missing_are_told_in_a_line():
             'error: --topology=v9-8 is not known: use one of v4-8 to v4-1024, v5e-4 to',
         ),
         (['--config=configs/tpu_v4.py:v4', '--topology=v4-8'], "error: slice 'v4' is not one"),
+        (
+            ['--config.optimizer.momentum=0.9', '--topology=v4-8'],
+            'error: config.optimizer.momentum is for config.optimizer.name=muon, not for radam: ',
+        ),
     ],
 )
 def test_compile_tells_a_users_mistake_in_a_line(flags, message):

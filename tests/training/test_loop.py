@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import logging
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from m2l_jax.data import resident
 from m2l_jax.interface.errors import InputError, Interrupted
 from m2l_jax.interface.settings import build
 from m2l_jax.model.autoencoder import Music2Latent
+from m2l_jax.training import loop
 from m2l_jax.training.config import TrainingConfig
 from m2l_jax.training.curves import read_curves
 from m2l_jax.training.loop import train_and_evaluate
@@ -99,19 +101,28 @@ def test_a_wrong_config_is_told_before_the_first_step(config, tmp_path, change, 
     assert not (tmp_path / 'run').exists()
 
 
-def test_a_diverged_training_is_told_and_never_saved(config, corpus, tmp_path):
+def test_a_diverged_training_is_told_and_never_saved(config, corpus, tmp_path, caplog):
+    caplog.set_level(logging.INFO, 'm2l_jax')
     with config.unlocked():
+        config.consistency.density.name = 'lognormal'
         config.optimizer.update(learning_rate=1e30, warmup_steps=0)
         config.train.stop_after_skipped = 2
     message = (
         r'2 updates in a row were skipped, up to step 2: not all of loss [\d.]+, '
         r'gradient_norm [\d.]+, update_norm (inf|nan) are finite \(sigma [\d.]+ to [\d.]+, '
-        rf'batch from {corpus}/.*\): training has diverged'
+        rf'batch from {corpus}/.*\): training has diverged; '
+        r'start again with a lower config\.optimizer\.learning_rate, or set'
     )
     with pytest.raises(InputError, match=message):
         train_and_evaluate(config, tmp_path / 'run')
+    assert "choices that are not the paper's: consistency.density.name=lognormal" in caplog.messages
+    assert not [each for each in caplog.messages if 'NaN or Inf' in each]  # TensorBoard's writer
     with pytest.raises(InputError, match='holds no complete checkpoint'):
         load_model(tmp_path / 'run')
+
+
+def test_a_diverged_training_with_a_checkpoint_goes_on_from_it():
+    assert loop._describe_way_on(40) == 'go on from the checkpoint of step 40'
 
 
 def test_waveforms_train_as_spectrograms_do(config, whole, tmp_path):

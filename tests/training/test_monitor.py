@@ -81,7 +81,26 @@ def test_an_evaluation_does_not_count_as_slow_training(tmp_path, monkeypatch):
     monitor.write_evaluation(10, make_evaluation(1.0, seconds=60.0))
     monitor.close()
     (event,) = read_events(tmp_path).Scalars('steps_per_second')
-    assert event.value == pytest.approx(10 / 5)
+    assert event.value == pytest.approx(9 / 5)  # the first step is not timed
+
+
+def test_the_first_step_which_compiles_has_no_part_in_the_speed(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, 'm2l_jax')
+    now = 100.0
+    monkeypatch.setattr(monitors.time, 'monotonic', lambda: now)
+    monitor = Monitor(tmp_path, 4, 10, 1, 36.0)
+    for step in range(5, 9):
+        monitor.after_step(step, {'loss': np.float32(step)})
+        now += 2 if step > 5 else 600
+    monitor.close()
+    assert caplog.messages == [
+        'step 5/10: loss 5',
+        'step 6/10: loss 6, 0.005 audio-hours/s, 0.5 steps/s, 00:08 left',
+        'step 7/10: loss 7, 0.005 audio-hours/s, 0.5 steps/s, 00:06 left',
+        'step 8/10: loss 8, 0.005 audio-hours/s, 0.5 steps/s, 00:04 left',
+    ]
+    speeds = read_events(tmp_path).Scalars('steps_per_second')
+    assert [(event.step, event.value) for event in speeds] == [(6, 0.5), (7, 0.5), (8, 0.5)]
 
 
 def test_a_run_resumed_in_the_same_second_overwrites_nothing(tmp_path, monkeypatch):
