@@ -45,6 +45,7 @@ LONGEST = (
     'test_code_blocks.py',
     'distributed/test_job.py',
     'training/test_step.py',
+    'parity/test_migration.py',
     'notebooks/test_notebooks.py',
     'commands/test_commands.py',
     'training/test_loop.py',
