@@ -3,10 +3,11 @@
     python -m m2l_jax.prepare --input=FOLDER --output=DATA_DIR
     python -m m2l_jax.prepare --input='/data/*/music/**/*.flac,/more/song.wav' --output=DATA_DIR
 
-Every channel becomes overlapping segments of 16-bit audio at one rate, with source, offset, peak
-and RMS, in array_record shards. A second run writes what is missing. DATA_DIR/failures.csv names
-files that cannot be used, and DATA_DIR/warnings.csv those with silent or damaged parts; the exit
-code is 1 only if no file can be used. To train on it: --config.data.path=DATA_DIR.
+Every channel, or with --stereo both together, becomes overlapping segments of 16-bit audio at one
+rate, with source, offset, peak and RMS, in array_record shards. A second run writes what is
+missing. DATA_DIR/failures.csv names files that cannot be used, and DATA_DIR/warnings.csv those with
+silent or damaged parts; the exit code is 1 only if no file can be used. To train on it:
+--config.data.path=DATA_DIR.
 """
 
 import os
@@ -37,6 +38,11 @@ _CROP = flags.DEFINE_integer(
 )
 _MIN_RMS = flags.DEFINE_float('min_rms', 0.001, 'Least RMS of a segment to keep; full scale is 1.')
 _MEGABYTES = flags.DEFINE_float('shard_megabytes', 128.0, 'Approximate size of a shard.')
+_STEREO = flags.DEFINE_bool(
+    'stereo',
+    False,
+    'Keep the channels of a file together, for stereo models; one or two are taken.',
+)
 _WORKERS = flags.DEFINE_integer(
     'workers', None, 'Shards that are written at once in this process; by default one a core.'
 )
@@ -53,7 +59,12 @@ def _prepare(source: str, output: str) -> 'RunReport':
     from m2l_jax.data.segments import SegmentConfig
 
     config = SegmentConfig(
-        _RATE.value, _SECONDS.value, _CROP.value, _MIN_RMS.value, _MEGABYTES.value
+        _RATE.value,
+        _SECONDS.value,
+        _CROP.value,
+        _MIN_RMS.value,
+        _MEGABYTES.value,
+        _STEREO.value,
     )
     workers = os.cpu_count() or 1 if _WORKERS.value is None else _WORKERS.value
     return prepare(source, output, config, corpus_flags.run_options(workers))

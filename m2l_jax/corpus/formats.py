@@ -223,7 +223,7 @@ def read_format(
     """
     info = _open_builder(folder, kinds).info
     if info.name != DATASET:
-        return segment_format()
+        return segment_format(stereo=len(info.features['audio'].shape) == 2)
     feature = info.features['latents']
     return latent_records(feature.shape[1], np.dtype(feature.np_dtype).name)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from m2l_jax.audio import files
 from m2l_jax.audio.levels import FULL_SCALE, Levels, to_int16
+from m2l_jax.audio.planes import describe_surplus
 from m2l_jax.corpus import plan
 from m2l_jax.corpus.inputs import find_audio
 from m2l_jax.corpus.ledger import Ledger
@@ -56,9 +57,12 @@ def prepare(
         )
     shards = plan_segments(listed, config)
     pieces = [piece for shard in shards for piece in shard.items if not piece.problem]
-    segments = sum((piece.stop - piece.first) * piece.info.channels for piece in pieces)
+    segments = sum(
+        (piece.stop - piece.first) * (1 if config.stereo else piece.info.channels)
+        for piece in pieces
+    )
     job = PrepareJob(inputs, os.path.abspath(output), config, len(shards), segments)
-    return run_job(job, shards, dataclasses.asdict(config), output, options, left_out)
+    return run_job(job, shards, config.record(), output, options, left_out)
 
 
 def plan_segments(listed: Sequence[Piece], config: SegmentConfig) -> tuple[Shard, ...]:
@@ -96,7 +100,7 @@ class PrepareJob:
     folder: str  # for the dataset; all workers see it
     config: SegmentConfig
     shards: int  # in the whole job
-    segments: int  # planned, over all channels
+    segments: int  # planned; of channels apart, over all channels
 
     def open(self) -> 'PrepareJob':
         """Returns itself: nothing needs loading."""
@@ -111,7 +115,7 @@ class PrepareJob:
         failures: list[tuple[str, str]] = []
         warnings: list[tuple[str, str]] = []
         done, seconds, records = 0, 0.0, 0
-        record_format = segment_format()
+        record_format = segment_format(self.config.stereo)
         path = record_format.shard_path(self.folder, shard.number, self.shards)
         with (
             replaced_file(path) as partial,
@@ -158,7 +162,8 @@ class PrepareJob:
             )
         lengths = [output.records for output in outputs]
         size = sum(output.bytes for output in outputs)
-        segment_format().write_metadata(self.folder, lengths, size, self._describe())
+        record_format = segment_format(self.config.stereo)
+        record_format.write_metadata(self.folder, lengths, size, self._describe())
         _logger.info(
             '%d of %d segments are in %d shards, %.1f MB; the others are silent or damaged',
             sum(lengths),
@@ -170,7 +175,7 @@ class PrepareJob:
     def _write_piece(
         self, writer: ShardWriter, piece: Piece, levels: Levels, advance: Advance
     ) -> tuple[int, str]:
-        """Writes the finite, audible segments of a piece, a record a channel.
+        """Writes the finite, audible segments of a piece, of channels apart a record each.
 
         Returns:
           The number of records, and the first problem or ''.
@@ -179,7 +184,7 @@ class PrepareJob:
         size = 0 if piece.first else piece.bytes / (piece.stop - piece.first)
         try:
             for offset, segment in self._read_segments(piece, levels):
-                for channel, waveform in enumerate(segment):
+                for channel, waveform in self._signals(segment):
                     if not np.isfinite(waveform).all():
                         problem = (
                             f'{piece.path} holds NaN or infinite samples: replace or remove it'
@@ -191,20 +196,31 @@ class PrepareJob:
             problem = problem or str(error)
         return written, problem
 
+    def _signals(self, segment: np.ndarray) -> Iterable[tuple[dict[str, int], np.ndarray]]:
+        """What a record holds of a segment `[channels, samples]`, and the field that names it."""
+        if self.config.stereo:
+            return [({}, segment)]
+        return [({'channel': number}, channel) for number, channel in enumerate(segment)]
+
     def _write_record(
-        self, writer: ShardWriter, piece: Piece, offset: int, channel: int, waveform: np.ndarray
+        self,
+        writer: ShardWriter,
+        piece: Piece,
+        offset: int,
+        channel: dict[str, int],
+        waveform: np.ndarray,
     ) -> bool:
-        """Writes a segment of a channel unless it is silent; returns True if it did."""
+        """Writes a record unless it is silent; returns True if it did."""
         rms = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
         if rms < self.config.min_rms:
             return False
         writer.write(
             {
-                'audio': to_int16(waveform),
+                'audio': to_int16(waveform).T,  # [samples] or [samples, channels]
                 'sample_rate': self.config.sample_rate,
                 'source': piece.source,
                 'offset': offset,
-                'channel': channel,
+                **channel,
                 'channels': piece.info.channels,
                 'source_sample_rate': piece.info.sample_rate,
                 'peak': np.abs(waveform).max(),
@@ -250,9 +266,10 @@ class PrepareJob:
     def _describe(self) -> str:
         """Returns the dataset's description."""
         config = self.config
+        channels = 'all channels' if config.stereo else 'one channel each'
         return (
-            f'Segments of {config.segment_samples} samples at {config.sample_rate} Hz, one channel '
-            f'each, for crops of {config.crop_samples} samples: consecutive segments of a file '
+            f'Segments of {config.segment_samples} samples at {config.sample_rate} Hz, {channels}, '
+            f'for crops of {config.crop_samples} samples: consecutive segments of a file '
             f'overlap by {config.crop_samples - 1}, so that every crop lies in exactly one. A '
             f'waveform of full scale 1 is audio / {FULL_SCALE}.'
         )
@@ -275,4 +292,6 @@ def _read_header(item: Item, config: SegmentConfig) -> Piece:
             f'{item.path} is shorter than a crop ({config.crop_samples} samples at '
             f'{config.sample_rate} Hz)'
         )
+    if info is not None and config.stereo and (surplus := describe_surplus(info.channels)):
+        problem = f'{item.path} {surplus}'
     return Piece(item.source, item.path, item.bytes, info=info, problem=problem)

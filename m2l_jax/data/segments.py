@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pathlib
+from typing import Any
 
 from m2l_jax.audio.spectrogram import SpectrogramConfig
 from m2l_jax.interface import settings
@@ -30,6 +31,7 @@ class SegmentConfig:
       crop_frames: frames, of 2048 samples and 512 apart, of the longest crop in training.
       min_rms: least root mean square of a segment, for full scale 1.
       shard_megabytes: of audio in a shard, approximately, in 10⁶ bytes.
+      stereo: a segment has all channels of a file, one or two, rather than one of them.
     """
 
     sample_rate: int
@@ -37,6 +39,7 @@ class SegmentConfig:
     crop_frames: int
     min_rms: float
     shard_megabytes: float
+    stereo: bool = False
 
     def __post_init__(self):
         for name in ('sample_rate', 'segment_seconds', 'crop_frames', 'shard_megabytes'):
@@ -51,6 +54,13 @@ class SegmentConfig:
                 f'longer than a crop ({self.crop_samples}): take more than '
                 f'{self.crop_samples / self.sample_rate:.2f} s, or fewer --crop_frames'
             )
+
+    def record(self) -> dict[str, Any]:
+        """Fields as a job's notes hold them, for JSON."""
+        fields = dataclasses.asdict(self)
+        if not self.stereo:  # as in notes of earlier versions
+            del fields['stereo']
+        return fields
 
     @property
     def crop_samples(self) -> int:

@@ -146,10 +146,11 @@ class AudioDataset:
     def __init__(self, path: str, sample_rate: int, crop_samples: int, stereo: bool = False):
         """Opens a dataset; arguments as of `open_source`."""
         folder = tfds.split_of(path)[0]
-        if stereo and read_config(folder) is not None:
+        config = read_config(folder)
+        if stereo and config is not None and not config.stereo:
             raise InputError(
-                f'{path} was made by `prepare`, which stores channels one by one: train a stereo '
-                'model on the audio files, or on another dataset'
+                f'{path} was prepared with channels apart: for a stereo model, prepare it anew '
+                'with --stereo, or train on the audio files'
             )
         self._records = tfds.AudioRecords(path)
         check_crop(folder, sample_rate, crop_samples)
@@ -218,7 +219,7 @@ def open_source(path: str, sample_rate: int, crop_samples: int, stereo: bool = F
       stereo: crops have both channels, mono twice; audio of more channels is unusable.
 
     Raises:
-      InputError: if `path` does not exist or holds nothing usable, or is prepared and thus mono.
+      InputError: if `path` does not exist or holds nothing usable, or has its channels apart.
     """
     if tfds.is_dataset(path):
         return AudioDataset(path, sample_rate, crop_samples, stereo)

@@ -222,23 +222,27 @@ class RecordFormat:
 
 
 @functools.cache
-def segment_format() -> RecordFormat:
-    """Format of a prepared dataset: a record is a segment of one channel of a file."""
+def segment_format(stereo: bool = False) -> RecordFormat:
+    """Format of a prepared dataset: a record is a segment of a channel of a file, or of all."""
     from tensorflow_datasets import features
 
+    shape = (None, None) if stereo else (None,)  # [samples, channels]
     encoding = features.Encoding.BYTES  # read at once; a list of numbers is read one by one
     fields = {
-        'audio': features.Tensor(shape=(None,), dtype=np.int16, encoding=encoding),
+        'audio': features.Tensor(shape=shape, dtype=np.int16, encoding=encoding),
         'sample_rate': np.int32,  # of the audio here, Hz
         'source': features.Text(),  # the file's path below the input folder
         'offset': np.int64,  # of the first sample, in the resampled file
-        'channel': np.int32,
+        'channel': np.int32,  # not of stereo
         'channels': np.int32,  # of the file
         'source_sample_rate': np.int32,  # of the file, Hz
         'peak': np.float32,  # largest magnitude, before clipping; full scale is 1
         'rms': np.float32,
     }
-    return RecordFormat('m2l_audio', '1.0.0', features.FeaturesDict(fields))
+    if stereo:
+        del fields['channel']
+    version = '2.0.0' if stereo else '1.0.0'
+    return RecordFormat('m2l_audio', version, features.FeaturesDict(fields))
 
 
 class ShardWriter:

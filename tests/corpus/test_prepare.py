@@ -122,6 +122,33 @@ def test_the_dataset_holds_the_files(mixed_folder, tmp_path):
         assert sorted(places) == list(range(lengths[source] - CONFIG.crop_samples + 1))
 
 
+def test_stereo_keeps_the_channels_together(mixed_folder, tmp_path):
+    config, folder = dataclasses.replace(CONFIG, stereo=True), tmp_path / 'set'
+    report = make_set(mixed_folder, folder, config)
+    assert (report.files, report.failures, report.warnings) == (3, 1, 0)
+    told = 'has 8 channels, and a stereo model takes one or two: mix it down first'
+    assert told in table(folder / 'failures.csv')['deep/eight.wav']
+    found = {}
+    for record in read_all(folder):
+        source = record['source'].decode()
+        whole = files.read(mixed_folder / source, 44_100)
+        expected = whole[:, record['offset'] :][:, : len(record['audio'])]
+        audio = record['audio'].T / np.float32(FULL_SCALE)
+        np.testing.assert_allclose(audio, np.clip(expected, -1, 1), rtol=0, atol=HALF_STEP * 1.01)
+        assert record['channels'] == len(audio)
+        assert record['peak'] == pytest.approx(np.abs(expected).max(), rel=1e-4)
+        assert record['rms'] == pytest.approx(np.sqrt(np.mean(expected**2)), rel=1e-4)
+        found[source] = found.get(source, 0) + 1
+    lengths = {'mono.wav': 132_300, 'stereo.flac': 132_300, 'deep/other.flac': 88_200}
+    assert found == {source: CONFIG.count(length) for source, length in lengths.items()}
+    assert verify_job(folder).endswith('inputs are as they were written; 1 inputs failed')
+    made = contents(folder)
+    make_set(mixed_folder, folder, config)
+    assert contents(folder) == made
+    with pytest.raises(InputError, match=r'settings\.stereo: True -> None'):
+        make_set(mixed_folder, folder)
+
+
 def test_blocks_do_not_show(mixed_folder, tmp_path, monkeypatch):
     """Read at once or a segment at a time: the same 16 bits, within one of them."""
     make_set(mixed_folder, tmp_path / 'large')

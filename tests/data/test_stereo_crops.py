@@ -7,10 +7,13 @@ import soundfile
 
 from m2l_jax.audio.planes import to_planes
 from m2l_jax.audio.spectrogram import SpectrogramConfig
+from m2l_jax.corpus.prepare import prepare
+from m2l_jax.corpus.run import RunOptions
 from m2l_jax.data import resident
 from m2l_jax.data.config import Collection
 from m2l_jax.data.crops import CropReader
 from m2l_jax.data.pipeline import read_batches
+from m2l_jax.data.segments import SegmentConfig
 from m2l_jax.data.sources import open_collections, open_source
 from m2l_jax.interface.errors import InputError
 from m2l_jax.training import mesh as meshes
@@ -103,9 +106,23 @@ def test_more_than_two_channels_are_left_out_by_name(music_folder, tmp_path):
         open_source(str(alone), 44_100, CROP, stereo=True)
 
 
-def test_a_prepared_dataset_is_refused(tmp_path):
-    (tmp_path / 'dataset_info.json').write_text('{}')
-    settings = '{"sample_rate": 44100, "segment_seconds": 2.0, "crop_frames": 64, "min_rms": 0.001,'
-    (tmp_path / 'job.json').write_text(f'{{"settings": {settings} "shard_megabytes": 64.0}}}}')
-    with pytest.raises(InputError, match=r'was made by `prepare`, which stores channels one by on'):
-        open_source(str(tmp_path), 44_100, CROP, stereo=True)
+def test_a_prepared_dataset_must_have_channels_together(music_folder, sounds, tmp_path):
+    for name, stereo in (('apart', False), ('together', True)):
+        config = SegmentConfig(44_100, 1.0, 8, 0.001, 128.0, stereo)
+        prepare(str(music_folder), tmp_path / name, config, RunOptions(share='0/1'))
+    with pytest.raises(
+        InputError, match=r'apart was prepared with channels apart: .* --stereo, or'
+    ):
+        open_mix(tmp_path / 'apart')
+    reader = CropReader(open_mix(tmp_path / 'together'), 0, 0.001)
+    crops = [reader.read(0, row) for row in range(12)]
+    assert all(is_part(crop, sounds, 0.51 / 32768) for crop in crops)
+    assert {bool(np.all(crop[0] == crop[1])) for crop in crops} == {True, False}
+    mono = open_collections([Collection('', str(tmp_path / 'together'), 1.0)], 44_100, CROP)
+    for row in range(6):
+        crop = np.broadcast_to(CropReader(mono, 0, 0.001).read(0, row), (2, CROP))
+        one_by_one = [np.broadcast_to(each, (2, len(each))) for sound in sounds for each in sound]
+        assert is_part(crop, one_by_one, 0.51 / 32768)
+    ((_, source),) = mono
+    kinds = {len(signals) for _, signals in source.items()}
+    assert kinds == {1, 2}
