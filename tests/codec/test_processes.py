@@ -15,7 +15,7 @@ from benchmarks import small_model
 from m2l_jax.codec.encoder_decoder import EncoderDecoder
 from m2l_jax.interface.errors import InputError
 from m2l_jax.training.step import step_key
-from tests.conftest import make_music
+from tests.conftest import make_music, on_one_device
 
 MUSIC = make_music(0.3)
 
@@ -122,7 +122,7 @@ def test_a_process_forked_before_jax_is_used_may_use_it(checkpoint):
         'sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n'
     )
     command = [sys.executable, '-c', script, checkpoint]
-    assert subprocess.run(command, env={**os.environ, 'XLA_FLAGS': ''}).returncode == 7
+    assert subprocess.run(command, env=on_one_device()).returncode == 7
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import sys
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.conftest import fake_devices
 from tests.small_training import make_config
 from tests.waiting import HANG_SECONDS
 
@@ -47,7 +48,7 @@ def start(folder, workdir, *flags, devices=2, module='m2l_jax.train'):
             *(f'--config=tests/small_training.py:{folder}', *fields, *flags),
         ],
         cwd=ROOT,
-        env={**os.environ, 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'},
+        env={**os.environ, 'XLA_FLAGS': fake_devices(devices)},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -75,7 +76,7 @@ def run_two_workers(folder, output):
             cwd=ROOT,
             env={
                 **os.environ,
-                'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
+                'XLA_FLAGS': fake_devices(2),
                 'JAX_CPU_COLLECTIVES_IMPLEMENTATION': 'gloo',
             },
             stderr=subprocess.PIPE,

@@ -11,7 +11,6 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks import small_model
 from m2l_jax.audio.spectrogram import to_spectrogram
 from m2l_jax.configs import default, discrete, small
 from m2l_jax.evaluation.noise_bins import token_figures
@@ -29,9 +28,9 @@ from m2l_jax.training.step import compute_loss, draw, step_key
 from tests.conftest import make_music
 from tests.model.test_layers import perturbed
 from tests.small_training import make_config
-from tests.training.test_step import CONSISTENCY, run_step
+from tests.training.test_step import CONFIG, CONSISTENCY, run_step
 
-MODEL = Music2Latent(dataclasses.replace(small_model.CONFIG, bottleneck='fsq', levels=5))
+MODEL = Music2Latent(dataclasses.replace(CONFIG, bottleneck='fsq', levels=5))
 DROPOUT = dataclasses.replace(CONSISTENCY, unquantised=0.5)
 SEED, STEP = 7, 3  # of `run_step`, and of the state
 
@@ -69,9 +68,7 @@ def test_the_loss_is_that_of_the_rounded_rows(state, waveforms):
 
     delta = 10 ** -(1 + 2 * STEP / 10)
     losses, *_ = jax.jit(
-        lambda params: compute_loss(
-            params, Given(small_model.CONFIG), spectrogram, draws, delta, 0.00054
-        )
+        lambda params: compute_loss(params, Given(CONFIG), spectrogram, draws, delta, 0.00054)
     )(state.params)
     np.testing.assert_allclose(metrics['loss'], np.mean(losses), rtol=1e-4)
     # The latents' own metrics are of those before rounding.
