@@ -7,18 +7,11 @@ import resource
 import shutil
 import signal
 
+from tests.xla_flags import QUICK_FLAGS, fake_devices
+
 # A shell has what it runs in the background ignore Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ['JAX_PLATFORMS'] = 'cpu'
-# Compiling takes half as long without the compiler's emitters of fusions by MLIR.
-QUICK_FLAGS = '--xla_cpu_use_fusion_emitters=false'
-
-
-def fake_devices(count: int) -> str:
-    """XLA's flags of a test's process."""
-    return f'{QUICK_FLAGS} --xla_force_host_platform_device_count={count}'
-
-
 os.environ['XLA_FLAGS'] = fake_devices(4)
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
 # What is compiled is small and run a few times only: compiling is what takes the time.

@@ -8,7 +8,8 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import ml_collections
 from absl import app
@@ -33,6 +34,9 @@ _TRAINING_PACKAGES = (
     'tensorflow_datasets',
 )
 
+_OVERRIDE = re.compile('--?config[^=]')
+_DOTTED = re.compile(r'--?config(\.[A-Za-z_]\w*)+')
+
 EXIT_INPUT_ERROR = 1
 EXIT_INTERRUPTED = 75  # as in sysexits.h: the same command, run again, goes on
 
@@ -52,7 +56,14 @@ class _ConfigParser(config_flags.config_flags.ConfigFileFlagParser):
                 f'--config={name} cannot be read ({error.strerror}): pass a .py file or one of '
                 f'{", ".join(names)}'
             ) from None
-        return super().parse(f'{file}{colon}{argument}').unlock()
+        config = super().parse(f'{file}{colon}{argument}')
+        if not isinstance(config, Mapping | ml_collections.ConfigDict):
+            raise InputError(
+                f'--config={name}: its get_config returns {type(config).__name__}, not a ConfigDict'
+            )
+        if isinstance(config, Mapping | ml_collections.FrozenConfigDict):
+            config = ml_collections.ConfigDict(config)
+        return config.unlock()
 
 
 def define_config(default: str | None = None) -> None:
@@ -83,9 +94,14 @@ def read_config(settings: type) -> ml_collections.ConfigDict:
       InputError: for a field that `settings`, or the chosen class in it, lacks.
     """
     flag = absl_flags.FLAGS['config']
-    given = {f'{flag.name}.{path}' for path in flag.override_values}
-    fit_to_choices(settings, flag.value, given)
+    fit_to_choices(settings, flag.value, set(_leaves(flag.override_values, flag.name)))
     return flag.value
+
+
+def _leaves(fields: Mapping[str, Any], where: str) -> Iterator[str]:
+    for name, value in fields.items():
+        path = f'{where}.{name}'
+        yield from _leaves(value, path) if isinstance(value, Mapping) else [path]
 
 
 def define_checkpoint() -> absl_flags.FlagHolder:
@@ -186,6 +202,8 @@ def show_unraisable(
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
     arguments = [_with_underscores(argument) for argument in arguments]
+    overrides = _find_overrides(arguments)
+    sys.argv = arguments  # ml_collections reads the overrides there
     try:
         return absl_flags.FLAGS(arguments)
     except absl_flags.Error as error:
@@ -204,11 +222,21 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
         # An override in a section that the config lacks; the second line has the nearest name.
         if 'ml_collections' not in traceback.extract_tb(error.__traceback__)[-1].filename:
             raise
-        if isinstance(error, TypeError | ValueError):
-            _fail('a flag --config.FIELD.PART=VALUE names a part of a field that has none')
         message = str(error.args[0]).replace('\\n', '\n').replace("\\'", "'")
+        if isinstance(error, TypeError | ValueError) or 'does not support indexing' in message:
+            parts = ', '.join(each for each in overrides if each.count('.') > 1)
+            _fail(f'a field without parts is given one: look at {parts}')
         name, *hint = (line.strip('\'" ') for line in message.splitlines())
         _fail(f'unknown config field {name!r}' + ''.join(f'. {line}' for line in hint))
+
+
+def _find_overrides(arguments: Sequence[str]) -> list[str]:
+    """The flags `--config.a.b`, without values."""
+    names = [each.partition('=')[0] for each in arguments if _OVERRIDE.match(each)]
+    for name in names:
+        if not _DOTTED.fullmatch(name):
+            _fail(f'{name} is no field of a config: write e.g. --config.data.batch_size=16')
+    return names
 
 
 def _explain_flags(text: str) -> str:

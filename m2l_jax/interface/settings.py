@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import logging
 import typing
 from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ from m2l_jax.interface.errors import InputError
 LARGEST_SEED = (1 << 32) - 1  # the bits that JAX's keys take
 
 Settings = TypeVar('Settings')
+
+_logger = logging.getLogger(__name__)
 
 
 def check_seeds(seed: int, seeds: int) -> None:
@@ -72,6 +75,10 @@ def fit_to_choices(
             if f'{path}.name' not in given or f'{path}.{field}' in given:
                 raise InputError(error)
             del section[field]
+        if foreign:
+            _logger.info(
+                '%s.name=%s has no %s: left out', path, section['name'], ', '.join(foreign)
+            )
         fit_to_choices(kind, section, given, path)
 
 

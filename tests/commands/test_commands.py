@@ -131,7 +131,14 @@ def test_demo_reconstructs_fine_tunes_and_summarises(tmp_path):
             'error: config.optimizer.momentum is for config.optimizer.name=muon, not for radam: ',
         ),
         (['--config.modle.dtype=x'], 'error: unknown config field \'modle\'. Did you mean "model"'),
-        (['--config.optimizer.name.x=y'], 'error: a flag --config.FIELD.PART=VALUE names a part'),
+        (
+            ['--config.optimizer.name.x=y'],
+            'error: a field without parts is given one: look at --con',
+        ),
+        (
+            ['--config.optimizer[name]=muon'],
+            'error: --config.optimizer[name] is no field of a conf',
+        ),
         (
             ['--config.data.batch_size=x'],
             'error: --config.data.batch_size=x: must be a whole number',

@@ -9,9 +9,9 @@ import sys
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import fake_devices
 from tests.small_training import make_config
 from tests.waiting import HANG_SECONDS
+from tests.xla_flags import fake_devices
 
 ROOT = pathlib.Path(__file__).parents[2]
 FIELDS = {'steps': 10, 'log_every': 1, 'checkpoint_every': 5}  # of config.train

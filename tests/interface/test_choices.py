@@ -103,6 +103,46 @@ def test_other_fields_are_refused(read, overrides, message):
         read(*overrides)
 
 
+@pytest.mark.parametrize(
+    ('returned', 'message'),
+    [
+        ('config.to_dict()', ''),
+        ('FrozenConfigDict(config)', ''),
+        ('None', 'returns NoneType, not a C'),
+    ],
+)
+def test_a_file_may_return_any_mapping(monkeypatch, tmp_path, returned, message):
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        'from ml_collections import FrozenConfigDict\n'
+        'from m2l_jax.configs.small import get_config as base\n'
+        f'def get_config():\n    config = base()\n    return {returned}\n'
+    )
+    parse = command._ConfigParser('config', lock_config=False).parse
+    if message:
+        with pytest.raises(InputError, match=message):
+            parse(str(path))
+    else:
+        config = parse(str(path))
+        config.optimizer.momentum = 0.9
+        assert config.data.batch_size == small.get_config().data.batch_size
+
+
+def test_what_the_chosen_name_lacks_is_logged(read, caplog):
+    with caplog.at_level('INFO'):
+        read('consistency.density.name=uniform')
+    told = 'config.consistency.density.name=uniform has no log_sigma_mean, log_sigma_std: left out'
+    assert caplog.messages == [told]
+
+
+def test_a_field_in_a_given_section_is_given(read):
+    section = "optimizer={'name': 'muon', 'learning_rate': 0.1, 'weight_decay': 0.3}"
+    with pytest.raises(
+        InputError, match=r'optimizer\.weight_decay is for .*name=adamw, not for muo'
+    ):
+        read(section)
+
+
 def test_a_choices_field_of_another_type_is_refused(read):
     config = read('optimizer.name=muon', 'optimizer.momentum=much')
     with pytest.raises(InputError, match=r"momentum must be of type float, not 'much'"):
