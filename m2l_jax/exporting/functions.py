@@ -62,14 +62,18 @@ def export_functions(model: Music2Latent, params: Params, steps: int) -> tuple[F
     """
     config = model.config
     step, reach = config.samples_per_latent, config.spectrogram.reach
-    waveform = ', '.join(map(str, ('b', *config.waveform_shape(f'{step}*l + {reach}'))))
+    pieces, waveform = (
+        ', '.join(map(str, ('b', *config.waveform_shape(f'{step}*l + {beyond}'))))
+        for beyond in (2 * reach, reach)
+    )
     latents = f'b, {config.latent_channels}, l'
     rate = f'{config.spectrogram.sample_rate} Hz, full scale ±1'
     lengths = Argument('lengths', 'b', 'int32', 'latent vectors of each row; the rest is padding')
 
-    def encode(weights: dict[str, Any], audio: jax.Array, lengths: jax.Array) -> jax.Array:
-        padded = jnp.pad(audio, (*[(0, 0)] * (audio.ndim - 1), (0, reach)))
-        return encode_waveforms(model, _nested(weights), padded, lengths, lengths)
+    def encode(
+        weights: dict[str, Any], pieces: jax.Array, splits: jax.Array, lengths: jax.Array
+    ) -> jax.Array:
+        return encode_waveforms(model, _nested(weights), pieces, splits, lengths)
 
     def decode(
         weights: dict[str, Any],
@@ -77,17 +81,26 @@ def export_functions(model: Music2Latent, params: Params, steps: int) -> tuple[F
         lengths: jax.Array,
         seeds: jax.Array,
         channels: jax.Array,
-        begins: jax.Array,
+        positions: jax.Array,
     ) -> jax.Array:
         keys = jax.vmap(channel_key)(seeds, channels)
-        positions = begins[:, None] + jnp.arange(latents.shape[2])  # [B, L]
         rows = latents, keys, positions, lengths, lengths
         return jnp.clip(decode_waveforms(model, _nested(weights), *rows, steps), -1, 1)
 
     encoded = Argument('latents', latents, 'float32', 'of unit variance on music')
     decoded = Argument('waveform', waveform, 'float32', rate)
     return (
-        Function('encode', encode, _weights_of('encode', params), (decoded, lengths), encoded),
+        Function(
+            'encode',
+            encode,
+            _weights_of('encode', params),
+            (
+                Argument('pieces', pieces, 'float32', f'the two of each row; {rate}'),
+                Argument('splits', 'b', 'int32', 'latent vectors of the first piece'),
+                lengths,
+            ),
+            encoded,
+        ),
         Function(
             'decode',
             decode,
@@ -96,8 +109,8 @@ def export_functions(model: Music2Latent, params: Params, steps: int) -> tuple[F
                 encoded,
                 lengths,
                 Argument('seeds', 'b', 'uint32', 'of the noise: the same give the same audio'),
-                Argument('channels', 'b', 'int32', 'number of the row in its piece, from 0'),
-                Argument('begins', 'b', 'int32', 'vectors of the piece before the row'),
+                Argument('channels', 'b', 'int32', 'number of the row in its song, from 0'),
+                Argument('positions', 'b, l', 'int32', 'place of each vector in its song'),
             ),
             decoded,
         ),

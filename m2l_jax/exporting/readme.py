@@ -34,33 +34,38 @@ vectors = -(-samples // STEP)
 silence = np.zeros((*audio.shape[:-1], vectors * STEP + REACH - samples), np.float32)
 audio = np.concatenate([audio, silence], axis=-1)  # {step_samples}
 
-chunks = [(begin, min(begin + CHUNK, vectors)) for begin in range(0, vectors, CHUNK)]
-each = np.ones(rows, np.int32)  # an argument of each row
-latents = np.concatenate(
-    [
-        encode(audio[..., begin * STEP : end * STEP + REACH], each * (end - begin))
-        for begin, end in chunks
-    ],
-    axis=-1,
-)  # [rows, {latent_channels}, vectors]
+size = min(CHUNK, vectors)  # of each chunk; the song's start completes the last
+lengths = np.full(rows, size, np.int32)  # an argument of each row
+encoded = []
+for begin in range(0, vectors, size):
+    own = min(size, vectors - begin)
+    first = audio[..., begin * STEP : (begin + own) * STEP + REACH]
+    second = audio[..., : (size - own) * STEP + REACH]
+    pieces = np.concatenate([first, second], axis=-1)
+    encoded.append(encode(pieces, np.full_like(lengths, own), lengths)[..., :own])
+latents = np.concatenate(encoded, axis=-1)  # [rows, {latent_channels}, vectors]
 np.save('latents.npy', latents)
 
 seeds = np.zeros(rows, np.uint32)
 channels = np.arange(rows, dtype=np.int32)
-restored = np.zeros(audio.shape, np.float32)
-for begin, end in chunks:
-    lengths, begins = each * (end - begin), each * begin
-    decoded = decode(latents[..., begin:end], lengths, seeds, channels, begins)
-    restored[..., begin * STEP : end * STEP + REACH] += decoded
+restored = np.zeros((*audio.shape[:-1], (vectors + size) * STEP + REACH), np.float32)
+for begin in range(0, vectors, size):
+    numbers = np.arange(begin, begin + size, dtype=np.int32) % vectors
+    positions = np.tile(numbers, (rows, 1))
+    decoded = decode(latents[..., numbers], lengths, seeds, channels, positions)
+    restored[..., begin * STEP : (begin + size) * STEP + REACH] += decoded
 restored = restored.reshape(-1, restored.shape[-1])[:, :samples]
 soundfile.write('restored.wav', restored.clip(-1, 1).T, RATE)
 ```
 
-A waveform has `{step_samples}` samples for `l` latent vectors, so other lengths are completed \
-with silence, as above, or cut. {row} Any number of rows `b` goes, and each pair of `b` and `l` is \
-compiled once. Rows of several lengths share a call if the shorter ones are padded with zeros and \
-`lengths` says how many vectors each has; beyond these, results mean nothing. Normalisation pools \
-over a row, so long audio is encoded and decoded in chunks of a minute.{tokens}
+`l` latent vectors stand for `{step_samples}` samples, so other lengths are completed with \
+silence, as above, or cut. `encode` takes two pieces of audio, joined: of `splits` vectors and of \
+the row's others, each with {reach} samples beyond its vectors. Of a single piece, all vectors are \
+in `splits`, and {reach} zeros follow it. {row} Any number of rows `b` goes, and each pair of `b` \
+and `l` is compiled once. Rows of several lengths share a call if the shorter ones are padded with \
+zeros and `lengths` says how many vectors each has; beyond these, results mean nothing. \
+Normalisation pools over a row, so long audio is encoded and decoded in chunks of a minute, the \
+last of which is completed from the start.{tokens}
 
 | function | argument | shape | type | meaning |
 |---|---|---|---|---|

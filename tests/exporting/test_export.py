@@ -28,7 +28,7 @@ CONFIG = dataclasses.replace(MODEL, attention=(False, True), attention_heads=2)
 STEP, REACH, WIDTH = 128, 192, 5
 RATE = CONFIG.spectrogram.sample_rate
 LENGTHS = (10, 7)  # of two rows of a batch
-VECTORS, CHUNK = 12, 4  # of a song, and of its chunks
+VECTORS, CHUNK = 11, 4  # of a song, and of its chunks: its start completes the last
 SEED, BEGIN = 2**32 - 1, 3
 
 # Runs the README's own lines, as they are and in chunks of few vectors, then what a test gives.
@@ -41,9 +41,11 @@ exec(use.replace('CHUNK = ', 'CHUNK = {chunk} or '))
 os.rename('restored.wav', 'chunks.wav')
 exec(use)
 given = dict(np.load('given.npz'))
-latents = encode(given['waveform'], given['lengths'])
-one = encode(given['waveform'][:1, : 4 * {step} + {reach}], given['lengths'][:1] * 0 + 4)
-rows = (given[name] for name in ('lengths', 'seeds', 'channels', 'begins'))
+pieces = np.pad(given['waveform'], ((0, 0), (0, {reach})))
+latents = encode(pieces, given['lengths'], given['lengths'])
+four = given['lengths'][:1] * 0 + 4
+one = encode(pieces[:1, : 4 * {step} + 2 * {reach}], four, four)
+rows = (given[name] for name in ('lengths', 'seeds', 'channels', 'positions'))
 waveform = decode(given['latents'], *rows)
 np.savez('result.npz', latents=latents, one=one, waveform=waveform)
 """
@@ -81,7 +83,7 @@ def given():
         'lengths': np.asarray(LENGTHS, np.int32),
         'seeds': np.full(2, SEED, np.uint32),
         'channels': np.asarray([0, 1], np.int32),
-        'begins': np.asarray([0, 0], np.int32),
+        'positions': np.tile(np.arange(LENGTHS[0], dtype=np.int32), (2, 1)),
     }
 
 
@@ -148,7 +150,8 @@ def test_the_manifest_says_what_a_program_takes(codec, exported):
     assert (manifest['samples_per_latent'], manifest['reach']) == (STEP, REACH)
     assert manifest['platforms'] == ['cpu', 'cuda', 'tpu']
     decode = manifest['functions']['decode']
-    assert [each['shape'] for each in decode['arguments']] == [f'b, {WIDTH}, l', 'b', 'b', 'b', 'b']
+    shapes = [each['shape'] for each in decode['arguments']]
+    assert shapes == [f'b, {WIDTH}, l', 'b', 'b', 'b', 'b, l']
     assert decode['result']['shape'] == f'b, {STEP}*l + {REACH}'
 
 
@@ -157,7 +160,8 @@ def test_a_chunk_has_the_noise_of_its_place(codec, given):
     _, decode = export_functions(Music2Latent(codec.config), codec.params, 1)
     latents = given['latents'][:1]
     ones = np.ones(1, np.int32)
-    rows = ones * LENGTHS[0], ones.astype(np.uint32) * SEED, ones * 0, ones * BEGIN
+    positions = np.arange(BEGIN, BEGIN + LENGTHS[0], dtype=np.int32)[None]
+    rows = ones * LENGTHS[0], ones.astype(np.uint32) * SEED, ones * 0, positions
     decoded = np.asarray(jax.jit(decode.call)(decode.weights, latents, *rows))[0]
     chunk = Chunk(BEGIN, BEGIN + LENGTHS[0])
     (expected,) = codec.decode_rows(chunk_rows(latents, chunk), Chunking(16), 1, 1, SEED)
@@ -182,7 +186,8 @@ def test_a_stereo_row_has_both_channels(tmp_path, monkeypatch):
     np.testing.assert_allclose(made['restored'], stereo.reconstruct(audio), atol=1e-5)
     assert made['restored'].shape == (2, audio.shape[1])
     audio = stereo.pad(song(channels=2))
-    encoded = made['encode'](audio[None], made['each'] * VECTORS)
+    pieces = np.pad(audio, ((0, 0), (0, REACH)))[None]
+    encoded = made['encode'](pieces, made['lengths'], made['lengths'])
     np.testing.assert_allclose(encoded, stereo.encode(audio), atol=1e-5)
     readme = (tmp_path / 'exported' / 'README.md').read_text()
     to_tokens, to_latents = re.findall(r'`(np.rint.*?|\(tokens / .*?)`', readme)
