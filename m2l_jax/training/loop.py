@@ -71,7 +71,7 @@ def train_and_evaluate(
     meshes.check_started_alike(settings, workdir)
     if jax.process_index() == 0 and (choices := settings.other_choices):
         named = ', '.join(f'{name}={value}' for name, value in choices.items())
-        _logger.info("choices that are not the paper's: %s", named)
+        _logger.info("choices by name other than the paper's: %s", named)
     mesh = meshes.make_mesh()
     meshes.connect(mesh)
     setup = Setup(settings, mesh)
