@@ -197,7 +197,7 @@ class PrepareJob:
         return written, problem
 
     def _signals(self, segment: np.ndarray) -> Iterable[tuple[dict[str, int], np.ndarray]]:
-        """Signals of a segment `[channels, samples]`, a record each, and the fields that name them."""
+        """Signals of a segment `[channels, samples]`, a record each, and fields that name them."""
         if self.config.stereo:
             return [({}, segment)]
         return [({'channel': number}, channel) for number, channel in enumerate(segment)]

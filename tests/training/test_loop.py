@@ -115,7 +115,10 @@ def test_a_diverged_training_is_told_and_never_saved(config, corpus, tmp_path, c
     )
     with pytest.raises(InputError, match=message):
         train_and_evaluate(config, tmp_path / 'run')
-    assert "choices by name other than the paper's: consistency.density.name=lognormal" in caplog.messages
+    assert (
+        "choices by name other than the paper's: consistency.density.name=lognormal"
+        in caplog.messages
+    )
     assert not [each for each in caplog.messages if 'NaN or Inf' in each]  # TensorBoard's writer
     with pytest.raises(InputError, match='holds no complete checkpoint'):
         load_model(tmp_path / 'run')
